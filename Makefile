@@ -1,0 +1,299 @@
+# treadle: build, test, install. `make help` lists the targets.
+#
+# Everything built lies under build/; a variant (VARIANT=asan, tiny, ...) has
+# a folder of its own there with the same things in it. CC, CPPFLAGS, CFLAGS,
+# LDFLAGS, LDLIBS, PREFIX and DESTDIR mean what they always mean.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# --- the distribution's packages: the only place where they are named --------
+PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
+                  libuv1-dev lua-luv lua-busted luarocks
+CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind
+
+# --- what is built, and where ------------------------------------------------
+VARIANT :=
+B       := build$(VARIANT:%=/%)
+
+# A folder is a layer, lowest first. `make LAYERS="base queue" \
+# build/test/ring_test` builds a test with those alone.
+LAYERS   := base queue codec job share run bind
+CORE_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)))
+CLI_SRC  := $(sort $(wildcard src/cli/*.c))
+LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
+
+# C tests link with spec/c/*.c that are no tests themselves.
+C_TESTS      := $(sort $(wildcard spec/c/*_test.c))
+C_SUPPORT    := $(sort $(filter-out %_test.c,$(wildcard spec/c/*.c)))
+SPECS        := $(sort $(wildcard spec/*_spec.lua))
+STATIC_SPECS := spec/layers_spec.lua spec/style_spec.lua
+STRESS_TESTS := $(sort $(wildcard spec/stress/*_test.c spec/fuzz/*_test.c))
+STRESS_SPECS := $(sort $(wildcard spec/stress/*_spec.lua spec/fuzz/*_spec.lua))
+
+GEN_OBJ     := $(if $(filter bind,$(LAYERS)),$(B)/obj/gen/embedded.o)
+CORE_OBJ    := $(CORE_SRC:src/%.c=$(B)/obj/%.o) $(GEN_OBJ)
+CLI_OBJ     := $(CLI_SRC:src/%.c=$(B)/obj/%.o)
+SUPPORT_OBJ := $(C_SUPPORT:%.c=$(B)/obj/%.o)
+test_bins    = $(patsubst %.c,$(B)/test/%,$(notdir $(1)))
+
+MODULE  := $(B)/treadle.so
+COMMAND := $(B)/treadle
+
+# --- flags -------------------------------------------------------------------
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CFLAGS  ?= -O2 -g
+WERROR  :=
+LUAJIT  := luajit
+PKG     := pkg-config
+UV_CFLAGS  := $(shell $(PKG) --cflags libuv luajit 2>/dev/null)
+UV_LIBS    := $(shell $(PKG) --libs libuv 2>/dev/null)
+LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
+
+# A test build with odd, tiny constants makes the rare paths the common ones;
+# its allocator counts blocks and fails on demand.
+TEST_ALLOC := -DTDL_TEST_ALLOC
+TINY       := $(TEST_ALLOC) -DTDL_RING_CELLS=2 -DTDL_JOB_INLINE_BYTES=8 \
+              -DTDL_JOB_SLAB_COUNT=1 -DTDL_JOB_KEEP_BYTES=64 \
+              -DTDL_SPIN_MAX_NS=1
+BIG_STACK  := -DTDL_WORKER_STACK_BYTES=8388608
+SANE       := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
+
+# asan:  gcc, shrunk constants. ubsan: clang, whose warnings differ from gcc's.
+# tsan:  gcc; it knows no fences (-Wno-tsan), so that where a fence makes the
+#        edge, an acquire/release must make it too. clang 14's runtime for
+#        libraries does not start.
+# The interpreter that loads treadle.so was built without the sanitizer, whose
+# runtime PRELOAD must come first: a `luajit` of the variant's own does that.
+variant_tiny_flags  := $(TINY)
+variant_asan_flags  := $(SANE) -fsanitize=address,undefined $(TINY) $(BIG_STACK)
+variant_asan_cc     := gcc
+variant_asan_lib     = libasan.so
+variant_ubsan_flags := $(SANE) -fsanitize=undefined $(TEST_ALLOC)
+variant_ubsan_cc    := clang
+variant_ubsan_lib    = libclang_rt.ubsan_standalone-$(MACHINE).so
+variant_tsan_flags  := $(SANE) -fsanitize=thread -Wno-tsan $(TEST_ALLOC) \
+                       $(BIG_STACK)
+variant_tsan_cc     := gcc
+variant_tsan_lib     = libtsan.so
+VARIANTS            := tiny asan ubsan tsan
+
+ifneq ($(VARIANT),)
+ifeq ($(filter $(VARIANT),$(VARIANTS)),)
+$(error unknown VARIANT '$(VARIANT)'; there are: $(VARIANTS))
+endif
+CC      := $(or $(variant_$(VARIANT)_cc),$(CC))
+MACHINE := $(shell uname -m)
+PRELOAD := $(if $(variant_$(VARIANT)_lib),$(shell \
+             $(CC) -print-file-name=$(variant_$(VARIANT)_lib) 2>/dev/null))
+endif
+SANITIZED := $(filter -fsanitize=%,$(variant_$(VARIANT)_flags))
+
+# initial-exec: a thread-local is reached without a call, so that the signal
+# handler may touch one; -z now: nor does it ever enter the dynamic linker.
+# nodelete: lua_close of the loading state must not unload running code.
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wvla \
+            $(if $(WERROR),-Werror)
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(WARNINGS) -pthread -fPIC \
+             -fvisibility=hidden -funwind-tables -ftls-model=initial-exec \
+             $(patsubst -I%,-isystem%,$(UV_CFLAGS)) -Isrc \
+             $(CPPFLAGS) $(CFLAGS) $(variant_$(VARIANT)_flags)
+ALL_LDFLAGS = -pthread -Wl,-z,now $(SANITIZED) \
+              $(if $(and $(SANITIZED),$(filter clang%,$(CC))),-shared-libsan \
+              -Wl$(comma)-rpath$(comma)$(dir $(PRELOAD))) $(LDFLAGS)
+comma := ,
+
+# --- building ----------------------------------------------------------------
+# V=1 shows the commands.
+V   :=
+SAY  = $(if $(V),,@printf '  %-6s %s\n' $(1) $@$(newline)@)
+
+.PHONY: all
+all: $(MODULE) $(COMMAND) ## build build/treadle.so and build/treadle
+	@:
+
+$(MODULE): $(CORE_OBJ) $(B)/link.flags
+	$(call SAY,LINK)$(CC) -shared -Wl,-z,nodelete $(ALL_LDFLAGS) -o $@ $(CORE_OBJ) \
+	  $(UV_LIBS) $(LDLIBS)
+
+$(COMMAND): $(CLI_OBJ) $(CORE_OBJ) $(B)/link.flags
+	$(call SAY,LINK)$(CC) -rdynamic $(ALL_LDFLAGS) -o $@ $(CLI_OBJ) $(CORE_OBJ) \
+	  $(LUA_LIBS) $(UV_LIBS) -lm -ldl $(LDLIBS)
+
+$(B)/test/%: $(B)/obj/test/%.o $(SUPPORT_OBJ) $(CORE_OBJ) $(B)/link.flags
+	@mkdir -p $(@D)
+	$(call SAY,LINK)$(CC) -rdynamic $(ALL_LDFLAGS) -o $@ $< $(SUPPORT_OBJ) $(CORE_OBJ) \
+	  $(LUA_LIBS) $(UV_LIBS) -lm -ldl $(LDLIBS)
+
+# Takes the runtime out of the environment again: sh does not survive it.
+define LUAJIT_SH
+#!/bin/sh
+LD_PRELOAD='$(PRELOAD)' exec $(shell command -v $(LUAJIT)) \
+  -e 'local f = require "ffi" f.cdef "int unsetenv(const char *);"' \
+  -e 'require("ffi").C.unsetenv "LD_PRELOAD"' "$$@"
+endef
+$(B)/luajit: Makefile | $(B)/link.flags
+	$(file >$@,$(LUAJIT_SH))
+	@chmod +x $@
+
+COMPILE = @mkdir -p $(@D)$(newline)$(call SAY,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+define newline
+
+
+endef
+
+$(B)/obj/%.o: src/%.c $(B)/compile.flags
+	$(COMPILE)
+$(B)/obj/spec/%.o: spec/%.c $(B)/compile.flags
+	$(COMPILE)
+$(B)/obj/test/%.o: spec/c/%.c $(B)/compile.flags
+	$(COMPILE)
+$(B)/obj/test/%.o: spec/stress/%.c $(B)/compile.flags
+	$(COMPILE)
+$(B)/obj/test/%.o: spec/fuzz/%.c $(B)/compile.flags
+	$(COMPILE)
+$(B)/obj/gen/%.o: build/gen/%.c $(B)/compile.flags
+	$(COMPILE)
+
+build/gen/embedded.c: src/bind/embed.lua $(LUA_SRC) build/gen/embedded.list
+	$(call SAY,EMBED)$(LUAJIT) src/bind/embed.lua $@ $(LUA_SRC)
+
+# A stamp is rewritten only when its text changes, and then what depends on it
+# is made anew: other flags, a source that came or went.
+define STAMP
+@mkdir -p $(@D)
+@printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(1)' > $@
+endef
+$(B)/compile.flags: FORCE | toolchain
+	$(call STAMP,$(CC) $(ALL_CFLAGS))
+$(B)/link.flags: FORCE | toolchain
+	$(call STAMP,$(CC) $(ALL_LDFLAGS) $(LDLIBS) $(CORE_OBJ) $(CLI_OBJ) $(SUPPORT_OBJ))
+build/gen/embedded.list: FORCE
+	$(call STAMP,$(LUA_SRC))
+
+.PHONY: FORCE toolchain
+FORCE:
+toolchain:
+	@for tool in $(CC) $(LUAJIT) $(PKG); do \
+	  command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	for lib in luajit libuv; do \
+	  $(PKG) --exists $$lib 2>/dev/null || missing="$$missing $$lib.pc"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "treadle: not found:$$missing. 'make setup' installs what is" \
+	    "missing (Debian: $(PACKAGES))" >&2; exit 1; fi
+
+.SECONDARY:
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+# --- running -----------------------------------------------------------------
+# A target that needs the packages installs them first and then starts make
+# again, which finds the libraries that this one may not have seen.
+.PHONY: setup setup-check
+setup: ## install the packages that are missing (apt)
+	@.ci/setup $(PACKAGES)
+setup-check:
+	@.ci/setup $(PACKAGES) $(CHECK_PACKAGES)
+
+AGAIN = +@$(MAKE) --no-print-directory \
+        $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
+.PHONY: demo bench
+demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
+	$(AGAIN) all
+	build/treadle examples/wordcount.lua $(DEMO_ARGS)
+	build/treadle examples/mandelbrot.lua build/mandelbrot.png
+
+bench: setup ## set up, build, measure (BENCH_ARGS=...)
+	$(AGAIN) all
+	build/treadle spec/bench/run.lua $(BENCH_ARGS)
+
+# --- testing -----------------------------------------------------------------
+# ONLY="ring pool" takes the tests whose file names contain one of the words.
+ONLY    :=
+SECONDS := 60
+only     = $(if $(ONLY),$(foreach f,$(1),$(if $(strip \
+             $(foreach w,$(ONLY),$(findstring $w,$(notdir $f)))),$f)),$(1))
+SUITE    = .ci/suite -b $(B) -t $(SECONDS)
+
+# `make test` runs the C tests twice: as shipped, and shrunk.
+RUN_TESTS = $(call only,$(call test_bins,$(C_TESTS)))
+RUN_SPECS = $(call only,$(SPECS))
+RUN_TINY  = $(RUN_TESTS:build/%=build/tiny/%)
+
+.PHONY: test test-build
+test: setup ## set up, build, run all C tests and specs (ONLY="word ...")
+	$(AGAIN) all test-build
+	$(AGAIN) VARIANT=tiny test-build
+	@$(SUITE) $(RUN_TESTS) $(RUN_TINY) $(RUN_SPECS)
+test-build: $(call test_bins,$(C_TESTS))
+	@:
+
+# Each prints its closing line; `make check` adds them up.
+.PHONY: check lint format reformat layers
+check: setup-check ## everything: test, and each of the targets below
+	+@MAKE='$(MAKE)' .ci/check
+
+lint: setup-check ## luacheck
+	@luacheck --quiet --codes --no-color lua spec examples src rocks/*.rockspec \
+	  .luacheckrc .busted
+
+C_FILES = $(shell find src spec -name '*.[ch]')
+format: setup-check ## clang-format finds nothing to change
+	@clang-format --dry-run -Werror $(C_FILES)
+reformat: ## let clang-format change it
+	clang-format -i $(C_FILES)
+
+layers: setup ## the rules of src/: what may include what, and how a header looks
+	@$(SUITE) $(wildcard $(STATIC_SPECS))
+
+# A sanitizer is slower: longer limits. Static specs have nothing to find.
+.PHONY: stress asan ubsan tsan valgrind packaging sanitized
+stress: setup ## long proofs with seeds, and the fuzzers
+	$(AGAIN) all $(call test_bins,$(STRESS_TESTS))
+	@$(if $(STRESS_TESTS)$(STRESS_SPECS),$(SUITE) -t 300 $(call only,$(call \
+	  test_bins,$(STRESS_TESTS)) $(STRESS_SPECS)),echo '0 passed, 0 failed')
+
+asan ubsan tsan: setup-check ## C tests and specs under that sanitizer
+	$(AGAIN) VARIANT=$@ sanitized
+sanitized: all test-build $(B)/luajit
+	@$(SUITE) -t 240 $(RUN_TESTS) $(filter-out $(STATIC_SPECS),$(RUN_SPECS))
+
+VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full \
+           --errors-for-leak-kinds=definite --fair-sched=yes
+valgrind: setup-check ## C tests under valgrind
+	$(AGAIN) VARIANT=tiny all test-build
+	@$(SUITE) -t 240 -w '$(VALGRIND)' $(RUN_TINY)
+
+packaging: setup ## what make install and luarocks install works elsewhere
+	$(AGAIN) all
+	+@$(SUITE) -t 300 .ci/packaging
+
+# --- installing --------------------------------------------------------------
+PREFIX    ?= /usr/local
+BINDIR    ?= $(PREFIX)/bin
+LUALIBDIR ?= $(PREFIX)/lib/lua/5.1
+INCDIR    ?= $(PREFIX)/include
+
+.PHONY: install uninstall env clean help
+install: all ## PREFIX=/usr/local DESTDIR=
+	install -D -m 755 $(MODULE) '$(DESTDIR)$(LUALIBDIR)/treadle.so'
+	install -D -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/treadle'
+	install -D -m 644 src/treadle.h '$(DESTDIR)$(INCDIR)/treadle.h'
+
+uninstall: ## the same PREFIX and DESTDIR
+	rm -f '$(DESTDIR)$(LUALIBDIR)/treadle.so' '$(DESTDIR)$(BINDIR)/treadle' \
+	  '$(DESTDIR)$(INCDIR)/treadle.h'
+
+# An empty or unset LUA_CPATH becomes ';;', which stands for the defaults.
+env: ## eval "$(make -s env)": luajit and the shell find this build
+	@printf '%s\n' \
+	  'export LUA_CPATH='\''$(CURDIR)/$(B)/?.so;'\''"$${LUA_CPATH:-;}"' \
+	  'export PATH='\''$(CURDIR)/$(B)'\'':"$$PATH"'
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z ]*\):[^#]*## /\1\t/p' Makefile | expand -t 18

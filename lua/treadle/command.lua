@@ -1,0 +1,85 @@
+--- The treadle command: runs a script as the main coroutine.
+-- @module treadle.command
+local treadle = require "treadle"
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local future = require "treadle.future"
+local loop = require "treadle.loop"
+
+local M = {}
+
+local USAGE = [[
+usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
+       treadle -e CODE [ARGUMENT...]   run a string of Lua
+       treadle - [ARGUMENT...]         run what comes from standard input
+       treadle -v | --version          print the versions
+       treadle -h | --help             print this
+]]
+
+local function misuse(message)
+  io.stderr:write("treadle: ", message, "\n", USAGE)
+  return 2
+end
+
+--- Finish what the script left running: coroutines, calls, timers, luv's handles.
+local function drain()
+  while loop.is_busy() or core.is_live()
+    or package.loaded.luv and require("treadle.luv").is_alive() do
+    loop.turn(math.huge)
+  end
+end
+
+local function run(chunk, problem, name, args)
+  if not chunk then
+    io.stderr:write("treadle: ", problem, "\n")
+    return 1
+  end
+  args[0] = name
+  _G.arg = args
+  _G.treadle = treadle
+  require("treadle.pool").is_global = true
+  local f = loop.spawn(future.new(), chunk, unpack(args))
+  local ok, err = f:pawait()
+  if ok then
+    ok, err = pcall(drain)
+  end
+  if not ok then
+    io.stderr:write("treadle: ", errors.text(err), "\n")
+    return 1
+  end
+  return 0
+end
+
+--- Run the command.
+-- @tparam function versions returns the text of `-v`
+-- @param ... the command's arguments
+-- @treturn number exit code
+function M.main(versions, ...)
+  local args = { ... }
+  local first = table.remove(args, 1)
+  if first == nil then
+    return misuse("a script is missing")
+  elseif first == "-v" or first == "--version" then
+    print(versions)
+    return 0
+  elseif first == "-h" or first == "--help" then
+    io.stdout:write(USAGE)
+    return 0
+  elseif first == "-e" then
+    local code = table.remove(args, 1)
+    if not code then
+      return misuse("option -e needs a string of code")
+    end
+    local chunk, problem = loadstring(code, "=(command line)")
+    return run(chunk, problem, "-e", args)
+  elseif first == "-" then
+    local chunk, problem = loadstring(io.read("*a"), "=stdin")
+    return run(chunk, problem, "-", args)
+  elseif first:sub(1, 1) == "-" then
+    return misuse(("unknown option '%s'"):format(first))
+  end
+  local chunk, problem = loadfile(first)
+  return run(chunk, problem, first, args)
+end
+
+return M

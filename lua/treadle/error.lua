@@ -1,0 +1,64 @@
+--- What goes wrong at run time: one class of errors, told apart by `kind`.
+-- Fields: `kind`, `message`, `task`, `worker`, `traceback`, `value`.
+-- @classmod treadle.error
+local core = require "treadle.core"
+
+local mt = { __name = "treadle.error" }
+mt.__index = mt
+
+--- What a person wants to read: the message, where it was, the traceback.
+function mt:__tostring()
+  local where = ""
+  if self.task then
+    where = (" (task '%s'%s)"):format(self.task,
+      self.worker and " in worker " .. self.worker or "")
+  end
+  local text = ("%s%s"):format(self.message, where)
+  if self.kind ~= "task" then
+    text = ("%s: %s"):format(self.kind, text)
+  end
+  return self.traceback and text .. "\n" .. self.traceback or text
+end
+
+core.class("treadle.error", mt)
+
+local M = {}
+
+--- Make an error object.
+-- @tparam string kind one of the kinds of the contract
+-- @tparam string message
+-- @tparam[opt] table fields the other fields; the table becomes the error
+function M.new(kind, message, fields)
+  local err = fields or {}
+  err.kind = kind
+  err.message = message
+  return setmetatable(err, mt)
+end
+
+--- Whether a value is such an error.
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
+--- The text of any error value; an error in its `__tostring` is told, too.
+function M.text(value)
+  local ok, text = pcall(tostring, value)
+  if ok and type(text) == "string" then
+    return text
+  end
+  return ("error object (a %s) whose __tostring failed: %s"):format(type(value),
+    ok and "it gave no string" or type(text) == "string" and text or type(text))
+end
+
+--- Add the place in this state where an error was met, once.
+function M.add_site(err, level)
+  if M.is(err) and not err._sited then
+    err._sited = true
+    local here = debug.traceback("", level + 1):gsub("^\n?stack traceback:\n", "")
+    err.traceback = (err.traceback and err.traceback .. "\n" or "")
+      .. "awaited at:\n" .. here
+  end
+  return err
+end
+
+return M

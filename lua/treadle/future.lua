@@ -1,0 +1,333 @@
+--- A handle on results that are still to come. Belongs to the state that made it.
+-- Its fields are numbers (`core.STATE` ...), because C fills them in; see src/bind/bind.h.
+-- @classmod treadle.future
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local loop = require "treadle.loop"
+local options = require "treadle.options"
+
+local STATE, VALUE, COUNT, WAITER = core.STATE, core.VALUE, core.COUNT, core.WAITER
+local SLOT, OWN = core.SLOT, core.OWN
+local PENDING, RESOLVED, REJECTED, CANCELLED =
+  core.PENDING, core.RESOLVED, core.REJECTED, core.CANCELLED
+
+--- Further fields, which only this module knows: the warning that a rejection still owes, what a
+-- cancellation of this future must stop, and the options of the call.
+local WARNING, UPSTREAM, POLICY = OWN + 1, OWN + 2, OWN + 3
+
+local methods = {}
+local mt = { __name = "treadle.future", __index = methods }
+local M = {}
+
+local names = {
+  [PENDING] = "pending",
+  [RESOLVED] = "resolved",
+  [REJECTED] = "rejected",
+  [CANCELLED] = "cancelled",
+}
+
+function mt:__tostring()
+  return ("future (%s)"):format(names[self[STATE]])
+end
+
+--- Whether a value is a future.
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
+--- A pending future; settled with `_resolve` or `_reject`.
+function M.new()
+  return setmetatable({ PENDING }, mt)
+end
+
+local function is_pending(self)
+  return self[STATE] == PENDING
+end
+M.is_pending = is_pending
+
+local function tell(self)
+  if self[WAITER] ~= nil then
+    loop.tell(self)
+  end
+end
+
+--- Resolve, unless it is settled: the first to come wins.
+function methods:_resolve(...)
+  if is_pending(self) then
+    local n = select("#", ...)
+    if n == 1 then
+      self[VALUE] = ...
+    else
+      self[COUNT] = n
+      self[VALUE] = n > 0 and { ... } or nil
+    end
+    self[STATE] = RESOLVED
+    tell(self)
+  end
+end
+
+--- A value whose collection prints the error of a future that nobody ever looked at.
+local function warning(err)
+  local proxy = newproxy(true)
+  getmetatable(proxy).__gc = function()
+    io.stderr:write("treadle: a rejected future was dropped unseen: ", errors.text(err), "\n")
+  end
+  return proxy
+end
+
+--- Reject, unless it is settled.
+function methods:_reject(err, state)
+  if is_pending(self) then
+    self[VALUE] = err
+    self[STATE] = state or REJECTED
+    if self[WAITER] ~= nil then
+      loop.tell(self)
+    elseif self[STATE] == REJECTED then
+      self[WARNING] = warning(err)
+    end
+  end
+end
+
+--- The future has been looked at: it owes no warning any more.
+local function seen(self)
+  local proxy = self[WARNING]
+  if proxy then
+    self[WARNING] = nil
+    getmetatable(proxy).__gc = nil
+  end
+end
+M.seen = seen
+
+local function results(self)
+  local n = self[COUNT]
+  if n == nil then
+    return self[VALUE]
+  elseif n > 0 then
+    return unpack(self[VALUE], 1, n)
+  end
+end
+
+--- The first result of a resolved future.
+function M.value(self)
+  if self[COUNT] == nil then
+    return self[VALUE]
+  end
+  return self[COUNT] > 0 and self[VALUE][1] or nil
+end
+
+--- The error of a rejected or cancelled one.
+function M.error(self)
+  return self[VALUE]
+end
+
+local function check_self(self, name)
+  if not M.is(self) then
+    error(("bad argument #1 to '%s' (future expected, got %s): call it with a colon"):format(name,
+      type(self)), 3)
+  end
+end
+
+--- Wait for the results: yields inside a coroutine, runs the loop outside one.
+-- @return all results of the task
+-- @raise the task's error, a `treadle.error`
+function methods:await()
+  if self[STATE] == PENDING then
+    loop.wait_for(self)
+  end
+  if self[STATE] == RESOLVED then
+    if self[COUNT] == nil then
+      return self[VALUE]
+    end
+    return results(self)
+  end
+  check_self(self, "await")
+  seen(self)
+  error(errors.add_site(self[VALUE], 2), 0)
+end
+
+--- Wait like `await`, but return `true, ...` or `false, err`.
+function methods:pawait()
+  check_self(self, "pawait")
+  if is_pending(self) then
+    loop.wait_for(self)
+  end
+  if self[STATE] == RESOLVED then
+    return true, results(self)
+  end
+  seen(self)
+  return false, errors.add_site(self[VALUE], 2)
+end
+
+--- Wait at most `timeout` seconds; settles nothing.
+-- @treturn boolean whether it is settled
+function methods:wait(timeout)
+  check_self(self, "wait")
+  if timeout ~= nil then
+    options.argument(1, "wait", timeout, "number")
+  end
+  if is_pending(self) then
+    loop.wait_for(self, timeout and timeout < math.huge and core.now() + timeout or nil)
+  end
+  seen(self)
+  return not is_pending(self)
+end
+
+--- `"pending"`, `"resolved"`, `"rejected"` or `"cancelled"`; looks whether results have arrived.
+function methods:state()
+  check_self(self, "state")
+  if is_pending(self) then
+    loop.poll()
+  end
+  seen(self)
+  return names[self[STATE]]
+end
+
+--- Give the call up: settles it now with kind "cancelled". A queued job never runs; a running one
+-- sees `treadle.cancelled()` become true and its waits raise.
+-- @tparam[opt] string|table reason text for the error
+-- @treturn boolean whether it was still pending
+function methods:cancel(reason)
+  check_self(self, "cancel")
+  if not is_pending(self) then
+    return false
+  end
+  core.settle(self)
+  core.timer_stop(self)
+  local text = type(reason) == "table" and reason.reason or reason
+  local upstream = self[UPSTREAM]
+  self:_reject(errors.new("cancelled", text and tostring(text) or "the call was cancelled"),
+    CANCELLED)
+  if upstream then
+    upstream(reason)
+  end
+  return true
+end
+
+--- What a cancellation of `self` must stop: a function of the reason.
+function M.set_upstream(self, fn)
+  self[UPSTREAM] = fn
+end
+
+--- Run `fn` when the future is settled: at the next turn of the loop if it is already.
+function M.on_settled(self, fn)
+  if is_pending(self) then
+    loop.add_waiter(self, fn)
+  else
+    seen(self)
+    loop.defer(function() fn(self) end)
+  end
+end
+
+--- Settle `target` as `source` is; a future that it was resolved with is adopted.
+local function adopt(target, source)
+  if source[STATE] == RESOLVED then
+    local first = M.value(source)
+    if M.is(first) and source[COUNT] == nil then
+      M.set_upstream(target, function(reason) first:cancel(reason) end)
+      if is_pending(first) then
+        target[OWN] = target[OWN] or first[OWN]
+      end
+      return M.on_settled(first, function() adopt(target, first) end)
+    end
+    target:_resolve(results(source))
+  else
+    target:_reject(source[VALUE], source[STATE])
+  end
+end
+
+--- A future that follows `self`: `on_resolved(results...)` or `on_rejected(err)` run in a coroutine
+-- of their own; without a function the outcome passes on.
+local function chain(self, on_resolved, on_rejected)
+  local target = M.new()
+  target[OWN] = self[OWN]
+  M.set_upstream(target, function(reason) self:cancel(reason) end)
+  M.on_settled(self, function()
+    if not is_pending(target) then
+      return
+    end
+    local step = M.new()
+    if self[STATE] == RESOLVED and on_resolved then
+      loop.spawn(step, on_resolved, results(self))
+    elseif self[STATE] ~= RESOLVED and on_rejected then
+      loop.spawn(step, on_rejected, self[VALUE])
+    else
+      return adopt(target, self)
+    end
+    M.set_upstream(target, function(reason) step:cancel(reason) end)
+    M.on_settled(step, function() adopt(target, step) end)
+  end)
+  return target
+end
+
+--- A new future of what `fn(results...)` returns; a future that it returns is adopted.
+function methods:and_then(fn)
+  check_self(self, "and_then")
+  options.argument(1, "and_then", fn, "function")
+  return chain(self, fn, nil)
+end
+
+--- A new future of the results, or of what `fn(err)` returns if this one is rejected.
+function methods:catch(fn)
+  check_self(self, "catch")
+  options.argument(1, "catch", fn, "function")
+  return chain(self, nil, fn)
+end
+
+--- A new future with this one's outcome, settled after `fn()` has run; an error of `fn` replaces it.
+function methods:finally(fn)
+  check_self(self, "finally")
+  options.argument(1, "finally", fn, "function")
+  local function after(settle)
+    return function(...)
+      local values, n = { ... }, select("#", ...)
+      local result = fn()
+      if M.is(result) then
+        result:await()
+      end
+      return settle(values, n)
+    end
+  end
+  return chain(self, after(function(values, n)
+    return unpack(values, 1, n)
+  end), after(function(values)
+    error(values[1], 0)
+  end))
+end
+
+--- Limit a call's time. `policy` has `timeout`, and `default` or `error` with their `has_` flags.
+-- A job's time is the supervisor's business; a call that is no job yet has a timer of its own.
+function M.limit(self, policy)
+  self[POLICY] = policy
+  if self[SLOT] == nil and is_pending(self) then
+    local timer = core.timer(policy.timeout)
+    loop.add_waiter(timer, function()
+      if is_pending(self) then
+        M.expire(self)
+      end
+    end)
+    loop.add_waiter(self, function()
+      core.timer_stop(timer)
+    end)
+  end
+  return self
+end
+
+--- The time is over: resolve to the default, or reject.
+function M.expire(self, fields)
+  local policy = self[POLICY] or {}
+  if policy.has_default then
+    self:_resolve(policy.default)
+  elseif policy.has_error then
+    self:_reject(policy.error)
+  else
+    local message = policy.timeout and ("no result within %g s"):format(policy.timeout)
+      or "the time for the call is over"
+    self:_reject(errors.new("timeout", message, fields))
+  end
+end
+
+M.mt = mt
+M.methods = methods
+M.SLOT = SLOT
+
+return M

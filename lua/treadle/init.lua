@@ -1,0 +1,153 @@
+--- treadle: run Lua functions on a pool of LuaJIT states, one per thread.
+-- @module treadle
+local core = require "treadle.core"
+local combine = require "treadle.combine"
+local errors = require "treadle.error"
+local future = require "treadle.future"
+local loop = require "treadle.loop"
+local options = require "treadle.options"
+local pool = require "treadle.pool"
+local task = require "treadle.task"
+
+local treadle = {}
+
+core.setup {
+  future = future.mt,
+  refused = pool.hooks.refused,
+  rejected = pool.hooks.rejected,
+  pool_event = pool.hooks.pool_event,
+  cancelled = loop.cancel_job,
+  turn = loop.poll,
+  wait = loop.worker_wait,
+}
+
+--- True in the host, false in a worker.
+treadle.is_main = core.worker == nil
+
+--- "MAJOR.MINOR.PATCH"
+treadle.version = core.version
+
+--- How many workers make sense: the processors this process may use, the cgroup's quota counted.
+-- @treturn number at least 1
+treadle.cores = core.cores
+
+--- The monotonic clock, in seconds.
+treadle.now = core.now
+
+treadle.pool = pool.pool
+treadle.task = task.task
+treadle.import = task.import
+
+treadle.all = combine.all
+treadle.any = combine.any
+treadle.race = combine.race
+treadle.all_settled = combine.all_settled
+treadle.as_completed = combine.as_completed
+
+treadle.encode = core.encode
+treadle.decode = core.decode
+treadle.class = core.class
+
+--- Wait `seconds`: yields inside a coroutine, runs the loop outside one.
+function treadle.sleep(seconds)
+  options.argument(1, "sleep", seconds, "number")
+  if seconds < math.huge then
+    core.timer(math.max(0, seconds)):await()
+  else
+    future.new():await()
+  end
+end
+
+--- Run `fn(...)` in a coroutine of this state, up to its first wait.
+-- @return a future of its results
+function treadle.spawn(fn, ...)
+  options.argument(1, "spawn", fn, "function")
+  return loop.spawn(future.new(), fn, ...)
+end
+
+--- Run `fn(...)` in a coroutine, run the loop until it ends, return its results or raise its error.
+function treadle.run(fn, ...)
+  options.argument(1, "run", fn, "function")
+  return loop.spawn(future.new(), fn, ...):await()
+end
+
+--- A pending future and the functions that settle it.
+-- @return future, resolve(...), reject(err)
+function treadle.future()
+  local f = future.new()
+  return f, function(...) f:_resolve(...) end, function(err) f:_reject(err) end
+end
+
+--- A future that is resolved to these values.
+function treadle.resolved(...)
+  local f = future.new()
+  f:_resolve(...)
+  return f
+end
+
+--- A future that is rejected with this error.
+function treadle.rejected(err)
+  local f = future.new()
+  f:_reject(err)
+  return f
+end
+
+--- Whether the caller of the task that runs here has given it up.
+treadle.cancelled = loop.cancelled
+
+--- Raise kind "cancelled" if the caller of the task that runs here has given it up.
+treadle.check = loop.check
+
+local has_descriptor = false
+
+--- Handle what is ready; wait at most `timeout` seconds (default 0) for it.
+-- @treturn number how many events it handled
+function treadle.poll(timeout)
+  if timeout ~= nil then
+    options.argument(1, "poll", timeout, "number")
+  end
+  core.disarm()
+  local events = loop.poll()
+  if events == 0 and timeout and timeout > 0 then
+    events = loop.turn(timeout)
+  end
+  if has_descriptor and not core.arm() then
+    events = events + loop.poll()
+    core.arm()
+  end
+  return events
+end
+
+--- A descriptor that is readable when `poll` has something to do. Poll once before sleeping on it.
+function treadle.fd()
+  local fd = core.fd()
+  has_descriptor = true
+  treadle.poll()
+  return fd
+end
+
+--- Seconds until the next timer of treadle's: `math.huge` when there is none.
+function treadle.next_timeout()
+  return core.next_timeout() or math.huge
+end
+
+local function close_after(x, ok, ...)
+  x:close()
+  if not ok then
+    error((...), 0)
+  end
+  return ...
+end
+
+--- Call `fn(x)`, then `x:close()` whether it returned or raised; passes on results or error.
+function treadle.using(x, fn)
+  options.argument(2, "using", fn, "function")
+  return close_after(x, pcall(fn, x))
+end
+
+if core.worker then
+  --- In a worker: `id`, `name`, `data`, `pool`; nil in the host.
+  treadle.worker = require("treadle.worker").info
+end
+
+return treadle

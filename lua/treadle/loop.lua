@@ -1,0 +1,350 @@
+--- The scheduler of one state: coroutines that wait, and what wakes them.
+-- A coroutine waits by naming itself as a future's waiter and yielding. When the future is settled
+-- (by C, which knows only the list `core.ready`, or by Lua) its waiters are run by `loop.poll`.
+-- The host calls that in `run`, a worker before it takes its next job.
+-- @module treadle.loop
+local core = require "treadle.core"
+local errors = require "treadle.error"
+
+local STATE, WAITER, OWN = core.STATE, core.WAITER, core.OWN
+local PENDING, RESOLVED = core.PENDING, core.RESOLVED
+
+local loop = {}
+
+--- coroutine -> the future of its results (spawned ones)
+local owners = setmetatable({}, { __mode = "k" })
+--- coroutine -> the job on whose behalf it runs (a worker's)
+local jobs = setmetatable({}, { __mode = "k" })
+--- coroutine -> the future it waits for
+local waiting = setmetatable({}, { __mode = "k" })
+--- coroutine of a job -> job; C fills it in
+local fibers = core.fibers or {}
+
+--- Futures that are settled and have waiters, and deferred functions; oldest first.
+local ready, first, last = {}, 1, 0
+--- Spawned coroutines that have not ended: the command drains them before it exits.
+local alive = 0
+
+--- Count a collector down for a resolved future; whether that was the last one.
+local function count_down(collector)
+  local left = collector[1] - 1
+  collector[1] = left
+  return left == 0
+end
+
+local function is_collector(waiter)
+  return type(waiter) == "table" and type(waiter[1]) == "number"
+end
+
+--- Put a future that Lua has just settled, and that has waiters, on the ready list.
+function loop.tell(future)
+  local waiter = future[WAITER]
+  if future[STATE] == RESOLVED and is_collector(waiter) and not count_down(waiter) then
+    return
+  end
+  last = last + 1
+  ready[last] = future
+  core.turn()
+end
+
+--- Call `fn` at the next turn of the loop.
+function loop.defer(fn)
+  last = last + 1
+  ready[last] = fn
+  core.turn()
+end
+
+--- Name a waiter: a coroutine to resume, a function to call with the future, or a collector. Several
+-- waiters stand in a list. A collector is a table `{ n, done = fn, failed = fn }` that waits for n
+-- futures: each that resolves counts it down (C does, too) and the last one calls `done()`; each that
+-- is rejected calls `failed(future)`.
+function loop.add_waiter(future, waiter)
+  local present = future[WAITER]
+  if present == nil then
+    future[WAITER] = waiter
+  elseif type(present) == "table" and not is_collector(present) then
+    present[#present + 1] = waiter
+  else
+    future[WAITER] = { present, waiter }
+  end
+end
+
+local function remove_waiter(future, waiter)
+  local present = future[WAITER]
+  if present == waiter then
+    future[WAITER] = nil
+  elseif type(present) == "table" then
+    for i = #present, 1, -1 do
+      if present[i] == waiter then
+        table.remove(present, i)
+      end
+    end
+  end
+end
+
+--- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
+local token = core.token
+
+local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it made: "
+  .. "nobody would resume it (treadle.sleep(0) lets others run)"
+
+--- The owner of a coroutine that ended well.
+local function succeed(co, ...)
+  local owner, job = owners[co], fibers[co]
+  owners[co], fibers[co], jobs[co] = nil, nil, nil
+  if job then
+    core.job_finish(job, ...)
+  elseif owner then
+    alive = alive - 1
+    owner:_resolve(...)
+  end
+end
+
+local function fail(co, value)
+  local owner, job = owners[co], fibers[co]
+  owners[co], fibers[co], jobs[co] = nil, nil, nil
+  if job then
+    loop.fail_job(job, value, co)
+  elseif owner then
+    alive = alive - 1
+    owner:_reject(loop.task_error(value, co))
+  else
+    io.stderr:write(("treadle: error in a coroutine: %s\n"):format(
+      debug.traceback(co, errors.text(value))))
+  end
+end
+
+--- A coroutine that was resumed has yielded or ended.
+local function ended(co, ok, ...)
+  if coroutine.status(co) == "dead" then
+    if ok then
+      succeed(co, ...)
+    else
+      fail(co, (...))
+    end
+  elseif (...) ~= token and (owners[co] or fibers[co]) then
+    fail(co, STRAY_YIELD)
+  end
+end
+
+local in_worker = core.worker ~= nil
+
+local function resume(co, ...)
+  waiting[co] = nil
+  if not in_worker then
+    return ended(co, coroutine.resume(co, ...))
+  end
+  local before = core.entry()
+  core.enter(jobs[co] or fibers[co] or 0)
+  ended(co, coroutine.resume(co, ...))
+  core.enter(before)
+end
+
+local function run_waiter(waiter, future)
+  local kind = type(waiter)
+  if kind == "thread" then
+    if waiting[waiter] == future then
+      resume(waiter)
+    end
+  elseif kind == "function" then
+    waiter(future)
+  elseif future[STATE] ~= RESOLVED then
+    waiter.failed(future)
+  elseif count_down(waiter) then
+    waiter.done()
+  end
+end
+
+local function run_waiters(future)
+  local waiter = future[WAITER]
+  future[WAITER] = nil
+  if is_collector(waiter) then
+    if future[STATE] ~= RESOLVED then
+      waiter.failed(future)
+    else -- whoever made the future ready has counted
+      waiter.done()
+    end
+  elseif type(waiter) == "table" then
+    for i = 1, #waiter do
+      run_waiter(waiter[i], future)
+    end
+  elseif waiter ~= nil then
+    run_waiter(waiter, future)
+  end
+end
+
+--- Handle what has arrived and run what is ready; never blocks.
+-- @treturn number events handled
+function loop.poll()
+  local events, fresh = core.poll()
+  local list = core.ready
+  for i = 1, fresh do
+    last = last + 1
+    ready[last] = list[i]
+    list[i] = nil
+  end
+  local stop = last
+  while first <= stop do
+    local future = ready[first]
+    ready[first] = nil
+    first = first + 1
+    events = events + 1
+    if type(future) == "function" then
+      future()
+    else
+      run_waiters(future)
+    end
+  end
+  if first <= last then
+    core.turn()
+  end
+  return events
+end
+
+--- Sleep until there is something to poll, at most `seconds`.
+local function block(seconds)
+  if first <= last then
+    return
+  end
+  if package.loaded.luv then
+    require("treadle.luv").wait(seconds)
+  else
+    core.wait(seconds)
+  end
+end
+
+--- One turn: poll, and if there was nothing, wait and poll again.
+-- @treturn number events handled
+function loop.turn(seconds)
+  local events = loop.poll()
+  if events == 0 then
+    block(seconds)
+    events = loop.poll()
+  end
+  return events
+end
+
+--- What a worker does instead of sleeping, when its script uses luv.
+local function worker_wait()
+  if not package.loaded.luv then
+    return false
+  end
+  require("treadle.luv").wait(math.huge)
+  return true
+end
+
+--- The coroutine that runs, nil in a main chunk.
+local function running()
+  local co, is_main = coroutine.running()
+  return not is_main and co or nil
+end
+
+--- The job on whose behalf this code runs, 0 for none.
+local current_job = core.entry
+
+--- Raise if the job that runs here was cancelled.
+function loop.check()
+  if in_worker then
+    local job = current_job()
+    if job > 0 and core.cancelled(job) then
+      error(errors.new("cancelled", "the call was cancelled"), 0)
+    end
+  end
+end
+
+--- Whether the caller of the job that runs here has given it up.
+function loop.cancelled()
+  return in_worker and core.cancelled(current_job())
+end
+
+--- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
+-- @tparam[opt] number deadline a time of `core.now`; without it there is no limit
+-- @treturn boolean whether it is settled
+function loop.wait_for(future, deadline)
+  local co = running()
+  loop.check()
+  if co then
+    local job = in_worker and future[OWN] and current_job() or 0
+    local timer
+    loop.add_waiter(future, co)
+    if deadline then
+      timer = core.timer(math.max(0, deadline - core.now()))
+      loop.add_waiter(timer, function()
+        if waiting[co] == future then
+          remove_waiter(future, co)
+          resume(co)
+        end
+      end)
+    end
+    if job > 0 then
+      core.calls(job, 1)
+    end
+    waiting[co] = future
+    coroutine.yield(token)
+    if job > 0 then
+      core.calls(job, -1)
+    end
+    if timer then
+      core.timer_stop(timer)
+    end
+    loop.check()
+  else
+    while future[STATE] == PENDING do
+      local left = deadline and deadline - core.now() or math.huge
+      if left <= 0 then
+        loop.poll()
+        break
+      end
+      loop.turn(left)
+    end
+  end
+  return future[STATE] ~= PENDING
+end
+
+--- Wake the coroutines of a job that was cancelled: their waits raise.
+function loop.cancel_job(job)
+  loop.defer(function()
+    local woken = {}
+    for co, future in pairs(waiting) do
+      if (fibers[co] or jobs[co]) == job then
+        woken[co] = future
+      end
+    end
+    for co, future in pairs(woken) do
+      if waiting[co] == future then
+        remove_waiter(future, co)
+        resume(co)
+      end
+    end
+  end)
+end
+
+--- Run a function in a coroutine, up to its first wait.
+-- @param future settled with what the function returns or raises
+function loop.spawn(future, fn, ...)
+  local co = coroutine.create(fn)
+  owners[co] = future
+  if in_worker then
+    jobs[co] = current_job()
+  end
+  alive = alive + 1
+  resume(co, ...)
+  return future
+end
+
+--- An error that was raised in a coroutine, as an error object.
+function loop.task_error(value, co)
+  if errors.is(value) then
+    return value
+  end
+  return errors.new("task", errors.text(value), { value = value, traceback = debug.traceback(co) })
+end
+
+--- Whether something is under way that the command waits for before it exits.
+function loop.is_busy()
+  return alive > 0 or first <= last
+end
+
+loop.worker_wait = worker_wait
+
+return loop

@@ -1,0 +1,55 @@
+--- Joins a state whose script uses luv: it sleeps in luv's loop, where treadle's descriptor is one
+-- more thing to wait for. The two loops stay apart, each library's handles on its own.
+-- @module treadle.luv
+local core = require "treadle.core"
+local uv = require "luv"
+
+local M = {}
+
+local poll, timer
+
+local function nothing() end
+
+--- How long to look for results with luv's loop at rest, before sleeping in it.
+local SPIN = 0.00005
+
+local function make_handles()
+  poll = uv.new_poll(core.fd())
+  timer = uv.new_timer()
+  poll:start("r", nothing)
+  poll:unref()
+end
+
+--- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
+function M.wait(seconds)
+  uv.run("nowait")
+  if core.has_work() then
+    return
+  end
+  if not poll or poll:is_closing() then
+    make_handles()
+  end
+  if not core.worker then
+    core.wait(math.min(SPIN, seconds))
+  end
+  if not core.arm() then
+    return
+  end
+  local next_timeout = core.next_timeout()
+  seconds = math.min(seconds, next_timeout or math.huge)
+  if seconds < math.huge then
+    timer:start(math.ceil(seconds * 1000), 0, nothing)
+  end
+  poll:ref()
+  uv.run("once")
+  poll:unref()
+  timer:stop()
+  core.disarm()
+end
+
+--- Whether luv's loop has handles of the script's that keep it alive.
+function M.is_alive()
+  return uv.loop_alive()
+end
+
+return M

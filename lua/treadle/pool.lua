@@ -1,0 +1,426 @@
+--- A pool of workers, as the state that uses it sees it.
+-- @classmod treadle.pool
+local core = require "treadle.core"
+local combine = require "treadle.combine"
+local errors = require "treadle.error"
+local future = require "treadle.future"
+local loop = require "treadle.loop"
+local options = require "treadle.options"
+local tasks = require "treadle.task"
+
+local M = {}
+
+local methods = {}
+local mt = { __name = "treadle.pool", __index = methods }
+
+--- handle -> pool; a pool lives as long as somebody holds it
+local pools = setmetatable({}, { __mode = "kv" })
+
+local POOL_OPTIONS = {
+  threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
+  terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",
+}
+
+local RUN_OPTIONS = { timeout = "seconds", default = "any", error = "any", worker = "count" }
+
+--- The number that stands for a function that travels with its call.
+local SHIPPED = 0
+
+function mt:__tostring()
+  return ("pool '%s' (%d workers)"):format(self.name, self.threads)
+end
+
+--- A pool of one task can be called like the task.
+function mt:__call(...)
+  if not self._only then
+    error(("pool '%s' has more than one task: use pool.call.NAME(...)"):format(self.name), 2)
+  end
+  return self.call[self._only](...)
+end
+
+local function check_self(self, name)
+  if type(self) ~= "table" or getmetatable(self) ~= mt then
+    error(("bad argument #1 to '%s' (pool expected, got %s): call it with a colon"):format(name,
+      type(self)), 3)
+  end
+end
+
+-- --- calls ---------------------------------------------------------------------------------------
+
+--- What limits one call: the call's own options, else the task's, else the pool's.
+local function policy_of(self, task, given)
+  if given and given.timeout ~= nil then
+    return {
+      timeout = given.timeout,
+      default = given.default, has_default = given.default ~= nil,
+      error = given.error, has_error = given.error ~= nil,
+    }
+  end
+  local own = self._options[task]
+  if own and own.timeout then
+    return own
+  end
+  return self._timeout and { timeout = self._timeout } or nil
+end
+
+local function submit(self, task, worker, policy, ...)
+  local f = core.submit(self._handle, task, worker, policy and policy.timeout or -1, ...)
+  return policy and future.limit(f, policy) or f
+end
+
+--- The function behind `pool.call.NAME`.
+local function make_caller(self, name)
+  local task = self._index[name]
+  if not task then
+    local known = {}
+    for i, other in ipairs(self._names) do
+      known[i] = other
+    end
+    table.sort(known)
+    error(("pool '%s' has no task '%s'; it has: %s"):format(self.name, tostring(name),
+      #known > 0 and table.concat(known, ", ") or "none"), 3)
+  end
+  local policy = policy_of(self, task)
+  if not policy then
+    return core.caller(self._handle, task)
+  end
+  return function(...)
+    return submit(self, task, 0, policy, ...)
+  end
+end
+
+local function call_proxy(self)
+  local weak = setmetatable({ self }, { __mode = "v" })
+  return setmetatable({}, {
+    __index = function(proxy, name)
+      local caller = make_caller(weak[1] or self, name)
+      rawset(proxy, name, caller)
+      return caller
+    end,
+  })
+end
+
+local function task_number(self, name, task, level)
+  if type(task) == "function" then
+    return SHIPPED
+  end
+  options.argument(1, name, task, "string or function", level + 1)
+  local number = self._index[task]
+  if not number then
+    options.bad_argument(1, name, ("pool '%s' has no task '%s', did you mean '%s'?"):format(
+      self.name, task, tostring(options.nearest(task, self._index))), level + 1)
+  end
+  return number
+end
+
+--- Call a task by name, or a function that travels with the call.
+-- @tparam string|function task
+-- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
+-- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of workers)
+-- @return a future
+function methods:run(task, args, given)
+  check_self(self, "run")
+  local number = task_number(self, "run", task, 1)
+  args = options.argument(2, "run", args == nil and {} or args, "table")
+  given = options.check(3, "run", given, RUN_OPTIONS)
+  if given.timeout == nil and (given.default ~= nil or given.error ~= nil) then
+    options.bad_argument(3, "run", "'default' and 'error' need a 'timeout'")
+  end
+  local worker = given.worker or 0
+  if worker > self.threads then
+    options.bad_argument(3, "run", ("option 'worker': 1 to %d expected, got %d"):format(
+      self.threads, worker))
+  end
+  local policy = policy_of(self, number, given)
+  local n = args.n or #args
+  if number == SHIPPED then
+    return submit(self, number, worker, policy, task, unpack(args, 1, n))
+  end
+  return submit(self, number, worker, policy, unpack(args, 1, n))
+end
+
+--- Call a task once on every worker.
+-- @return a future of the list of first results, by worker
+function methods:broadcast(task, ...)
+  check_self(self, "broadcast")
+  local number = task_number(self, "broadcast", task, 1)
+  local policy = policy_of(self, number)
+  local list = {}
+  for worker = 1, self.threads do
+    if number == SHIPPED then
+      list[worker] = submit(self, number, worker, policy, task, ...)
+    else
+      list[worker] = submit(self, number, worker, policy, ...)
+    end
+  end
+  return combine.all(list)
+end
+
+-- --- what C tells -----------------------------------------------------------------------------------
+
+--- Calls whose arguments could not be encoded: with a future among them they wait for it, else they
+-- are rejected.
+local function refused(handle, number, worker, timeout, kind, message, n, ...)
+  local self = pools[handle]
+  local args = { ... }
+  local waits = false
+  for i = 1, n do
+    waits = waits or future.is(args[i])
+  end
+  local target = future.new()
+  if not waits or kind == "closed" then
+    target:_reject(errors.new(kind, message, { task = self and M.task_name(self, number) }))
+    return target
+  end
+  local deadline = timeout >= 0 and core.now() + timeout or nil
+  loop.spawn(target, function()
+    for i = 1, n do
+      if future.is(args[i]) then
+        local result = { args[i]:pawait() }
+        if not result[1] then
+          target:_reject(result[2])
+          return
+        end
+        args[i] = result[2]
+      end
+    end
+    if not future.is_pending(target) then
+      return
+    end
+    local left = deadline and math.max(0, deadline - core.now()) or -1
+    local f = core.submit(handle, number, worker, left, unpack(args, 1, n))
+    future.set_upstream(target, function(reason) f:cancel(reason) end)
+    local function pass(ok, ...)
+      if ok then
+        return ...
+      elseif errors.is((...)) and (...).kind == "timeout" then
+        future.expire(target)
+      else
+        target:_reject((...))
+      end
+    end
+    return pass(f:pawait())
+  end)
+  return target
+end
+
+local DEFAULT_MESSAGES = {
+  closed = "the pool is closed",
+  memory = "not enough memory for the call or its results",
+  timeout = "the time for the call is over",
+}
+
+--- A job that came home without results.
+local function rejected(f, kind, worker, self, number, message, traceback, value)
+  local fields = {
+    worker = worker > 0 and worker or nil,
+    task = self and M.task_name(self, number),
+    traceback = traceback,
+    value = value,
+  }
+  if kind == "timeout" then
+    return future.expire(f, fields)
+  elseif kind == "closed" and self and self._failure then
+    kind, message, traceback = "load", self._failure.message, self._failure.traceback
+    fields.traceback = traceback
+  end
+  f:_reject(errors.new(kind, message or self and self._reason or DEFAULT_MESSAGES[kind] or kind,
+    fields))
+end
+
+local function load_error(text)
+  local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
+  return errors.new("load", message or text, { traceback = traceback })
+end
+
+local function learn_tasks(self, names, task_options)
+  self._names, self._options, self._index = names, task_options, {}
+  for i, name in ipairs(names) do
+    self._index[name] = i
+  end
+end
+
+local function pool_event(self, event, worker, ...)
+  if event == "started" then
+    if future.is_pending(self._started) then
+      learn_tasks(self, ...)
+      self._started:_resolve()
+    end
+  elseif event == "failed" then
+    local failure = load_error((...))
+    failure.worker = worker
+    if future.is_pending(self._started) then
+      self._started:_reject(failure)
+    else
+      self._failure = failure
+      core.pool_terminate(self._handle)
+    end
+  elseif event == "closed" then
+    self._closed:_resolve()
+  end
+end
+
+function M.task_name(self, number)
+  return number == SHIPPED and "function" or self._names and self._names[number] or nil
+end
+
+-- --- making a pool ----------------------------------------------------------------------------------
+
+local GUARD = "a pool cannot be made while a worker loads its module: "
+  .. "put what only the host does behind `if treadle.is_main then`"
+
+--- What a worker needs to know to find each task of a table.
+local function describe_tasks(given, file)
+  local list = {}
+  for name, value in pairs(given) do
+    if type(name) ~= "string" then
+      options.bad_argument(1, "pool", ("names of tasks are strings, got a %s"):format(type(name)), 3)
+    end
+    local entry = { name = name, options = tasks.call_options(value) }
+    if tasks.is_import(value) then
+      entry.module, entry.export = value.module, value.name
+    else
+      local fn = tasks.fn(value)
+      if not fn then
+        options.bad_argument(1, "pool", ("task '%s' is a %s, not a function or a task"):format(name,
+          type(value)), 3)
+      end
+      local info = debug.getinfo(fn, "S")
+      if file and info.source == "@" .. file then
+        entry.line = info.linedefined
+      end
+      local ok, code = pcall(core.encode, fn)
+      entry[ok and "code" or "refusal"] = code
+    end
+    list[#list + 1] = entry
+  end
+  if #list == 0 then
+    options.bad_argument(1, "pool", "a table with at least one task expected", 3)
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+--- The file whose function called treadle.pool, nil for a string of code or a console.
+local function calling_file(level)
+  local info = debug.getinfo(level + 1, "S")
+  return info and info.source:match("^@(.+)$")
+end
+
+local function open(given, opts, level)
+  if core.worker and require("treadle.worker").is_loading() then
+    error(GUARD, level + 1)
+  end
+  options.argument(1, "pool", given, "string or table", level)
+  if tasks.is_task(given) or tasks.is_import(given) then
+    options.bad_argument(1, "pool", "module name or table of tasks expected, got one task: "
+      .. "use task:pool()", level)
+  end
+  opts = options.check(2, "pool", opts, POOL_OPTIONS, level)
+  local boot = {
+    path = package.path, cpath = package.cpath,
+    data = opts.data, init = opts.init, teardown = opts.teardown,
+    global = M.is_global or nil,
+  }
+  if type(given) == "string" then
+    boot.module = given
+  else
+    boot.file = calling_file(level + 1)
+    boot.tasks = describe_tasks(given, boot.file)
+    boot.arg = type(arg) == "table" and arg or nil
+  end
+  local threads = opts.threads or core.cores()
+  if threads > core.MAX_WORKERS then
+    options.bad_argument(2, "pool", ("option 'threads': at most %d"):format(core.MAX_WORKERS), level)
+  end
+  local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
+    or boot.file or "pool"
+  boot.name = name
+  local self = setmetatable({
+    name = name,
+    threads = threads,
+    _timeout = opts.timeout,
+    _terminate_timeout = opts.terminate_timeout or 5,
+    _started = future.new(),
+    _closed = future.new(),
+  }, mt)
+  local ok, handle = pcall(core.pool_open, self, name, threads, opts.concurrency or 1,
+    math.min(opts.max_payload or core.MAX_PAYLOAD, core.PAYLOAD_CEILING), boot)
+  if not ok then
+    options.bad_argument(2, "pool", errors.text(handle), level)
+  end
+  self._handle = handle
+  pools[handle] = self
+  local started, failure = self._started:pawait()
+  if not started then
+    self:terminate()
+    self._closed:wait(self._terminate_timeout)
+    error(failure, 0)
+  end
+  self.call = call_proxy(self)
+  return self
+end
+
+--- Make a pool of workers; returns when the first worker has loaded the tasks.
+-- @tparam string|table given a module's name, or a table of tasks that the calling file exports
+-- @tparam[opt] table opts see the contract
+-- @raise a `treadle.error` of kind "load" with the worker's traceback
+function M.pool(given, opts)
+  return open(given, opts, 1)
+end
+
+--- A pool of one task.
+function M.single(task, opts)
+  local self = open({ task = task }, opts, 2)
+  self._only = "task"
+  return self
+end
+
+--- In a worker: the pool that it belongs to.
+function M.own(name, names, task_options)
+  local handle, threads = core.own_pool()
+  local self = setmetatable({
+    name = name, threads = threads, _handle = handle, _is_own = true,
+    _closed = future.new(),
+  }, mt)
+  learn_tasks(self, names, task_options)
+  pools[handle] = self
+  self.call = call_proxy(self)
+  return self
+end
+
+-- --- closing ------------------------------------------------------------------------------------------
+
+--- Take no more calls, finish what was accepted, stop the workers; returns when that is done (a
+-- worker that closes its own pool does not wait for it).
+-- @tparam[opt] number timeout seconds after which it terminates; without it there is no limit
+function methods:close(timeout)
+  check_self(self, "close")
+  if timeout ~= nil then
+    options.argument(1, "close", timeout, "number")
+  end
+  core.pool_close(self._handle)
+  if self._is_own then
+    return
+  end
+  if not self._closed:wait(timeout) then
+    self:terminate()
+    if not self._closed:wait(self._terminate_timeout) then
+      core.pool_abandon(self._handle)
+      self._closed:_resolve()
+    end
+  end
+end
+
+--- Stop now: what is queued or running rejects with kind "closed". A worker ends as soon as its
+-- running code comes back from Lua or waits.
+-- @tparam[opt] string reason text for the errors
+function methods:terminate(reason)
+  check_self(self, "terminate")
+  self._reason = reason and tostring(reason) or self._reason
+  core.pool_terminate(self._handle)
+end
+
+M.hooks = { refused = refused, rejected = rejected, pool_event = pool_event }
+
+return M

@@ -1,0 +1,161 @@
+--- The worker's side: finds the tasks, and describes errors for the way home.
+-- `vm.c` requires this module and calls `boot` with what the host sent.
+-- @module treadle.worker
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local loop = require "treadle.loop"
+local tasks = require "treadle.task"
+
+local M = {}
+
+--- What scripts see as `treadle.worker`.
+M.info = { id = core.worker }
+
+local loading = false
+
+--- Whether the module is being loaded: no pool may be made then.
+function M.is_loading()
+  return loading
+end
+
+--- Tell the caller what a job raised. What cannot travel is left out.
+local function fail(job, err, co)
+  local message, traceback = errors.text(err), debug.traceback(co)
+  if not pcall(core.job_fail, job, "task", message, traceback, err) then
+    core.job_fail(job, "task", message, traceback)
+  end
+end
+
+loop.fail_job = fail
+
+--- The names of a module's exports, sorted; raises for one that is no task.
+local function export_names(module, exports)
+  if type(exports) ~= "table" then
+    error(("module '%s' returned a %s, not a table of tasks"):format(module, type(exports)), 0)
+  end
+  local names = {}
+  for name, value in pairs(exports) do
+    if type(name) ~= "string" then
+      error(("module '%s' exports a %s under a %s, names of tasks are strings"):format(module,
+        type(value), type(name)), 0)
+    elseif not tasks.fn(value) then
+      error(("export '%s' of module '%s' is a %s, not a function or a task"):format(name, module,
+        type(value)), 0)
+    end
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
+--- All tasks of a module.
+local function from_module(module)
+  local exports = require(module)
+  local names, fns, opts = export_names(module, exports), {}, {}
+  for i, name in ipairs(names) do
+    fns[i] = tasks.fn(exports[name])
+    opts[i] = tasks.call_options(exports[name])
+  end
+  return names, fns, opts, exports
+end
+
+--- Run the host's script again; its table, or nil and why there is none.
+local function run_file(file, args)
+  local chunk, problem = loadfile(file)
+  if not chunk then
+    return nil, problem
+  end
+  local ok, exports = xpcall(function()
+    return chunk(unpack(args or {}))
+  end, function(err)
+    return debug.traceback(errors.text(err), 2)
+  end)
+  if not ok then
+    if exports:find("if treadle.is_main then", 1, true) then
+      error(exports, 0)
+    end
+    return nil, exports
+  end
+  return type(exports) == "table" and exports or {}, "its file does not export it"
+end
+
+--- The tasks that the host named, each found in the file, imported, or unpacked.
+local function from_table(boot)
+  local exports, problem
+  for _, task in ipairs(boot.tasks) do
+    if task.line and boot.file and not exports then
+      exports, problem = run_file(boot.file, boot.arg)
+      exports = exports or {}
+    end
+  end
+  exports = exports or {}
+  local names, fns, opts = {}, {}, {}
+  for i, task in ipairs(boot.tasks) do
+    local fn
+    if task.module then
+      local module = require(task.module)
+      fn = type(module) == "table" and tasks.fn(module[task.export])
+      if not fn then
+        error(("module '%s' exports no task '%s'"):format(task.module, task.export), 0)
+      end
+    else
+      local found = tasks.fn(exports[task.name])
+      if found and task.line then
+        local info = debug.getinfo(found, "S")
+        fn = info.source == "@" .. boot.file and info.linedefined == task.line and found
+      end
+      if not fn and task.code then
+        fn = core.decode(task.code)
+      end
+      if not fn then
+        error(("task '%s' cannot be found: %s; and it cannot be sent: %s"):format(task.name,
+          problem or "it is not defined in the running file", task.refusal), 0)
+      end
+    end
+    names[i], fns[i], opts[i] = task.name, fn, task.options
+    exports[task.name] = exports[task.name] or fn
+  end
+  return names, fns, opts, exports
+end
+
+local function hook(exports, what, name)
+  if name == nil then
+    return nil
+  end
+  local fn = tasks.fn(exports[name])
+  if not fn then
+    error(("option '%s': there is no export '%s'"):format(what, name), 0)
+  end
+  return fn
+end
+
+--- Boot the worker.
+-- @return the tasks' functions, `fail`, teardown or false; then for the host: names, options
+function M.boot(boot)
+  package.path, package.cpath = boot.path, boot.cpath
+  if boot.arg then
+    _G.arg = boot.arg
+  end
+  local info = M.info
+  info.name, info.data = boot.name, boot.data
+  local treadle = require "treadle"
+  if boot.global then
+    _G.treadle = treadle
+  end
+  loading = true
+  local names, fns, opts, exports
+  if boot.module then
+    names, fns, opts, exports = from_module(boot.module)
+  else
+    names, fns, opts, exports = from_table(boot)
+  end
+  loading = false
+  info.pool = require("treadle.pool").own(boot.name, names, opts)
+  local init, teardown = hook(exports, "init", boot.init), hook(exports, "teardown", boot.teardown)
+  if init then
+    init()
+  end
+  return fns, fail, teardown or false, names, opts
+end
+
+return M

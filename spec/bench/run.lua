@@ -1,0 +1,346 @@
+--- The bench: measures treadle beside the limits of the machine and prints a table.
+-- usage: build/treadle spec/bench/run.lua [--quick] [--json FILE]      (or luajit instead)
+-- Measures, never asserts: a row that cannot be measured says why, and the exit code is 1.
+-- docs/bench.md says what each row means.
+local dir = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
+local root = dir .. "/../.."
+package.path = ("%s/?.lua;%s"):format(dir, package.path)
+package.cpath = ("%s/build/?.so;%s"):format(root, package.cpath)
+
+local ffi = require "ffi"
+local limits = require "limits"
+
+ffi.cdef "int isatty(int fd);"
+
+local USAGE = "usage: run.lua [--quick] [--json FILE]"
+
+-- How long each thing is measured: `rounds` over all measures of a section; in each, for `round`
+-- seconds, batches of about `batch` seconds, each batch a sample; `warm` seconds beforehand.
+local PLANS = {
+  full = { rounds = 9, round = 0.025, batch = 0.003, warm = 0.06, idle = 1, paced = 2 },
+  quick = { rounds = 5, round = 0.006, batch = 0.002, warm = 0.02, idle = 0.2, paced = 0.5 },
+}
+
+-- Sections in the order of running: name, how often, a command to run it under, and how the keys
+-- begin that it measures.
+local SECTIONS = {
+  {
+    name = "machine",
+    keys = { "pingpong", "futex$", "handoff", "ring", "thread$", "copy", "make", "buffer" },
+  },
+  { name = "calls", keys = { "one", "flight", "codec" } },
+  { name = "pinned", under = "taskset -c 0 ", keys = { "pinned" } },
+  { name = "life", keys = { "first", "many", "threads" } },
+  { name = "resident1", times = 5, keys = { "resident" } },
+  { name = "resident33", times = 5, keys = {} },
+  { name = "bare", times = 5, keys = { "bare" } },
+  { name = "idle", keys = { "idle" } },
+  { name = "paced", keys = { "paced", "futex" } },
+  { name = "spinning", keys = { "crowd", "busy" } },
+}
+
+--- Why a key has no samples: its own error, or that of the section that should have measured it.
+local function why_missing(key, errors)
+  if errors[key] then return errors[key] end
+  for _, section in ipairs(SECTIONS) do
+    for _, prefix in ipairs(section.keys) do
+      if key:find("^" .. prefix) then return errors["section " .. section.name] or "no sample" end
+    end
+  end
+  return "no sample"
+end
+
+local function parse(args)
+  local options = { plan = "full" }
+  local i = 1
+  while args[i] do
+    if args[i] == "--quick" then
+      options.plan = "quick"
+    elseif (args[i] == "--json" or args[i] == "--section") and args[i + 1] then
+      options[args[i]:sub(3)] = args[i + 1]
+      i = i + 1
+    else
+      io.stderr:write(("run.lua: unknown argument '%s'\n%s\n"):format(args[i], USAGE))
+      os.exit(2)
+    end
+    i = i + 1
+  end
+  return options
+end
+
+-- One section, in a process of its own ------------------------------------------------------------
+
+local function run_section(name, plan)
+  io.stdout:setvbuf("full")
+  limits.load(root .. "/build/bench")
+  local failed = false
+  local function emit(key, value, err)
+    if value then
+      io.write(("%s\t%.17g\n"):format(key, value))
+    else
+      failed = true
+      io.write(("%s\t!%s\n"):format(key, tostring(err):gsub("\n", "\\n")))
+    end
+    io.flush()
+  end
+  local ok, err = xpcall(require("sections")[name], debug.traceback, plan, emit)
+  if not ok then emit("section." .. name, nil, err) end
+  io.flush()
+  os.exit((ok and not failed) and 0 or 1, true)
+end
+
+--- Runs a section as a child and collects its samples, and why it failed if it did.
+local function collect(section, options, samples, errors)
+  local seconds = options.plan == "quick" and 20 or 60
+  local log = root .. "/build/bench/stderr.txt"
+  local command = ("timeout -k 1 %d %sluajit %s %s--section %s 2>%s; echo \"exit\t$?\""):format(
+    seconds, section.under or "", limits.quote(dir .. "/run.lua"),
+    options.plan == "quick" and "--quick " or "", section.name, limits.quote(log))
+  local pipe = assert(io.popen(command))
+  local status, why
+  for line in pipe:lines() do
+    local key, value = line:match("^([^\t]+)\t(.*)$")
+    if key == "exit" then
+      status = tonumber(value)
+    elseif key and value:sub(1, 1) == "!" then
+      local text = value:sub(2):gsub("\\n", "\n")
+      if key:find("^section%.") then why = text else errors[key] = text end
+    elseif key and tonumber(value) then
+      samples[key] = samples[key] or {}
+      table.insert(samples[key], tonumber(value))
+    end
+  end
+  pipe:close()
+  if not why and status ~= 0 and status ~= 1 then
+    local file = io.open(log)
+    local said = file and file:read("*a"):match("([^\n]*)%s*$") or ""
+    if file then file:close() end
+    why = (status == 124 or status == 137) and ("no end within %d s"):format(seconds)
+      or ("ended with status %s %s"):format(tostring(status), said)
+  end
+  if why then errors["section " .. section.name] = why end
+end
+
+-- Statistics and formats --------------------------------------------------------------------------
+
+local function quantiles(list)
+  local sorted = {}
+  for i, v in ipairs(list) do sorted[i] = v end
+  table.sort(sorted)
+  local function at(q) return sorted[math.max(1, math.ceil(q * #sorted))] end
+  return {
+    median = at(0.5), q25 = at(0.25), q75 = at(0.75), p90 = at(0.9),
+    min = sorted[1], max = sorted[#sorted], samples = #sorted,
+  }
+end
+
+local SCALES = {
+  time = { { 1, "s" }, { 1e-3, "ms" }, { 1e-6, "µs" }, { 1e-9, "ns" } },
+  rate = { { 1e9, "G/s" }, { 1e6, "M/s" }, { 1e3, "k/s" }, { 1, "/s" } },
+  bytes = { { 2 ^ 30, "GiB" }, { 2 ^ 20, "MiB" }, { 2 ^ 10, "KiB" }, { 1, "B" } },
+  share = { { 1e-2, "%" } },
+}
+
+--- Three digits and a unit.
+local function format(value, unit)
+  if not value then return "" end
+  if value ~= value then return "none" end
+  local scales = SCALES[unit]
+  local scale = scales[#scales]
+  for _, s in ipairs(scales) do
+    if math.abs(value) >= s[1] * 0.9995 then
+      scale = s
+      break
+    end
+  end
+  local v = value / scale[1]
+  local digits = math.abs(v) >= 99.95 and 0 or math.abs(v) >= 9.995 and 1 or 2
+  return ("%." .. digits .. "f %s"):format(v, scale[2])
+end
+
+local function width(text)
+  return select(2, text:gsub("[^\128-\191]", ""))
+end
+local function left(text, n) return text .. (" "):rep(n - width(text)) end
+local function right(text, n) return (" "):rep(n - width(text)) .. text end
+
+-- The table ---------------------------------------------------------------------------------------
+
+--- A key, a function of the medians or a number; nil where a median is missing.
+local function resolve(x, medians)
+  if type(x) == "table" then x = x.fn end
+  if type(x) == "string" then return medians[x] end
+  if type(x) == "function" then
+    local ok, value = pcall(x, medians)
+    return ok and value or nil
+  end
+  return x
+end
+
+--- Fills in every row's figures.
+local function evaluate(rows, samples)
+  local medians, spread = {}, {}
+  for key, list in pairs(samples) do
+    spread[key] = quantiles(list)
+    medians[key] = spread[key].median
+  end
+  for _, row in ipairs(rows) do
+    if not row.title then
+      row.got = resolve(row.value, medians)
+      row.stat = type(row.value) == "string" and spread[row.value] or nil
+      row.goal = resolve(row.goal or nil, medians)
+      row.limit = resolve(row.limit or nil, medians)
+      if row.got and row.limit then
+        row.ratio = row.unit == "rate" and row.limit / row.got or row.got / row.limit
+      end
+      if row.got and row.goal then
+        row.reached = row.unit == "rate" and row.got >= row.goal
+          or row.unit ~= "rate" and row.got <= row.goal
+      end
+    end
+  end
+  return spread
+end
+
+local function print_table(rows, failures)
+  local function line(mark, what, got, goal, limit, ratio, rival)
+    local text = table.concat({
+      mark .. left(what, 37), right(got, 11), right(goal, 9), right(limit, 9), right(ratio, 7),
+      " " .. (rival or ""),
+    }, " ")
+    print((text:gsub("%s+$", "")))
+  end
+  line(" ", "what", "treadle", "goal", "limit", "ratio", "best rival")
+  print(("-"):rep(100))
+  for _, row in ipairs(rows) do
+    if row.title then
+      print(row.title)
+    elseif not row.got or row.got ~= row.got then
+      print("! " .. left(row.what, 36) .. "  failed: " .. failures(row))
+    else
+      local noisy = row.stat and row.stat.samples >= 5
+        and row.stat.q75 - row.stat.q25 > 0.3 * math.abs(row.stat.median)
+      line(row.reached == nil and " " or row.reached and "+" or "-", " " .. row.what,
+        format(row.got, row.unit) .. (noisy and "~" or " "), format(row.goal, row.unit),
+        format(row.limit, row.unit),
+        row.ratio and ("%." .. (row.ratio < 99.95 and 1 or 0) .. "fx"):format(row.ratio) or "",
+        row.rival or "")
+    end
+  end
+  print(("-"):rep(100))
+end
+
+-- The result for programs -------------------------------------------------------------------------
+
+local function json(value, indent)
+  local kind = type(value)
+  if kind == "string" then
+    return '"' .. value:gsub('[%c"\\]', function(c)
+      return ("\\u%04x"):format(c:byte())
+    end) .. '"'
+  elseif kind == "number" then
+    return (value ~= value or math.abs(value) == math.huge) and "null" or ("%.9g"):format(value)
+  elseif kind ~= "table" then
+    return tostring(value)
+  end
+  local inner = indent .. "  "
+  local parts = {}
+  if #value > 0 then
+    for i, v in ipairs(value) do parts[i] = json(v, inner) end
+    return "[\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "]"
+  end
+  local keys = {}
+  for k in pairs(value) do keys[#keys + 1] = k end
+  table.sort(keys)
+  for i, k in ipairs(keys) do parts[i] = json(k, inner) .. ": " .. json(value[k], inner) end
+  return "{\n" .. inner .. table.concat(parts, ",\n" .. inner) .. "\n" .. indent .. "}"
+end
+
+local function write_json(path, machine, rows, spread, errors)
+  local out = { machine = machine, rows = {}, keys = spread, errors = errors }
+  local group
+  for _, row in ipairs(rows) do
+    if row.title then
+      group = row.title
+    else
+      out.rows[#out.rows + 1] = {
+        group = group, what = row.what, unit = row.unit, treadle = row.got, goal = row.goal,
+        limit = row.limit, ratio = row.ratio, reached = row.reached, rival = row.rival,
+      }
+    end
+  end
+  local file, err = io.open(path, "w")
+  if not file then
+    io.stderr:write("run.lua: " .. err .. "\n")
+    return false
+  end
+  file:write(json(out, ""), "\n")
+  file:close()
+  return true
+end
+
+-- The run -----------------------------------------------------------------------------------------
+
+local function read(path, pattern)
+  local file = io.open(path)
+  local text = file and file:read("*a") or ""
+  if file then file:close() end
+  return text:match(pattern) or "unknown"
+end
+
+local function describe()
+  local ok, treadle = pcall(require, "treadle")
+  return {
+    cpu = read("/proc/cpuinfo", "model name%s*:%s*([^\n]*)"), cores = limits.cores(),
+    kernel = read("/proc/sys/kernel/osrelease", "%S+"), load = read("/proc/loadavg", "%S+"),
+    luajit = jit.version, treadle = ok and treadle.version or "none",
+    date = os.date("%Y-%m-%d %H:%M"),
+  }
+end
+
+local function main(args)
+  local options = parse(args)
+  local ok, err = limits.build(dir, root .. "/build/bench")
+  if not ok then
+    io.stderr:write("run.lua: " .. err .. "\n")
+    return 1
+  end
+  if options.section then return run_section(options.section, PLANS[options.plan]) end
+  limits.load(root .. "/build/bench")
+
+  local started = limits.now()
+  local machine = describe()
+  local samples, errors = {}, {}
+  local terminal = ffi.C.isatty(2) == 1
+  for _, section in ipairs(SECTIONS) do
+    if terminal then io.stderr:write("\r\27[Kmeasuring: ", section.name) end
+    for _ = 1, section.times or 1 do collect(section, options, samples, errors) end
+  end
+  if terminal then io.stderr:write("\r\27[K") end
+
+  local rows = require "rows"
+  local spread = evaluate(rows, samples)
+  local failed = next(errors) ~= nil
+  print(("treadle %s, %s, %s"):format(machine.treadle, machine.luajit, machine.date))
+  print(("%s, %d cores, Linux %s, load %s"):format(machine.cpu, machine.cores, machine.kernel,
+    machine.load))
+  print()
+  print_table(rows, function(row)
+    failed = true
+    local keys = type(row.value) == "table" and row.value or { row.value }
+    return why_missing(keys[1], errors):match("[^\n]*"):sub(1, 54)
+  end)
+  print("+ goal reached, - not reached, ~ the middle half of the samples spreads over 30 %")
+  print("ratio: how many times worse than the limit. What each row means: docs/bench.md")
+  print(("%s run, %.0f s"):format(options.plan, limits.now() - started))
+  local told = {}
+  for key, why in pairs(errors) do
+    local first = why:match("[^\n]*")
+    if not told[first] then print(("\n%s: %s"):format(key, why)) end
+    told[first] = true
+  end
+  if options.json and not write_json(options.json, machine, rows, spread, errors) then return 1 end
+  return failed and 1 or 0
+end
+
+os.exit(main(arg), true)

@@ -1,0 +1,363 @@
+--- The measurements. Each section runs in a process of its own, started by run.lua, and emits
+-- samples under keys; rows.lua says which row shows which key. Nothing here asserts a figure.
+-- @module sections
+local limits = require "limits"
+local payloads = require "payloads"
+
+local sections = {}
+
+local MIB = 2 ^ 20
+
+--- Opens a pool of the bench's tasks that has answered on every worker.
+local function open_pool(treadle, threads)
+  local pool = treadle.pool("tasks", { threads = threads })
+  pool:broadcast("echo", true):await()
+  return pool
+end
+
+local all
+
+--- Waits for every future of a list, whether `all` returns the results or a future of them.
+local function find_all(treadle)
+  return function(list)
+    local got = treadle.all(list)
+    if type(got) == "table" and getmetatable(got) and got.await then return got:await() end
+    return got
+  end
+end
+
+-- Each measured loop is compiled anew, so that no row runs on traces recorded for another.
+local LOOPS = {
+  one = [[
+    local pool, value, make = ...
+    local call = pool.call
+    return function(n)
+      for _ = 1, n do call.TASK(make and make() or value):await() end
+    end]],
+  flight = [[
+    local pool, value, make, count, all = ...
+    local call = pool.call
+    return function(n)
+      for _ = 1, n do
+        local list = {}
+        for i = 1, count do list[i] = call.TASK(make and make() or value) end
+        all(list)
+      end
+    end]],
+  codec = [[
+    local encode, decode, value = ...
+    return function(n)
+      for _ = 1, n do decode(encode(value)) end
+    end]],
+}
+
+local function loop(kind, payload, ...)
+  return assert(loadstring((LOOPS[kind]:gsub("TASK", payload.task)), "=" .. kind))(...)
+end
+
+--- Runs measures in turn, round after round, so that a busy moment of the machine hits all alike.
+-- A measure is `{ key, fn, per, rate }`: `fn(n)` does n turns of `per` calls and the sample is
+-- seconds per call, or calls per second; or `{ key, sample }`, where `sample()` returns it.
+local function interleave(plan, emit, measures)
+  local alive = {}
+  local function try(m, fn)
+    collectgarbage()
+    local ok, err = xpcall(fn, debug.traceback)
+    if not ok then
+      emit(m.key, nil, err)
+      alive[m] = nil
+    end
+  end
+  local function timed(m, n)
+    local start = limits.now()
+    m.fn(n)
+    return limits.now() - start
+  end
+
+  for _, m in ipairs(measures) do
+    alive[m] = true
+    try(m, function()
+      if m.sample then return end
+      -- Warm up: the traces are compiled, and the batch is as long as it shall be.
+      m.n = 1
+      local stop = limits.now() + plan.warm
+      repeat
+        local took = timed(m, m.n)
+        if took < plan.batch then m.n = math.ceil(m.n * math.min(4, plan.batch / took + 0.1)) end
+      until limits.now() >= stop and took >= plan.batch / 2
+    end)
+  end
+  for _ = 1, plan.rounds do
+    for _, m in ipairs(measures) do
+      if alive[m] then
+        try(m, function()
+          if m.sample then
+            emit(m.key, m.sample())
+            return
+          end
+          local stop = limits.now() + plan.round
+          repeat
+            local each = timed(m, m.n) / (m.n * (m.per or 1))
+            emit(m.key, m.rate and 1 / each or each)
+          until limits.now() >= stop
+        end)
+      end
+    end
+  end
+end
+
+-- The limits that calls stand beside; measured alone and among the calls.
+local function add_limits(add)
+  add { key = "pingpong", sample = function() return limits.pingpong(20000) end }
+  add { key = "ring", sample = function() return limits.ring(1e6) end }
+  add { key = "copy.cache", sample = function() return limits.copy(64 * 1024, 500) end }
+  add { key = "copy.mib", sample = function() return limits.copy(MIB, 20) end }
+  add { key = "copy.memory", sample = function() return limits.copy(64 * MIB, 1) end }
+  local buffer = require "string.buffer"
+  for _, p in ipairs(payloads) do
+    if p.value then
+      add { key = "buffer." .. p.key, fn = loop("codec", p, buffer.encode, buffer.decode, p.value) }
+    else
+      add { key = "make", fn = function(n)
+        local last -- returned, or the compiler leaves the making out
+        for _ = 1, n do last = p.make() end
+        return last
+      end }
+    end
+  end
+end
+
+--- The machine without treadle.
+function sections.machine(plan, emit)
+  local measures = {
+    { key = "handoff", sample = function() return (limits.futex(2000, true)) end },
+    { key = "futex", sample = function() return (limits.futex(300, false)) end },
+    { key = "thread", sample = function() return limits.threads(1) end },
+  }
+  add_limits(function(m) measures[#measures + 1] = m end)
+  interleave(plan, emit, measures)
+end
+
+--- One call at a time and many in flight, for every payload, beside the limits of the machine.
+function sections.calls(plan, emit)
+  local treadle = require "treadle"
+  all = find_all(treadle)
+  local pools = { open_pool(treadle, 1), open_pool(treadle, 2) }
+  local measures = {}
+  local function add(m) measures[#measures + 1] = m end
+  add_limits(add)
+  for _, p in ipairs(payloads) do
+    add { key = "one." .. p.key, fn = loop("one", p, pools[1], p.value, p.make) }
+    if p.key == "number" then
+      local body = loop("one", p, pools[1], p.value)
+      add { key = "one.coroutine", fn = function(n) treadle.run(body, n) end }
+    end
+    for threads, pool in ipairs(pools) do
+      add {
+        key = ("flight%d.%s"):format(threads, p.key), per = p.in_flight, rate = true,
+        fn = loop("flight", p, pool, p.value, p.make, p.in_flight, all),
+      }
+    end
+    if p.value then
+      local body = loop("codec", p, treadle.encode, treadle.decode, p.value)
+      add { key = "codec." .. p.key, fn = body }
+    end
+  end
+  interleave(plan, emit, measures)
+  pools[1]:close()
+  pools[2]:close()
+end
+
+--- The same process on one core: the hand-off is a context switch.
+function sections.pinned(plan, emit)
+  local treadle = require "treadle"
+  all = find_all(treadle)
+  if limits.cores() ~= 1 then error("the process is not pinned: taskset failed") end
+  local pool = open_pool(treadle, 1)
+  local number = payloads[1]
+  interleave(plan, emit, {
+    { key = "handoff", sample = function() return (limits.futex(2000, true)) end },
+    { key = "pinned.one", fn = loop("one", number, pool, number.value) },
+    {
+      key = "pinned.flight", per = 1000, rate = true,
+      fn = loop("flight", number, pool, number.value, nil, 1000, all),
+    },
+  })
+  pool:close()
+end
+
+--- Pools made to their first result, and many workers started, asked and closed.
+function sections.life(plan, emit)
+  local treadle = require "treadle"
+  local function first(threads)
+    local start = limits.now()
+    local pool = treadle.pool("tasks", { threads = threads })
+    pool.call.echo(1):await()
+    local took = limits.now() - start
+    pool:close()
+    return took
+  end
+  for _, threads in ipairs { 1, 2 } do
+    local key = "first" .. threads
+    local ok, err = xpcall(function()
+      first(threads)
+      for _ = 1, 30 do
+        collectgarbage()
+        emit(key, first(threads))
+        emit("thread", limits.threads(1))
+      end
+    end, debug.traceback)
+    if not ok then emit(key, nil, err) end
+  end
+  local measures = {}
+  for _, threads in ipairs { 64, 256 } do
+    measures[#measures + 1] = {
+      key = "many" .. threads,
+      sample = function()
+        local start = limits.now()
+        local pool = treadle.pool("tasks", { threads = threads })
+        local answers = pool:broadcast("echo", 1):await()
+        local answered = limits.now()
+        if #answers ~= threads then
+          error(("%d of %d workers answered"):format(#answers, threads))
+        end
+        pool:close()
+        emit("many" .. threads .. ".answer", answered - start)
+        emit("many" .. threads .. ".close", limits.now() - answered)
+        return limits.now() - start
+      end,
+    }
+    measures[#measures + 1] = {
+      key = "threads" .. threads, sample = function() return limits.threads(threads) end,
+    }
+  end
+  interleave(plan, emit, measures)
+end
+
+-- Resident memory with so many workers; each count needs a fresh process.
+local function resident(threads)
+  return function(_, emit)
+    local treadle = require "treadle"
+    local pool = open_pool(treadle, threads)
+    collectgarbage()
+    emit("resident" .. threads, limits.resident())
+    pool:close()
+  end
+end
+sections.resident1 = resident(1)
+sections.resident33 = resident(33)
+
+--- The memory of LuaJIT states that did nothing but open their libraries.
+function sections.bare(_, emit)
+  local ffi = require "ffi"
+  ffi.cdef [[
+    void *luaL_newstate(void);
+    void luaL_openlibs(void *L);
+  ]]
+  local before = limits.resident()
+  for _ = 1, 32 do ffi.C.luaL_openlibs(ffi.C.luaL_newstate()) end
+  emit("bare", (limits.resident() - before) / 32)
+end
+
+--- What a pool of two costs that nobody calls.
+function sections.idle(plan, emit)
+  local treadle = require "treadle"
+  local pool = open_pool(treadle, 2)
+  for i = 1, 1000 do pool.call.echo(i):await() end
+  limits.sleep(0.3)
+  for _ = 1, plan.rounds do
+    local start, cpu = limits.now(), limits.cpu()
+    limits.sleep(plan.idle)
+    emit("idle", (limits.cpu() - cpu) / (limits.now() - start))
+  end
+  pool:close()
+end
+
+-- Periods of paced calls: key, seconds, calls per round.
+local PACES = {
+  { key = "100us", period = 100e-6, calls = 300 },
+  { key = "1ms", period = 1e-3, calls = 50 },
+  { key = "10ms", period = 10e-3, calls = 8 },
+  { key = "20ms", period = 20e-3, calls = 6 },
+}
+
+--- Calls with pauses between them: the worker sleeps, or spins, or should not.
+function sections.paced(plan, emit)
+  local treadle = require "treadle"
+  local measures = {}
+  for _, pace in ipairs(PACES) do
+    -- A pool per pace: what a worker learns about spinning at one says nothing about the next.
+    local pool = open_pool(treadle, 1)
+    local call = pool.call
+    local calls = pace.calls * plan.paced
+    measures[#measures + 1] = {
+      key = "paced." .. pace.key,
+      sample = function()
+        local skip = math.ceil(calls / 5) -- the spinning adapts itself
+        local start, cpu, began
+        local next_at = limits.now()
+        local took = {}
+        for i = 1 - skip, calls do
+          next_at = next_at + pace.period
+          start = limits.sleep_until(next_at)
+          if i == 1 then began, cpu = start, limits.cpu() end
+          call.echo(i):await()
+          took[#took + 1] = limits.now() - start
+        end
+        emit("paced.cpu." .. pace.key, (limits.cpu() - cpu) / (limits.now() - began))
+        for i = skip + 1, #took - 1 do emit("paced." .. pace.key, took[i]) end
+        return took[#took]
+      end,
+    }
+    measures[#measures + 1] = {
+      key = "futex." .. pace.key,
+      sample = function()
+        local took, share = limits.futex(calls, false, pace.period)
+        emit("futex.cpu." .. pace.key, share)
+        return took
+      end,
+    }
+  end
+  interleave(plan, emit, measures)
+end
+
+--- More workers than cores, and a host that computes while its call is out.
+function sections.spinning(plan, emit)
+  local treadle = require "treadle"
+  all = find_all(treadle)
+  local number = payloads[1]
+  local crowd, single = open_pool(treadle, 16), open_pool(treadle, 1)
+
+  local function compute(seconds)
+    local stop = limits.now() + seconds
+    repeat until limits.now() >= stop
+  end
+  local function busy()
+    local calls, lost = 200, 0
+    local cpu, began = limits.cpu(), limits.now()
+    for i = 1, calls do
+      local start = limits.now()
+      local future = single.call.echo(i)
+      compute(200e-6)
+      future:await()
+      lost = lost + (limits.now() - start - 200e-6)
+    end
+    emit("busy.cpu", (limits.cpu() - cpu) / (limits.now() - began))
+    return lost / calls
+  end
+
+  interleave(plan, emit, {
+    { key = "pingpong", sample = function() return limits.pingpong(20000) end },
+    { key = "ring", sample = function() return limits.ring(1e6) end },
+    { key = "crowd.one", fn = loop("one", number, crowd, number.value) },
+    {
+      key = "crowd.flight", per = 1000, rate = true,
+      fn = loop("flight", number, crowd, number.value, nil, 1000, all),
+    },
+    { key = "busy", sample = busy },
+  })
+  crowd:close()
+  single:close()
+end
+
+return sections

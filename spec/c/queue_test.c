@@ -1,0 +1,287 @@
+/* The lock-free layer: ring, queue, parker; alone, and under contention. */
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "check.h"
+#include "config.h"
+#include "queue/parker.h"
+#include "queue/queue.h"
+
+/* --- one thread ----------------------------------------------------------- */
+
+static void the_ring_is_a_fifo_that_refuses_when_full(void) {
+  tdl_ring r;
+  int items[8];
+  CHECK(tdl_ring_init(&r, 8) == 0);
+  for (int lap = 0; lap < 3; lap++) {
+    CHECK(tdl_ring_empty(&r) && tdl_ring_pop(&r) == NULL);
+    for (int i = 0; i < 8; i++) {
+      CHECK(tdl_ring_push(&r, &items[i]) && !tdl_ring_empty(&r));
+    }
+    CHECK(!tdl_ring_push(&r, &items[0]));
+    CHECK(tdl_ring_length(&r) == 8);
+    for (int i = 0; i < 8; i++) {
+      CHECK(tdl_ring_pop(&r) == &items[i]);
+    }
+  }
+  tdl_ring_fini(&r);
+}
+
+typedef struct item {
+  tdl_node node;
+  uint32_t pusher, number;
+} item;
+
+static void the_queue_keeps_the_order_of_what_it_spills(void) {
+  enum { COUNT = 5000 };
+  item *items = calloc(COUNT, sizeof(*items));
+  uint32_t in = 0, out = 0;
+  tdl_queue q;
+  CHECK(tdl_queue_init(&q, 4) == 0);
+  while (out < COUNT) { /* three in, two out: most of it spills */
+    for (int i = 0; i < 3 && in < COUNT; i++, in++) {
+      items[in].number = in;
+      tdl_queue_push(&q, &items[in].node);
+    }
+    CHECK(tdl_queue_length(&q) == in - out);
+    for (int i = 0; i < 2 && out < in; i++, out++) {
+      tdl_node *node = tdl_queue_pop(&q);
+      CHECK(node != NULL && TDL_CONTAINER(node, item, node)->number == out);
+    }
+  }
+  CHECK(tdl_queue_empty(&q) && tdl_queue_pop(&q) == NULL);
+  tdl_queue_fini(&q);
+  free(items);
+}
+
+/* --- many threads --------------------------------------------------------- */
+
+enum { PUSHERS = 3, POPPERS = 3, EACH = 60000 };
+
+typedef struct run {
+  tdl_queue q;
+  item *items; /* EACH of every pusher */
+  atomic_uint popped;
+  atomic_int seen[PUSHERS * EACH];
+  atomic_int disorder;
+} run;
+
+typedef struct actor {
+  pthread_t thread;
+  run *run;
+  uint32_t id;
+} actor;
+
+static void *push_all(void *arg) {
+  actor *a = arg;
+  for (uint32_t i = 0; i < EACH; i++) {
+    item *it = &a->run->items[a->id * EACH + i];
+    it->pusher = a->id;
+    it->number = i;
+    tdl_queue_push(&a->run->q, &it->node);
+  }
+  return NULL;
+}
+
+/* What one popper sees of one pusher must be in order. */
+static void *pop_all(void *arg) {
+  actor *a = arg;
+  int64_t last[PUSHERS];
+  memset(last, -1, sizeof(last));
+  while (atomic_load_explicit(&a->run->popped, memory_order_relaxed) <
+         PUSHERS * EACH) {
+    tdl_node *node = tdl_queue_pop(&a->run->q);
+    if (node == NULL) {
+      sched_yield();
+      continue;
+    }
+    item *it = TDL_CONTAINER(node, item, node);
+    if (it->number <= last[it->pusher]) {
+      atomic_store_explicit(&a->run->disorder, 1, memory_order_relaxed);
+    }
+    last[it->pusher] = it->number;
+    atomic_fetch_add_explicit(&a->run->seen[it->pusher * EACH + it->number],
+                              1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&a->run->popped, 1, memory_order_relaxed);
+  }
+  return NULL;
+}
+
+static void nothing_is_lost_doubled_or_reordered(uint32_t cells,
+                                                 int poppers) {
+  static run r;
+  actor pushers[PUSHERS], others[POPPERS];
+  memset(&r, 0, sizeof(r));
+  r.items = calloc(PUSHERS * EACH, sizeof(item));
+  CHECK(tdl_queue_init(&r.q, cells) == 0);
+  for (int i = 0; i < poppers; i++) {
+    others[i] = (actor){.run = &r, .id = (uint32_t)i};
+    pthread_create(&others[i].thread, NULL, pop_all, &others[i]);
+  }
+  for (int i = 0; i < PUSHERS; i++) {
+    pushers[i] = (actor){.run = &r, .id = (uint32_t)i};
+    pthread_create(&pushers[i].thread, NULL, push_all, &pushers[i]);
+  }
+  for (int i = 0; i < PUSHERS; i++) {
+    pthread_join(pushers[i].thread, NULL);
+  }
+  for (int i = 0; i < poppers; i++) {
+    pthread_join(others[i].thread, NULL);
+  }
+  for (int i = 0; i < PUSHERS * EACH; i++) {
+    CHECK(r.seen[i] == 1);
+  }
+  CHECK(!r.disorder);
+  CHECK(tdl_queue_empty(&r.q));
+  tdl_queue_fini(&r.q);
+  free(r.items);
+}
+
+static void many_threads_and_a_ring_that_is_always_full(void) {
+  nothing_is_lost_doubled_or_reordered(2, POPPERS);
+}
+
+static void many_threads_and_a_ring_of_the_usual_size(void) {
+  nothing_is_lost_doubled_or_reordered(1024, POPPERS);
+}
+
+static void many_pushers_and_one_popper_as_an_inbox_has_it(void) {
+  nothing_is_lost_doubled_or_reordered(16, 1);
+}
+
+/* --- sleeping ------------------------------------------------------------- */
+
+enum { HANDOFFS = 20000 };
+
+typedef struct sleeper {
+  tdl_queue q;
+  tdl_parker parker;
+  atomic_uint taken;
+} sleeper;
+
+/* Sleeps without a limit: one lost wake-up and the test never ends. */
+static void *sleep_and_take(void *arg) {
+  sleeper *s = arg;
+  uint32_t taken = 0;
+  while (taken < HANDOFFS) {
+    tdl_node *node = tdl_queue_pop(&s->q);
+    if (node != NULL) {
+      free(TDL_CONTAINER(node, item, node));
+      taken++;
+      atomic_store_explicit(&s->taken, taken, memory_order_release);
+      continue;
+    }
+    tdl_parker_announce(&s->parker, TDL_ASLEEP);
+    if (tdl_queue_empty(&s->q)) {
+      tdl_parker_sleep(&s->parker, TDL_NEVER);
+    } else {
+      tdl_parker_awake(&s->parker);
+    }
+  }
+  return NULL;
+}
+
+static void no_wake_up_is_lost(void) {
+  unsigned seed = check_seed();
+  pthread_t thread;
+  sleeper s;
+  CHECK(tdl_queue_init(&s.q, 8) == 0);
+  tdl_parker_init(&s.parker);
+  atomic_init(&s.taken, 0);
+  pthread_create(&thread, NULL, sleep_and_take, &s);
+  for (uint32_t i = 0; i < HANDOFFS; i++) {
+    item *it = malloc(sizeof(*it));
+    tdl_queue_push(&s.q, &it->node);
+    tdl_parker_wake(&s.parker);
+    if (rand_r(&seed) % 4 == 0) { /* let it fall asleep, or nearly */
+      for (int k = rand_r(&seed) % 200; k > 0; k--) {
+        tdl_pause();
+      }
+    }
+    if (rand_r(&seed) % 64 == 0) {
+      while (atomic_load_explicit(&s.taken, memory_order_acquire) <= i) {
+        sched_yield();
+      }
+    }
+  }
+  pthread_join(thread, NULL);
+  tdl_queue_fini(&s.q);
+}
+
+static int rings;
+
+static void count_ring(void *arg) {
+  (void)arg;
+  rings++;
+}
+
+static void the_bell_rings_once_per_announcement(void) {
+  tdl_parker p;
+  tdl_parker_init(&p);
+  p.bell = count_ring;
+  rings = 0;
+  tdl_parker_wake(&p);
+  CHECK(rings == 0);
+  tdl_parker_announce(&p, TDL_BELLED);
+  tdl_parker_wake(&p);
+  tdl_parker_wake(&p);
+  CHECK(rings == 1);
+}
+
+static void a_sleep_ends_when_its_time_is_over(void) {
+  tdl_parker p;
+  uint64_t start = tdl_now_ns();
+  tdl_parker_init(&p);
+  tdl_parker_announce(&p, TDL_ASLEEP);
+  tdl_parker_sleep(&p, 2000000);
+  CHECK(tdl_now_ns() - start >= 2000000);
+}
+
+static void spins_that_fail_grow_shorter_until_a_short_sleep(void) {
+  tdl_spin s = {TDL_SPIN_MAX_NS};
+  uint32_t before;
+  if (tdl_spin_cores() < 2) { /* there, spinning is never right */
+    CHECK(tdl_spin_begin(&s) == 0);
+    return;
+  }
+  for (int i = 0; i < 40 && (before = tdl_spin_begin(&s)) > 0; i++) {
+    tdl_spin_end(&s, 0);
+    CHECK(s.budget_ns < before);
+  }
+  CHECK(tdl_spin_begin(&s) == 0);
+  tdl_spin_slept(&s, (uint64_t)TDL_SPIN_MAX_NS * 10);
+  CHECK(tdl_spin_begin(&s) == 0);
+  tdl_spin_slept(&s, 0);
+  CHECK(tdl_spin_begin(&s) == TDL_SPIN_MAX_NS);
+  tdl_spin_end(&s, 1);
+}
+
+static void no_more_threads_spin_than_there_are_processors(void) {
+  tdl_spin s[2] = {{TDL_SPIN_MAX_NS}, {TDL_SPIN_MAX_NS}};
+  int granted = 0;
+  for (int i = 0; i < tdl_spin_cores() + 3; i++) {
+    granted += tdl_spin_begin(&s[0]) > 0;
+  }
+  CHECK(granted == (tdl_spin_cores() < 2 ? 0 : tdl_spin_cores()));
+  CHECK(tdl_spin_begin(&s[1]) == 0);
+  for (int i = 0; i < granted; i++) {
+    tdl_spin_end(&s[0], 1);
+  }
+}
+
+int main(void) {
+  RUN(the_ring_is_a_fifo_that_refuses_when_full);
+  RUN(the_queue_keeps_the_order_of_what_it_spills);
+  RUN(many_threads_and_a_ring_that_is_always_full);
+  RUN(many_threads_and_a_ring_of_the_usual_size);
+  RUN(many_pushers_and_one_popper_as_an_inbox_has_it);
+  RUN(no_wake_up_is_lost);
+  RUN(the_bell_rings_once_per_announcement);
+  RUN(a_sleep_ends_when_its_time_is_over);
+  RUN(spins_that_fail_grow_shorter_until_a_short_sleep);
+  RUN(no_more_threads_spin_than_there_are_processors);
+  return check_any_failed;
+}

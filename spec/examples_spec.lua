@@ -1,0 +1,436 @@
+--- Every example, run as a newcomer runs it: as a child process, from another folder.
+local bit = require "bit"
+
+local TIMEOUT = 60 -- seconds that one child may take
+
+local function popen_line(command)
+  local pipe = assert(io.popen(command))
+  local line = pipe:read("*l")
+  pipe:close()
+  return line
+end
+
+local spec_folder = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
+local root = popen_line("cd '" .. spec_folder .. "/..' && pwd")
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+local function read_file(path)
+  local file = assert(io.open(path, "rb"))
+  local data = file:read("*a")
+  file:close()
+  return data
+end
+
+local function write_file(path, data)
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(data))
+  assert(file:close())
+end
+
+describe("the examples", function()
+  local scratch
+
+  setup(function()
+    scratch = popen_line("mktemp -d")
+  end)
+
+  teardown(function()
+    os.execute("rm -rf " .. quote(scratch))
+  end)
+
+  -- Run a shell command in the scratch folder; its output, error output and exit code.
+  local function shell(command)
+    local out, err = scratch .. "/.out", scratch .. "/.err"
+    local line = "cd %s && { timeout -k 5 %d sh -c %s >%s 2>%s </dev/null; echo $?; }"
+    local code = popen_line(line:format(
+      quote(scratch), TIMEOUT, quote(command), quote(out), quote(err)))
+    return read_file(out), read_file(err), tonumber(code)
+  end
+
+  local function command_line(program, script, ...)
+    local words = { program, quote(script) }
+    for _, argument in ipairs { ... } do
+      words[#words + 1] = quote(tostring(argument))
+    end
+    return "exec " .. table.concat(words, " ")
+  end
+
+  local treadle = quote(root .. "/build/treadle")
+
+  local function run(name, ...)
+    return shell(command_line(treadle, root .. "/examples/" .. name, ...))
+  end
+
+  -- Run an example that has to succeed, silently on stderr; its output.
+  local function output_of(name, ...)
+    local out, err, code = run(name, ...)
+    assert.are.same({ "", 0 }, { err, code })
+    return out
+  end
+
+  -- Run an example whose arguments are wrong; its error output.
+  local function usage_error_of(name, ...)
+    local out, err, code = run(name, ...)
+    assert.are.same({ "", 2 }, { out, code })
+    return err
+  end
+
+  -- Copy the examples, change one of them and run that.
+  local function run_changed(name, from, to, ...)
+    local folder = scratch .. "/changed"
+    os.execute(("rm -rf %s && cp -r %s %s"):format(
+      quote(folder), quote(root .. "/examples"), quote(folder)))
+    local source = read_file(folder .. "/" .. name)
+    local first, last = source:find(from, 1, true)
+    assert(first and not source:find(from, last, true), "the text to change is not there once")
+    write_file(folder .. "/" .. name, source:sub(1, first - 1) .. to .. source:sub(last + 1))
+    return shell(command_line(treadle, folder .. "/" .. name, ...))
+  end
+
+  local function folder_of(name, files)
+    local folder = scratch .. "/" .. name
+    os.execute("mkdir -p " .. quote(folder))
+    for path, data in pairs(files) do
+      local parent = (folder .. "/" .. path):match("^(.*)/")
+      os.execute("mkdir -p " .. quote(parent))
+      write_file(folder .. "/" .. path, data)
+    end
+    return folder
+  end
+
+  it("run under plain luajit too, with the environment that make env prints", function()
+    local folder = folder_of("plain", { ["a.txt"] = "one two" })
+    local lines = {
+      { "hello.lua", "", "^2178309\n$" },
+      { "fib_nested.lua", "26", "fib%(26%) = 121393" },
+      { "errors.lua", "", "a closed pool takes no calls" },
+      { "luv_server.lua", "", "all answers are right\n$" },
+      { "mandelbrot.lua", "plain.png 32 24 1000", "every byte agrees" },
+      { "wordcount.lua", quote(folder), "every count agrees" },
+    }
+    for _, line in ipairs(lines) do
+      local script, arguments, expected = unpack(line)
+      local out, err, code = shell(('eval "$(make -s -C %s env)" && exec luajit %s %s'):format(
+        quote(root), quote(root .. "/examples/" .. script), arguments))
+      assert.are.same({ script, "", 0 }, { script, err, code })
+      assert.matches(expected, out)
+    end
+  end)
+
+  it("run from their own folder and by a relative path", function()
+    local out, err, code = shell(("cd %s && ../build/treadle wordcount.lua %s"):format(
+      quote(root .. "/examples"), quote(folder_of("relative", { ["a.txt"] = "one two" }))))
+    assert.are.same({ "", 0 }, { err, code })
+    assert.matches("every count agrees", out)
+  end)
+
+  describe("hello", function()
+    it("prints the sum that two tasks computed", function()
+      assert.are.equal("2178309\n", output_of("hello.lua"))
+    end)
+  end)
+
+  describe("fib_nested", function()
+    it("gets the right number from one thread and from all, without a deadlock", function()
+      local out = output_of("fib_nested.lua", 30)
+      local _, count = out:gsub("fib%(30%) = 832040 ", "")
+      assert.are.equal(3, count)
+      assert.matches("\n1 thread ", out)
+      local parts = tonumber(out:match("cut into (%d+) parts"))
+      assert.is_true(parts > 50)
+    end)
+
+    it("refuses an N that it cannot compute", function()
+      for _, argument in ipairs { "x", "-1", "1.5", "46", "--help" } do
+        assert.matches("N has to be a whole number", usage_error_of("fib_nested.lua", argument))
+      end
+    end)
+  end)
+
+  describe("errors", function()
+    it("shows each kind of error with what arrives of it", function()
+      local out = output_of("errors.lua")
+      local function has(pattern)
+        assert.matches(pattern, out)
+      end
+      has("false\ttask\t[^\n]*division by zero\nfalse\ttask\t[^\n]*division by zero\ntrue\t0.25\n")
+      has("false\ttask\t404\tmoon\n")
+      has("false\tdig\tworker %d+\n")
+      has("solid rock")
+      has("errors%.lua:%d+: in function") -- the worker's frames
+      has("false\ttimeout\n")
+      has("true\tlate\n")
+      has("false\tpayload\t[^\n]*arguments%[1%]%.items%[2%]")
+      has("false\t[^\n]*devide[^\n]*divide") -- names the tasks that there are
+      has("caught: task\n")
+      has("false\tclosed\n$")
+    end)
+  end)
+
+  describe("luv_server", function()
+    it("answers every line of its client, ticks meanwhile, and ends by itself", function()
+      local out = output_of("luv_server.lua")
+      assert.matches("client: +1000000 %-> 78498\n", out)
+      assert.matches("client: +10 %-> 4\n", out)
+      assert.matches("client: +ten %-> is no number\n", out)
+      assert.matches("a luv timer ticked [1-9]%d* times", out)
+      assert.matches("then read '%-%-%- The tasks of luv_server%.lua", out)
+      assert.matches("all answers are right\n$", out)
+    end)
+  end)
+
+  describe("wordcount", function()
+    local function number(out, label)
+      return tonumber((out:match(label .. " +([%d,]+)"):gsub(",", "")))
+    end
+
+    it("counts what is text, once, and tells what it skipped", function()
+      local folder = folder_of("words", {
+        ["one.txt"] = "the cat and The dog",
+        ["deep/er/two words.txt"] = "THE end\n",
+        ["deep/new\nline's.txt"] = "caf\195\169 cat's",
+        ["empty"] = "",
+        ["binary"] = "the the\0the",
+        ["packed.gz"] = "\31\139\8\0\0\0\0\0\0\3",
+        ["secret"] = "unreadable",
+      })
+      os.execute(("cd %s && chmod 0 secret && ln -s . loop && ln -s ../.. deep/er/up"
+        .. " && ln -s one.txt link && ln -s nowhere dangling && mkfifo pipe"):format(quote(folder)))
+      local is_root = popen_line("id -u") == "0" -- who may read everything
+      local out = output_of("wordcount.lua", "--threads", 2, folder, folder .. "/deep")
+      assert.are.equal(is_root and 4 or 3, number(out, "files"))
+      assert.matches(("3 empty or not text, %d unreadable"):format(is_root and 0 or 1), out)
+      assert.are.equal(is_root and 11 or 10, number(out, "\nwords"))
+      assert.are.equal(is_root and 8 or 7, number(out, "distinct words"))
+      assert.matches(" 1%. the +3\n 2%. cat +2\n", out)
+      assert.matches("caf\195\169 +1\n", out)
+      assert.matches("every count agrees with the sequential one\n$", out)
+    end)
+
+    it("counts a large file exactly although it is cut in the middle of words", function()
+      local line = "abcdefghijklmnopqrstuvwxyz " .. ("x"):rep(5000) .. "\n"
+      local folder = folder_of("large", { ["large.txt"] = line:rep(2000) })
+      local out = output_of("wordcount.lua", folder)
+      assert.are.equal(#line * 2000, number(out, "bytes"))
+      assert.are.equal(4000, number(out, "\nwords"))
+      assert.are.equal(2, number(out, "distinct words"))
+      assert.matches("every count agrees", out)
+    end)
+
+    it("gives each word to one piece wherever a file is cut", function()
+      write_file(scratch .. "/cuts.txt",
+        "  one, two\nthree\195\169 four" .. ("z"):rep(3000) .. " end")
+      write_file(scratch .. "/cuts.lua", [[
+        local example, path = ...
+        package.loaded.treadle = { is_main = false }
+        local tasks = assert(loadfile(example))()
+        local size = #io.open(path, "rb"):read("*a")
+        local whole, words = tasks.count { { path = path, first = 0, last = size } }
+        assert(words == 5 and whole.one == 1 and whole["end"] == 1)
+        for a = 0, size do
+          for b = a, math.min(size, a + 3) do
+            local counts, n = tasks.count {
+              { path = path, first = 0, last = a },
+              { path = path, first = a, last = b },
+              { path = path, first = b, last = size },
+            }
+            assert(n == words, "number of words, cut at " .. a .. " and " .. b)
+            for word, count in pairs(counts) do
+              assert(whole[word] == count, "the word " .. word .. ", cut at " .. a .. " and " .. b)
+            end
+          end
+        end
+      ]])
+      local out, err, code = shell(command_line("luajit", scratch .. "/cuts.lua",
+        root .. "/examples/wordcount.lua", scratch .. "/cuts.txt"))
+      assert.are.same({ "", "", 0 }, { out, err, code })
+    end)
+
+    it("says which count differs and exits with 1 when the answers differ", function()
+      local folder = folder_of("differ", { ["a.txt"] = "one two two" })
+      local out, err, code = run_changed("wordcount.lua",
+        "words = words + 1\n", "words = words + 1\n"
+          .. "if not treadle.is_main and word == 'two' then counts[word] = counts[word] + 1 end\n",
+        folder)
+      assert.are.equal(1, code)
+      assert.matches('the answers differ: "two" 4 times in parallel, 2 times sequentially', err)
+      assert.is_nil(out:find("every count agrees", 1, true))
+    end)
+
+    it("draws a bar on a terminal, wipes it at the end, and draws none in a pipe", function()
+      local folder = folder_of("bar", { ["a.txt"] = ("some words "):rep(20000) })
+      local command = command_line(treadle, root .. "/examples/wordcount.lua", folder)
+      local out, _, code = shell(("script -qec %s /dev/null"):format(quote(command)))
+      assert.are.equal(0, code)
+      assert.matches("^\rcounting %[%.+%]   0 %%.*\rcounting %[#+%] 100 %%\r\27%[Kfiles ", out)
+      assert.is_nil(output_of("wordcount.lua", folder):find("[\r\27]"))
+    end)
+
+    it("has nothing to count in a folder without text, and says so", function()
+      local folder = folder_of("none", { ["zero"] = "\0" })
+      assert.are.equal("no text files below " .. folder .. "\n", output_of("wordcount.lua", folder))
+    end)
+
+    it("prints its usage on request", function()
+      assert.matches("^usage: treadle wordcount%.lua", output_of("wordcount.lua", "--help"))
+    end)
+
+    it("refuses wrong arguments by name, with its usage", function()
+      local file = folder_of("file", { ["a.txt"] = "a" }) .. "/a.txt"
+      local cases = {
+        { "unknown option '%-%-hlep'", "--hlep" },
+        { "cannot open folder '/no/such/folder' %(.*ENOENT", "/no/such/folder" },
+        { "a%.txt' is not a folder", file },
+        { "needs a number of workers, got '0'", "--threads", "0" },
+        { "needs a number of workers, got 'two'", "--threads", "two" },
+        { "needs a number of workers, got 'nothing'", "--threads" },
+      }
+      for _, case in ipairs(cases) do
+        local err = usage_error_of("wordcount.lua", unpack(case, 2))
+        assert.matches("^wordcount: .*" .. case[1] .. ".*\nusage: treadle wordcount%.lua", err)
+      end
+    end)
+  end)
+
+  describe("mandelbrot", function()
+    -- The checks are written anew, one bit and one byte at a time: they must not share the errors
+    -- of examples/png.lua.
+    local function crc32(data)
+      local crc = -1
+      for i = 1, #data do
+        crc = bit.bxor(crc, data:byte(i))
+        for _ = 1, 8 do
+          local lowest = bit.band(crc, 1)
+          crc = bit.rshift(crc, 1)
+          if lowest == 1 then
+            crc = bit.bxor(crc, 0xEDB88320)
+          end
+        end
+      end
+      return bit.tobit(bit.bnot(crc))
+    end
+
+    local function adler32(data)
+      local a, b = 1, 0
+      for i = 1, #data do
+        a = (a + data:byte(i)) % 65521
+        b = (b + a) % 65521
+      end
+      return bit.bor(bit.lshift(b, 16), a)
+    end
+
+    local function big_endian(data, at)
+      local a, b, c, d = data:byte(at, at + 3)
+      return bit.bor(bit.lshift(a, 24), bit.lshift(b, 16), bit.lshift(c, 8), d)
+    end
+
+    local function chunks_of(data)
+      assert.are.equal("\137PNG\r\n\26\n", data:sub(1, 8))
+      local chunks, at = {}, 9
+      while at <= #data do
+        local size, kind = big_endian(data, at), data:sub(at + 4, at + 7)
+        assert.are.equal(crc32(data:sub(at + 4, at + 7 + size)), big_endian(data, at + 8 + size))
+        chunks[#chunks + 1] = { kind = kind, data = data:sub(at + 8, at + 7 + size) }
+        at = at + 12 + size
+      end
+      return chunks
+    end
+
+    -- The bytes in a zlib stream of stored blocks.
+    local function inflate_stored(stream)
+      assert.are.equal(0, (stream:byte(1) * 256 + stream:byte(2)) % 31)
+      assert.are.equal(8, stream:byte(1) % 16)
+      local parts, at, is_last = {}, 3, false
+      while not is_last do
+        local head, a, b, c, d = stream:byte(at, at + 4)
+        assert.are.equal(0, bit.rshift(head, 1)) -- the type of the block: stored
+        is_last = head == 1
+        local size = a + b * 256
+        assert.are.equal(65535 - size, c + d * 256)
+        parts[#parts + 1] = stream:sub(at + 5, at + 4 + size)
+        at = at + 5 + size
+      end
+      local data = table.concat(parts)
+      assert.are.equal(adler32(data), big_endian(stream, at))
+      assert.are.equal(#stream, at + 3)
+      return data
+    end
+
+    -- Check a picture from its first to its last byte; how many different pixels it has.
+    local function check_picture(path, width, height)
+      local chunks = chunks_of(read_file(path))
+      assert.are.same({ "IHDR", "IDAT", "IEND" },
+        { chunks[1].kind, chunks[2].kind, chunks[3].kind })
+      assert.are.equal(3, #chunks)
+      local header = chunks[1].data
+      assert.are.same({ width, height }, { big_endian(header, 1), big_endian(header, 5) })
+      assert.are.equal("\8\2\0\0\0", header:sub(9))
+      local rows = inflate_stored(chunks[2].data)
+      assert.are.equal(height * (width * 3 + 1), #rows)
+      local colours, count = {}, 0
+      for y = 0, height - 1 do
+        local start = y * (width * 3 + 1) + 1
+        assert.are.equal(0, rows:byte(start))
+        for x = 0, width - 1 do
+          local pixel = rows:sub(start + 1 + x * 3, start + 3 + x * 3)
+          if not colours[pixel] then
+            colours[pixel], count = true, count + 1
+          end
+        end
+      end
+      return count
+    end
+
+    it("writes a valid PNG of the size that was asked for", function()
+      local out = output_of("mandelbrot.lua", "a.png", 163, 141, 1500)
+      assert.matches("a%.png, 163 x 141 pixels\n", out)
+      assert.matches("every byte agrees with the sequential picture\n$", out)
+      assert.is_true(check_picture(scratch .. "/a.png", 163, 141) > 1000)
+    end)
+
+    it("writes a picture of one pixel", function()
+      output_of("mandelbrot.lua", "one.png", 1, 1, 1)
+      assert.are.equal(1, check_picture(scratch .. "/one.png", 1, 1))
+    end)
+
+    it("writes into the folder build where there is one", function()
+      output_of("mandelbrot.lua", 8, 9)
+      check_picture(scratch .. "/mandelbrot.png", 8, 9)
+      os.execute("mkdir " .. quote(scratch .. "/build"))
+      output_of("mandelbrot.lua", 9, 8)
+      check_picture(scratch .. "/build/mandelbrot.png", 9, 8)
+    end)
+
+    it("exits with 1 when the pictures differ", function()
+      local out, err, code = run_changed("mandelbrot.lua",
+        "return table.concat(bands)", "return table.concat(bands):upper()", "b.png", 40, 30)
+      assert.are.equal(1, code)
+      assert.matches("picture differ\n$", err)
+      assert.is_nil(out:find("every byte agrees", 1, true))
+    end)
+
+    it("prints its usage on request", function()
+      assert.matches("^usage: treadle mandelbrot%.lua", output_of("mandelbrot.lua", "--help"))
+    end)
+
+    it("refuses wrong arguments by name, with its usage", function()
+      local cases = {
+        { "unknown option '%-%-hlep'", "--hlep" },
+        { "'a%.gif' does not end in %.png", "a.gif" },
+        { "WIDTH without HEIGHT", "100" },
+        { "WIDTH has to be a whole number from 1 to 10000, got '0'", "0", "100" },
+        { "HEIGHT has to be a whole number from 1 to 10000, got '1%.5'", "100", "1.5" },
+        { "ITERATIONS has to be a whole number .*, got 'many'", "100", "100", "many" },
+        { "one argument too many: '5'", "a.png", "2", "3", "4", "5" },
+        { "cannot write /no/such/a%.png: No such file", "/no/such/a.png" },
+      }
+      for _, case in ipairs(cases) do
+        local err = usage_error_of("mandelbrot.lua", unpack(case, 2))
+        assert.matches("^mandelbrot: .*" .. case[1] .. ".*\nusage: treadle mandelbrot%.lua", err)
+      end
+    end)
+  end)
+end)

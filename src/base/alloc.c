@@ -1,0 +1,78 @@
+#include "alloc.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef TDL_TEST_ALLOC
+/* The test build counts blocks, and fails the one that a test asks for. */
+static atomic_long live;
+static atomic_long fail_in = -1;
+
+void tdl_alloc_fail_in(long n);
+
+void tdl_alloc_fail_in(long n) {
+  atomic_store_explicit(&fail_in, n, memory_order_relaxed); /* test only */
+}
+
+static int refused(void) {
+  if (atomic_load_explicit(&fail_in, memory_order_relaxed) < 0) {
+    return 0; /* relaxed: a test's own counter */
+  }
+  return atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) == 0;
+}
+
+static void *counted(void *ptr) {
+  if (ptr != NULL) { /* relaxed: a statistic */
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+  }
+  return ptr;
+}
+
+static void uncount(const void *ptr) {
+  if (ptr != NULL) { /* relaxed: a statistic */
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+  }
+}
+
+long tdl_alloc_live(void) {
+  return atomic_load_explicit(&live, memory_order_relaxed); /* a statistic */
+}
+#else
+#define refused()    0
+#define counted(ptr) (ptr)
+#define uncount(ptr) ((void)0)
+
+long tdl_alloc_live(void) {
+  return -1;
+}
+#endif
+
+void *tdl_alloc(size_t size) {
+  return refused() ? NULL : counted(malloc(size));
+}
+
+void *tdl_calloc(size_t size) {
+  return refused() ? NULL : counted(calloc(1, size));
+}
+
+void *tdl_realloc(void *ptr, size_t size) {
+  if (ptr == NULL) {
+    return tdl_alloc(size);
+  }
+  return refused() ? NULL : realloc(ptr, size);
+}
+
+void *tdl_alloc_aligned(size_t align, size_t size) {
+  void *ptr = NULL;
+  if (refused() || posix_memalign(&ptr, align, size) != 0) {
+    return NULL;
+  }
+  memset(ptr, 0, size);
+  return counted(ptr);
+}
+
+void tdl_free(void *ptr) {
+  uncount(ptr);
+  free(ptr);
+}

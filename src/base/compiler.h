@@ -1,0 +1,27 @@
+/* compiler: the seam to the compiler and the processor.
+** Threads: everything here is thread-safe.
+** Owns:    nothing.
+** Fails:   never. */
+#ifndef TDL_BASE_COMPILER_H
+#define TDL_BASE_COMPILER_H
+
+#include <stddef.h>
+
+#define TDL_LIKELY(x)   __builtin_expect(!!(x), 1)
+#define TDL_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define TDL_PREFETCH(p) __builtin_prefetch((p), 1)
+
+/* The struct that holds `member` at `ptr`. */
+#define TDL_CONTAINER(ptr, type, member)                                      \
+  ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+/* Tells the processor (and a sibling thread on its core) that we spin. */
+static inline void tdl_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+#endif

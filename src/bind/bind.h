@@ -1,0 +1,101 @@
+/* bind: what the binding keeps for one Lua state.
+** Threads: the state's own.
+** Owns:    in a host the loop; in a worker it borrows the vm's.
+** Fails:   functions of this layer raise Lua errors at the user.
+**
+** A future is a Lua table with these fields in its array part; C and
+** lua/treadle/future.lua know them, nobody else.
+** B1  futures[slot] is the future of the job with that number from submit
+**     until it is settled; who finds another table there is too late.
+** B2  Nothing may raise between taking a job and submitting it, except with
+**     the job in `draft`. */
+#ifndef TDL_BIND_H
+#define TDL_BIND_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "../run/vm.h"
+
+enum tdl_future_field {
+  TDL_F_STATE = 1, /* enum tdl_future_state */
+  TDL_F_VALUE,     /* first result, or all in a list if COUNT is there */
+  TDL_F_COUNT,     /* how many results; nil: one */
+  TDL_F_WAITER,    /* whom to tell: see future.lua */
+  TDL_F_SLOT,      /* > 0 a job's number, < 0 a timer's */
+  TDL_F_OWN,       /* true: its job is a call on the worker's own pool */
+  TDL_F_LAST = TDL_F_OWN
+};
+
+enum tdl_future_state {
+  TDL_PENDING = 0,
+  TDL_RESOLVED,
+  TDL_REJECTED,
+  TDL_CANCELLED
+};
+
+/* A pool as one state knows it.
+** B3  A host's handle is in `pools` until the pool's last thread has ended,
+**     also after the Lua side has forgotten it: calls under way still settle.
+*/
+typedef struct tdl_handle {
+  treadle_pool *pool;
+  struct tdl_bind *bind;
+  struct tdl_handle **box; /* the userdata; NULL once it is collected */
+  struct tdl_handle *next;
+  int number; /* of its Lua object in the weak table `objects`; 0: none */
+} tdl_handle;
+
+typedef struct tdl_bind {
+  lua_State *L; /* the coroutine that runs now, as far as C needs it */
+  treadle_loop *loop;
+  tdl_vm *vm;        /* NULL in a host */
+  tdl_job *draft;    /* B2 */
+  tdl_handle *pools; /* B3 */
+  int pool_count;    /* ever opened */
+  int futures_ref, ready_ref, timers_ref, objects_ref;
+  int meta_ref;  /* the metatable of futures */
+  int hooks_ref; /* the table given to core.setup */
+  uint32_t ready; /* futures in the ready list */
+  uint32_t timer_count, free_timer;
+  struct tdl_timer_slot {
+    tdl_timer *timer;
+    uint32_t next_free;
+  } *timers;
+  int closing; /* the state is being closed: no Lua any more */
+} tdl_bind;
+
+/* The state's tdl_bind; makes it (and a host's loop) at the first call. */
+tdl_bind *tdl_bind_of(lua_State *L);
+
+/* Pushes hooks[name]. */
+void tdl_bind_hook(tdl_bind *b, lua_State *L, const char *name);
+
+/* Pushes a pending future for futures[slot] or timers[slot]. */
+void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own);
+
+/* Gives the values on top of the stack to the future at index `future` and
+** tells its waiter. */
+void tdl_bind_resolve(tdl_bind *b, lua_State *L, int future, int n);
+
+/* What a job's `done` is: settles futures[slot]. ctx is the tdl_bind. */
+void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
+                   void *ctx);
+
+/* Each adds its functions to the table on top of the stack. */
+void tdl_bind_calls(lua_State *L);
+void tdl_bind_pools(lua_State *L);
+void tdl_bind_loops(lua_State *L);
+void tdl_bind_jobs(lua_State *L);
+
+/* Ends all pools of a host whose state is being closed; blocks for a moment. */
+void tdl_bind_close_pools(tdl_bind *b);
+
+/* The handle in the userdata there, NULL when its pool is over; raises when
+** it is something else. */
+tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
+
+/* Pushes the handle's Lua object, or nil. */
+void tdl_bind_object(tdl_handle *h, lua_State *L);
+
+#endif

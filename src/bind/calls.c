@@ -1,0 +1,286 @@
+/* Making calls and settling their futures: the hot path's two ends. */
+#include "bind.h"
+
+#include "../base/compiler.h"
+#include "../base/status.h"
+#include "../codec/codec.h"
+
+/* --- futures -------------------------------------------------------------- */
+
+void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own) {
+  lua_createtable(L, TDL_F_LAST, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->meta_ref);
+  lua_setmetatable(L, -2);
+  lua_pushinteger(L, TDL_PENDING);
+  lua_rawseti(L, -2, TDL_F_STATE);
+  lua_pushinteger(L, slot);
+  lua_rawseti(L, -2, TDL_F_SLOT);
+  if (own) {
+    lua_pushboolean(L, 1);
+    lua_rawseti(L, -2, TDL_F_OWN);
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX,
+              slot > 0 ? b->futures_ref : b->timers_ref);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, slot > 0 ? slot : -slot);
+  lua_pop(L, 1);
+}
+
+/* 1 when the waiter on top of the stack is a collector (see loop.lua) that
+** waits for more than this one. */
+static int count_down(lua_State *L) {
+  int more = 0;
+  if (lua_istable(L, -1)) {
+    lua_rawgeti(L, -1, 1);
+    if (lua_isnumber(L, -1)) {
+      lua_Integer left = lua_tointeger(L, -1) - 1;
+      lua_pushinteger(L, left);
+      lua_rawseti(L, -3, 1);
+      more = left > 0;
+    }
+    lua_pop(L, 1);
+  }
+  return more;
+}
+
+/* If anybody waits for the resolved future at `index`, it goes to the ready
+** list. */
+static void tell(tdl_bind *b, lua_State *L, int index) {
+  lua_rawgeti(L, index, TDL_F_WAITER);
+  if (!lua_isnil(L, -1) && !count_down(L)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref);
+    lua_pushvalue(L, index);
+    lua_rawseti(L, -2, (int)++b->ready);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+void tdl_bind_resolve(tdl_bind *b, lua_State *L, int index, int n) {
+  if (TDL_UNLIKELY(n != 1)) {
+    if (n > 1) {
+      lua_createtable(L, n, 0);
+      lua_insert(L, -n - 1);
+      for (int i = n; i > 0; i--) {
+        lua_rawseti(L, -i - 1, i);
+      }
+    } else {
+      lua_pushnil(L);
+    }
+    lua_pushinteger(L, n);
+    lua_rawseti(L, index, TDL_F_COUNT);
+  }
+  lua_rawseti(L, index, TDL_F_VALUE);
+  lua_pushinteger(L, TDL_RESOLVED);
+  lua_rawseti(L, index, TDL_F_STATE);
+  tell(b, L, index);
+}
+
+/* Removes futures[slot] and pushes it; 0 with nothing pushed if there is
+** none any more (B1). */
+static int claim(tdl_bind *b, lua_State *L, int slot) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+  lua_rawgeti(L, -1, slot);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 2);
+    return 0;
+  }
+  lua_pushnil(L);
+  lua_rawseti(L, -3, slot);
+  lua_remove(L, -2);
+  return 1;
+}
+
+/* hooks.rejected(future, kind, worker, pool object, task, report...). The
+** report is what core.job_fail encoded, or one message, or nothing. */
+static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
+                   int status, const tdl_bytes *bytes) {
+  int n = 0;
+  tdl_bind_hook(b, L, "rejected");
+  lua_pushvalue(L, index);
+  lua_pushstring(L, tdl_status_kind(status));
+  lua_pushinteger(L, (lua_Integer)job->worker);
+  lua_pushnil(L);
+  for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
+    if (h->pool == job->pool) {
+      lua_pop(L, 1);
+      tdl_bind_object(h, L);
+      break;
+    }
+  }
+  lua_pushinteger(L, (lua_Integer)job->task);
+  if (bytes != NULL && bytes->len > 0) {
+    n = tdl_decode(L, bytes->data, bytes->len);
+    n = n < 0 ? 1 : n; /* the decoder's message is the report then */
+  }
+  lua_call(L, 5 + n, 0);
+}
+
+void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
+                   void *ctx) {
+  tdl_bind *b = ctx;
+  lua_State *L = b->L;
+  int top, n;
+  if (TDL_UNLIKELY(b->closing)) {
+    return;
+  }
+  top = lua_gettop(L);
+  luaL_checkstack(L, 12, "results");
+  if (!claim(b, L, (int)job->slot)) {
+    return;
+  }
+  if (TDL_LIKELY(status == 0)) {
+    n = tdl_decode(L, bytes->data, bytes->len);
+    if (TDL_LIKELY(n >= 0)) {
+      tdl_bind_resolve(b, L, top + 1, n);
+      lua_settop(L, top);
+      return;
+    }
+    status = n;
+    job->bytes.len = 0;
+    lua_pop(L, 1);
+  }
+  reject(b, L, top + 1, job, status, bytes);
+  lua_settop(L, top);
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+static void set_draft(tdl_bind *b, lua_State *L) {
+  if (b->draft == NULL) {
+    b->draft = tdl_jobs_take(&b->loop->jobs, b->loop);
+    if (b->draft == NULL) {
+      luaL_error(L, "not enough memory");
+    }
+    b->draft->done = tdl_bind_done;
+    b->draft->ctx = b;
+  } else {
+    b->draft->bytes.len = 0;
+    b->draft->deadline_ns = TDL_NEVER;
+  }
+}
+
+/* hooks.refused(handle, task, worker, timeout, kind, message, n, args...):
+** futures among the arguments, or an error. Its results are the call's. */
+static int refused(tdl_bind *b, lua_State *L, int handle, int first, int n,
+                   double task, double worker, double timeout, int status) {
+  int top = lua_gettop(L); /* the encoder's message */
+  luaL_checkstack(L, n + 10, "too many arguments");
+  tdl_bind_hook(b, L, "refused");
+  lua_pushvalue(L, handle);
+  lua_pushnumber(L, task);
+  lua_pushnumber(L, worker);
+  lua_pushnumber(L, timeout);
+  lua_pushstring(L, tdl_status_kind(status));
+  lua_pushvalue(L, top);
+  lua_pushinteger(L, n);
+  for (int i = 0; i < n; i++) {
+    lua_pushvalue(L, first + i);
+  }
+  lua_call(L, 7 + n, 1);
+  return 1;
+}
+
+/* Encodes the n values from `first`, submits them, leaves the future on
+** top. `worker` 0: any. `timeout` below 0: none. */
+static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
+                  uint32_t task, uint32_t worker, double timeout) {
+  tdl_handle *h = *(tdl_handle **)lua_touserdata(L, handle);
+  treadle_pool *pool = h == NULL ? NULL : h->pool;
+  tdl_job *job;
+  int own = 0, status;
+  if (TDL_UNLIKELY(pool == NULL)) {
+    lua_pushliteral(L, "the pool is closed");
+    return refused(b, L, handle, first, n, task, worker, timeout,
+                   TREADLE_ECLOSED);
+  }
+  set_draft(b, L);
+  job = b->draft;
+  status =
+      tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
+  if (TDL_UNLIKELY(status != 0)) {
+    return refused(b, L, handle, first, n, task, worker, timeout, status);
+  }
+  job->task = task;
+  own = b->vm != NULL && b->vm->worker->pool == pool;
+  tdl_bind_future(b, L, (int)job->slot, own);
+  if (TDL_UNLIKELY(timeout >= 0)) {
+    job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
+  }
+  if (TDL_UNLIKELY(tdl_pool_prepare(pool, job) != 0)) {
+    return luaL_error(L, "not enough memory");
+  }
+  b->draft = NULL; /* B2: nothing raises from here on */
+  if (own && tdl_vm_add_calls(b->vm, b->vm->current, 1)) {
+    job->parent = b->vm->current;
+  }
+  if (worker == 0) {
+    tdl_pool_submit(job);
+  } else {
+    tdl_pool_submit_to(job, worker);
+  }
+  return 1;
+}
+
+/* pool.call.NAME: upvalues are tdl_bind, handle, task. */
+static int call_task(lua_State *L) {
+  tdl_bind *b = lua_touserdata(L, lua_upvalueindex(1));
+  int n = lua_gettop(L);
+  uint32_t task = (uint32_t)lua_tointeger(L, lua_upvalueindex(3));
+  return submit(b, L, lua_upvalueindex(2), 1, n, task, 0, -1);
+}
+
+/* caller(handle, task) -> function */
+static int core_caller(lua_State *L) {
+  tdl_bind_check_handle(L, 1);
+  luaL_checkinteger(L, 2);
+  lua_settop(L, 2);
+  lua_pushlightuserdata(L, tdl_bind_of(L));
+  lua_insert(L, 1);
+  lua_pushcclosure(L, call_task, 3);
+  return 1;
+}
+
+/* submit(handle, task, worker, timeout, ...) -> future */
+static int core_submit(lua_State *L) {
+  uint32_t task, worker;
+  double timeout;
+  tdl_bind_check_handle(L, 1);
+  task = (uint32_t)luaL_checkinteger(L, 2);
+  worker = (uint32_t)luaL_checkinteger(L, 3);
+  timeout = luaL_checknumber(L, 4);
+  return submit(tdl_bind_of(L), L, 1, 5, lua_gettop(L) - 4, task, worker,
+                timeout);
+}
+
+/* settle(future) -> whether its job was still under way. The job's result, if
+** there ever is one, will be dropped; the future is left to the caller. */
+static int core_settle(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  int slot, won = 0;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_rawgeti(L, 1, TDL_F_SLOT);
+  slot = (int)lua_tointeger(L, -1);
+  if (slot > 0) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+    lua_rawgeti(L, -1, slot);
+    if (lua_rawequal(L, -1, 1)) { /* B1 */
+      tdl_job *job = tdl_jobs_at(&b->loop->jobs, (uint32_t)slot);
+      won = tdl_pool_settle(job);
+      if (won) {
+        lua_pushnil(L);
+        lua_rawseti(L, -3, slot);
+      }
+    }
+  }
+  lua_pushboolean(L, won);
+  return 1;
+}
+
+void tdl_bind_calls(lua_State *L) {
+  static const luaL_Reg functions[] = {{"caller", core_caller},
+                                       {"submit", core_submit},
+                                       {"settle", core_settle},
+                                       {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+}

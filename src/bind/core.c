@@ -1,0 +1,219 @@
+/* The module treadle.core: one table of functions for the Lua half. */
+#include "bind.h"
+
+#include <string.h>
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "../codec/codec.h"
+#include "codec_bind.h"
+#include "embedded.h"
+
+TREADLE_API int luaopen_treadle(lua_State *L);
+TREADLE_API int luaopen_treadle_core(lua_State *L);
+
+/* Its address is the registry key. */
+static const char bind_key = 0;
+
+/* --- the state's tdl_bind ------------------------------------------------- */
+
+static int bind_gc(lua_State *L) {
+  tdl_bind *b = lua_touserdata(L, 1);
+  if (b->vm == NULL && b->loop != NULL) {
+    b->closing = 1;
+    b->L = L;
+    tdl_bind_close_pools(b);
+    tdl_loop_drop(b->loop);
+  }
+  b->loop = NULL;
+  tdl_free(b->timers);
+  b->timers = NULL;
+  return 0;
+}
+
+static int new_table_ref(lua_State *L) {
+  lua_newtable(L);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static int new_weak_table_ref(lua_State *L) {
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
+  tdl_bind *b = lua_newuserdata(L, sizeof(*b));
+  memset(b, 0, sizeof(*b));
+  b->vm = vm;
+  b->L = L;
+  lua_newtable(L);
+  lua_pushcfunction(L, bind_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_pushlightuserdata(L, (void *)&bind_key);
+  lua_insert(L, -2);
+  lua_rawset(L, LUA_REGISTRYINDEX);
+  b->futures_ref = new_table_ref(L);
+  b->ready_ref = new_table_ref(L);
+  b->timers_ref = new_table_ref(L);
+  b->meta_ref = new_table_ref(L);
+  b->hooks_ref = new_table_ref(L);
+  b->objects_ref = new_weak_table_ref(L);
+  if (vm != NULL) {
+    b->loop = &vm->worker->loop;
+  } else if (tdl_loop_new(&b->loop) != 0) {
+    luaL_error(L, "not enough memory");
+  }
+  return b;
+}
+
+static tdl_bind *find_bind(lua_State *L) {
+  tdl_bind *b;
+  lua_pushlightuserdata(L, (void *)&bind_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  b = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return b;
+}
+
+tdl_bind *tdl_bind_of(lua_State *L) {
+  tdl_bind *b = find_bind(L);
+  return b != NULL ? b : new_bind(L, NULL);
+}
+
+void tdl_bind_hook(tdl_bind *b, lua_State *L, const char *name) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->hooks_ref);
+  lua_getfield(L, -1, name);
+  lua_remove(L, -2);
+}
+
+static void set_hook(tdl_bind *b, lua_State *L, int *ref, const char *name) {
+  luaL_unref(L, LUA_REGISTRYINDEX, *ref);
+  tdl_bind_hook(b, L, name);
+  *ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* setup(hooks): what C calls in Lua. hooks.future is the metatable of
+** futures; the others are functions, named where they are called. */
+static int core_setup(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "future");
+  lua_rawseti(L, LUA_REGISTRYINDEX, b->meta_ref);
+  lua_rawseti(L, LUA_REGISTRYINDEX, b->hooks_ref);
+  if (b->vm != NULL) {
+    set_hook(b, L, &b->vm->turn_ref, "turn");
+    set_hook(b, L, &b->vm->wait_ref, "wait");
+    set_hook(b, L, &b->vm->cancel_ref, "cancelled");
+  }
+  return 0;
+}
+
+/* --- the module ----------------------------------------------------------- */
+
+static void set_number(lua_State *L, const char *name, double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, name);
+}
+
+TREADLE_API int luaopen_treadle_core(lua_State *L) {
+  tdl_bind *b;
+  if (find_bind(L) == NULL) {
+    tdl_codec_open(L);
+  }
+  b = tdl_bind_of(L);
+  lua_newtable(L);
+  lua_pushliteral(L, TREADLE_VERSION);
+  lua_setfield(L, -2, "version");
+  lua_pushcfunction(L, core_setup);
+  lua_setfield(L, -2, "setup");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref);
+  lua_setfield(L, -2, "ready");
+  set_number(L, "STATE", TDL_F_STATE);
+  set_number(L, "VALUE", TDL_F_VALUE);
+  set_number(L, "COUNT", TDL_F_COUNT);
+  set_number(L, "WAITER", TDL_F_WAITER);
+  set_number(L, "SLOT", TDL_F_SLOT);
+  set_number(L, "OWN", TDL_F_OWN);
+  set_number(L, "PENDING", TDL_PENDING);
+  set_number(L, "RESOLVED", TDL_RESOLVED);
+  set_number(L, "REJECTED", TDL_REJECTED);
+  set_number(L, "CANCELLED", TDL_CANCELLED);
+  set_number(L, "MAX_PAYLOAD", TDL_PAYLOAD_MAX_BYTES);
+  set_number(L, "PAYLOAD_CEILING", TDL_PAYLOAD_CEILING_BYTES);
+  set_number(L, "MAX_WORKERS", TDL_POOL_MAX_WORKERS);
+  /* what a waiting coroutine yields, see tdl_vm_run */
+  lua_pushlightuserdata(L, b->vm != NULL ? (void *)b->vm : (void *)b);
+  lua_setfield(L, -2, "token");
+  if (b->vm != NULL) {
+    set_number(L, "worker", b->vm->worker->id);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->vm->fibers_ref);
+    lua_setfield(L, -2, "fibers");
+  }
+  tdl_bind_codec(L);
+  tdl_bind_calls(L);
+  tdl_bind_loops(L);
+  tdl_bind_pools(L);
+  tdl_bind_jobs(L);
+  return 1;
+}
+
+/* The loader in package.preload: upvalue 1 is the embedded module. */
+static int load_embedded(lua_State *L) {
+  const struct tdl_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
+  lua_settop(L, 1);
+  if (luaL_loadbuffer(L, (const char *)e->data, e->size, e->name) != 0) {
+    return luaL_error(L,
+                      "treadle was built for another LuaJIT than this one "
+                      "(module '%s': %s)",
+                      e->name, lua_tostring(L, -1));
+  }
+  lua_insert(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static void preload(lua_State *L) {
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "preload");
+  for (const struct tdl_embedded *e = tdl_embedded; e->name != NULL; e++) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)e);
+    lua_pushcclosure(L, load_embedded, 1);
+    lua_setfield(L, -2, e->name);
+  }
+  lua_pushcfunction(L, luaopen_treadle_core);
+  lua_setfield(L, -2, "treadle.core");
+  lua_pop(L, 2);
+}
+
+TREADLE_API int luaopen_treadle(lua_State *L) {
+  lua_settop(L, 1);
+  preload(L);
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "preload");
+  lua_getfield(L, -1, "treadle");
+  lua_pushvalue(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+void tdl_bind_worker(lua_State *L, tdl_vm *vm) {
+  new_bind(L, vm);
+  preload(L);
+}
+
+uint32_t tdl_bind_dispatch(tdl_vm *vm) {
+  tdl_bind *b = find_bind(vm->L);
+  uint32_t n;
+  b->L = vm->L;
+  n = tdl_loop_dispatch(b->loop);
+  if (b->ready > 0) {
+    vm->turn = 1;
+  }
+  return n;
+}

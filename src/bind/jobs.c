@@ -1,0 +1,109 @@
+/* A worker's running jobs, for lua/treadle/loop.lua and worker.lua. */
+#include "bind.h"
+
+#include "../base/status.h"
+#include "../codec/codec.h"
+
+static tdl_bind *check_worker(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  if (b->vm == NULL) {
+    luaL_error(L, "not in a worker");
+  }
+  return b;
+}
+
+static uint32_t check_entry(lua_State *L, tdl_bind *b) {
+  uint32_t entry = (uint32_t)luaL_checkinteger(L, 1);
+  if (entry >= b->vm->entry_count || b->vm->entries[entry].job == NULL) {
+    luaL_error(L, "no such job");
+  }
+  return entry;
+}
+
+/* entry() -> the job whose code runs now, 0 outside of jobs */
+static int core_entry(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  lua_pushinteger(L, b->vm == NULL ? 0 : (lua_Integer)b->vm->current);
+  return 1;
+}
+
+/* enter(entry): what runs from now on belongs to that job */
+static int core_enter(lua_State *L) {
+  check_worker(L)->vm->current = (uint32_t)luaL_checkinteger(L, 1);
+  return 0;
+}
+
+/* turn(): the scheduler wants to run before the worker sleeps */
+static int core_turn(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  if (b->vm != NULL) {
+    b->vm->turn = 1;
+  }
+  return 0;
+}
+
+/* is_live() -> whether calls or timers of this state are under way */
+static int core_is_live(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  uint32_t drafts = b->draft != NULL;
+  lua_pushboolean(L, b->loop->jobs.live > drafts || b->loop->timers > 0);
+  return 1;
+}
+
+/* calls(entry, n): the job waits for n more calls on its own pool */
+static int core_calls(lua_State *L) {
+  tdl_bind *b = check_worker(L);
+  tdl_vm_add_calls(b->vm, (uint32_t)luaL_checkinteger(L, 1),
+                   (int)luaL_checkinteger(L, 2));
+  return 0;
+}
+
+/* cancelled(entry) -> whether nobody waits for the job's result any more */
+static int core_cancelled(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  uint32_t entry = (uint32_t)luaL_checkinteger(L, 1);
+  int cancelled = 0;
+  if (b->vm != NULL && entry > 0 && entry < b->vm->entry_count &&
+      b->vm->entries[entry].job != NULL) {
+    cancelled = tdl_job_is_settled(b->vm->entries[entry].job);
+  }
+  lua_pushboolean(L, cancelled);
+  return 1;
+}
+
+/* job_finish(entry, results...) */
+static int core_job_finish(lua_State *L) {
+  tdl_bind *b = check_worker(L);
+  uint32_t entry = check_entry(L, b);
+  tdl_vm_finish(b->vm, entry, L, lua_gettop(L) - 1);
+  return 0;
+}
+
+/* job_fail(entry, kind, report...): the report is message, traceback, value;
+** it raises what the codec refuses, and then the job is as before */
+static int core_job_fail(lua_State *L) {
+  tdl_bind *b = check_worker(L);
+  uint32_t entry = check_entry(L, b);
+  int status = tdl_status_of_kind(luaL_checkstring(L, 2));
+  tdl_bytes *bytes = &b->vm->entries[entry].job->bytes;
+  bytes->len = 0;
+  if (tdl_encode(L, 3, lua_gettop(L) - 2, "error", bytes,
+                 b->vm->worker->pool->max_payload) != 0) {
+    return lua_error(L);
+  }
+  tdl_vm_fail(b->vm, entry, status);
+  return 0;
+}
+
+void tdl_bind_jobs(lua_State *L) {
+  static const luaL_Reg functions[] = {{"entry", core_entry},
+                                       {"enter", core_enter},
+                                       {"turn", core_turn},
+                                       {"is_live", core_is_live},
+                                       {"calls", core_calls},
+                                       {"cancelled", core_cancelled},
+                                       {"job_finish", core_job_finish},
+                                       {"job_fail", core_job_fail},
+                                       {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,213 @@
+/* The loop's functions for lua/treadle/loop.lua: poll, wait, timers. */
+#include "bind.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "../base/alloc.h"
+
+/* now() -> seconds of the monotonic clock */
+static int core_now(lua_State *L) {
+  lua_pushnumber(L, (double)tdl_now_ns() * 1e-9);
+  return 1;
+}
+
+/* How many processors the cgroup's quota pays for; 0 when there is none. */
+static int cgroup_cores(void) {
+  char line[128];
+  double quota = 0, period = 0;
+  int n = 0;
+  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+  if (f != NULL) {
+    if (fgets(line, sizeof(line), f) != NULL &&
+        sscanf(line, "%lf %lf", &quota, &period) == 2 && period > 0) {
+      n = (int)ceil(quota / period);
+    }
+    fclose(f);
+  }
+  return n;
+}
+
+/* cores() -> how many workers make sense, at least 1 */
+static int core_cores(lua_State *L) {
+  int cores = tdl_spin_cores();
+  int quota = cgroup_cores();
+  if (quota > 0 && quota < cores) {
+    cores = quota;
+  }
+  lua_pushinteger(L, cores < 1 ? 1 : cores);
+  return 1;
+}
+
+/* poll() -> events handled, ready futures in core.ready */
+static int core_poll(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  uint32_t n = 0;
+  b->L = L;
+  if (tdl_loop_has_work(b->loop)) {
+    n = tdl_loop_dispatch(b->loop);
+  }
+  lua_pushinteger(L, (lua_Integer)n);
+  lua_pushinteger(L, (lua_Integer)b->ready);
+  b->ready = 0;
+  return 2;
+}
+
+/* wait(seconds): blocks until poll has something to do */
+static int core_wait(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  double seconds = luaL_checknumber(L, 1);
+  tdl_loop_wait(b->loop, seconds == HUGE_VAL ? TDL_NEVER
+                                             : tdl_seconds_ns(seconds));
+  return 0;
+}
+
+/* next_timeout() -> seconds until the next timer, or nil */
+static int core_next_timeout(lua_State *L) {
+  uint64_t ns = tdl_loop_next_ns(tdl_bind_of(L)->loop);
+  if (ns == TDL_NEVER) {
+    lua_pushnil(L);
+  } else {
+    lua_pushnumber(L, (double)ns * 1e-9);
+  }
+  return 1;
+}
+
+/* fd() -> descriptor */
+static int core_fd(lua_State *L) {
+  int fd = tdl_loop_fd(tdl_bind_of(L)->loop);
+  if (fd < 0) {
+    return luaL_error(L, "cannot make a descriptor");
+  }
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* arm() -> true when another loop may sleep on fd() now */
+static int core_arm(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  int armed = tdl_loop_arm(b->loop);
+  if (armed && b->vm != NULL && tdl_worker_has_work(b->vm->worker)) {
+    tdl_loop_disarm(b->loop);
+    armed = 0;
+  }
+  lua_pushboolean(L, armed);
+  return 1;
+}
+
+static int core_disarm(lua_State *L) {
+  tdl_loop_disarm(tdl_bind_of(L)->loop);
+  return 0;
+}
+
+/* has_work() -> whether poll would find something */
+static int core_has_work(lua_State *L) {
+  lua_pushboolean(L, tdl_loop_has_work(tdl_bind_of(L)->loop));
+  return 1;
+}
+
+/* --- timers --------------------------------------------------------------- */
+
+static void give_timer(tdl_bind *b, uint32_t id) {
+  b->timers[id].timer = NULL;
+  b->timers[id].next_free = b->free_timer;
+  b->free_timer = id;
+}
+
+static void fire(void *ctx, uint32_t id) {
+  tdl_bind *b = ctx;
+  lua_State *L = b->L;
+  int top;
+  give_timer(b, id);
+  if (b->closing) {
+    return;
+  }
+  top = lua_gettop(L);
+  luaL_checkstack(L, 8, "timers");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->timers_ref);
+  lua_rawgeti(L, -1, (int)id);
+  lua_pushnil(L);
+  lua_rawseti(L, top + 1, (int)id);
+  if (lua_istable(L, top + 2)) {
+    tdl_bind_resolve(b, L, top + 2, 0);
+  }
+  lua_settop(L, top);
+}
+
+static uint32_t take_timer(tdl_bind *b) {
+  uint32_t id = b->free_timer;
+  if (id == 0) {
+    uint32_t count = b->timer_count == 0 ? 16 : b->timer_count * 2;
+    struct tdl_timer_slot *timers =
+        tdl_realloc(b->timers, count * sizeof(*timers));
+    if (timers == NULL) {
+      return 0;
+    }
+    b->timers = timers;
+    for (uint32_t k = count; k-- > (b->timer_count == 0 ? 1
+                                                        : b->timer_count);) {
+      give_timer(b, k);
+    }
+    b->timer_count = count;
+    id = b->free_timer;
+  }
+  b->free_timer = b->timers[id].next_free;
+  return id;
+}
+
+/* timer(seconds) -> future that resolves to nothing then */
+static int core_timer(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  double seconds = luaL_checknumber(L, 1);
+  uint32_t id = take_timer(b);
+  if (id == 0) {
+    return luaL_error(L, "not enough memory");
+  }
+  tdl_bind_future(b, L, -(int)id, 0);
+  b->timers[id].timer =
+      tdl_loop_timer(b->loop, tdl_seconds_ns(seconds), fire, b, id);
+  if (b->timers[id].timer == NULL) {
+    give_timer(b, id);
+    return luaL_error(L, "cannot start a timer");
+  }
+  return 1;
+}
+
+/* timer_stop(future) -> whether it was still to come */
+static int core_timer_stop(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  int id, won = 0;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_rawgeti(L, 1, TDL_F_SLOT);
+  id = -(int)lua_tointeger(L, -1);
+  if (id > 0) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->timers_ref);
+    lua_rawgeti(L, -1, id);
+    if (lua_rawequal(L, -1, 1)) {
+      tdl_timer_stop(b->timers[id].timer);
+      give_timer(b, (uint32_t)id);
+      lua_pushnil(L);
+      lua_rawseti(L, -3, id);
+      won = 1;
+    }
+  }
+  lua_pushboolean(L, won);
+  return 1;
+}
+
+void tdl_bind_loops(lua_State *L) {
+  static const luaL_Reg functions[] = {{"now", core_now},
+                                       {"cores", core_cores},
+                                       {"poll", core_poll},
+                                       {"wait", core_wait},
+                                       {"next_timeout", core_next_timeout},
+                                       {"fd", core_fd},
+                                       {"arm", core_arm},
+                                       {"disarm", core_disarm},
+                                       {"has_work", core_has_work},
+                                       {"timer", core_timer},
+                                       {"timer_stop", core_timer_stop},
+                                       {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+}

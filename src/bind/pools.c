@@ -1,0 +1,245 @@
+/* Opening and closing pools. */
+#include "bind.h"
+
+#include "../base/alloc.h"
+#include "../base/status.h"
+#include "../codec/codec.h"
+
+#define HANDLE_NAME "treadle.pool.handle"
+
+/* How long a state that is being closed lets accepted calls finish, and then
+** waits for the threads. */
+#define CLOSE_DRAIN_NS 200000000u
+#define CLOSE_STOP_NS  300000000u
+
+tdl_handle *tdl_bind_check_handle(lua_State *L, int index) {
+  return *(tdl_handle **)luaL_checkudata(L, index, HANDLE_NAME);
+}
+
+void tdl_bind_object(tdl_handle *h, lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->objects_ref);
+  lua_rawgeti(L, -1, h->number);
+  lua_remove(L, -2);
+}
+
+/* Pushes a userdata with a new handle that has no pool yet. */
+static tdl_handle *push_handle(lua_State *L) {
+  tdl_handle **box = lua_newuserdata(L, sizeof(tdl_handle *));
+  tdl_handle *h;
+  *box = NULL;
+  luaL_setmetatable(L, HANDLE_NAME);
+  h = tdl_calloc(sizeof(*h));
+  if (h == NULL) {
+    luaL_error(L, "not enough memory");
+    return NULL;
+  }
+  h->bind = tdl_bind_of(L);
+  h->box = box;
+  *box = h;
+  return h;
+}
+
+static void free_handle(tdl_handle *h) {
+  if (h->box != NULL) {
+    *h->box = NULL;
+  }
+  tdl_free(h);
+}
+
+/* The home's pool is over, or left to itself. */
+static void release(tdl_handle *h) {
+  tdl_handle **at = &h->bind->pools;
+  while (*at != h) {
+    at = &(*at)->next;
+  }
+  *at = h->next;
+  tdl_pool_drop(h->pool);
+  free_handle(h);
+}
+
+/* hooks.pool_event(object, event, worker, report...) */
+static void on_event(treadle_pool *pool, tdl_pool_event event,
+                     uint32_t worker, const tdl_bytes *bytes, void *ctx) {
+  static const char *const names[] = {"started", "failed", "exited",
+                                      "closed"};
+  tdl_handle *h = ctx;
+  tdl_bind *b = h->bind;
+  lua_State *L = b->L;
+  int top, n = 0;
+  (void)pool;
+  if (b->closing) {
+    return;
+  }
+  top = lua_gettop(L);
+  luaL_checkstack(L, 12, "events");
+  tdl_bind_object(h, L);
+  if (!lua_isnil(L, -1)) { /* else nobody is interested any more */
+    tdl_bind_hook(b, L, "pool_event");
+    lua_insert(L, -2);
+    lua_pushstring(L, names[event]);
+    lua_pushinteger(L, (lua_Integer)worker);
+    if (bytes != NULL && bytes->len > 0) {
+      n = tdl_decode(L, bytes->data, bytes->len);
+      n = n < 0 ? 1 : n;
+    }
+  }
+  if (event == TDL_POOL_CLOSED) {
+    release(h);
+  }
+  if (!lua_isnil(L, -1)) {
+    lua_call(L, 3 + n, 0);
+  }
+  lua_settop(L, top);
+}
+
+/* pool_open(object, name, threads, concurrency, max_payload, boot...) ->
+** handle. The object gets the events. */
+static int core_pool_open(lua_State *L) {
+  tdl_pool_options o = {0};
+  tdl_bytes boot;
+  tdl_handle *h;
+  int status, n = lua_gettop(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  o.name = luaL_checkstring(L, 2);
+  o.threads = (uint32_t)luaL_checkinteger(L, 3);
+  o.concurrency = (uint32_t)luaL_checkinteger(L, 4);
+  o.max_payload = (uint32_t)luaL_checknumber(L, 5);
+  tdl_bytes_init(&boot, NULL, 0);
+  status = tdl_encode(L, 6, n - 5, "options", &boot,
+                      TDL_PAYLOAD_CEILING_BYTES);
+  if (status != 0) {
+    tdl_bytes_reset(&boot, NULL, 0);
+    return lua_error(L);
+  }
+  h = push_handle(L);
+  h->number = ++h->bind->pool_count;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->objects_ref);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, h->number);
+  lua_pop(L, 1);
+  o.boot = &boot;
+  o.event = on_event;
+  o.ctx = h;
+  status = tdl_pool_open(h->bind->loop, &o, &h->pool);
+  tdl_bytes_reset(&boot, NULL, 0);
+  if (status != 0) {
+    free_handle(h);
+    return luaL_error(L, tdl_pool_forked()
+                             ? "a forked process cannot run a pool: only the "
+                               "thread that forked is left in it"
+                             : "cannot start the workers: %s",
+                      tdl_status_text(status));
+  }
+  h->next = h->bind->pools;
+  h->bind->pools = h;
+  return 1;
+}
+
+/* own_pool() -> in a worker, a handle on the pool that it belongs to */
+static int core_own_pool(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  tdl_handle *h;
+  if (b->vm == NULL) {
+    return 0;
+  }
+  h = push_handle(L);
+  h->pool = b->vm->worker->pool; /* lives longer than this state */
+  lua_pushinteger(L, (lua_Integer)h->pool->threads);
+  return 2;
+}
+
+/* pool_close(handle): take no more calls, end when all is done */
+static int core_pool_close(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL) {
+    tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
+  }
+  return 0;
+}
+
+/* pool_terminate(handle) -> how many calls it rejected */
+static int core_pool_terminate(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  uint32_t n = 0;
+  if (h != NULL && h->number > 0) {
+    h->bind->L = L;
+    n = tdl_pool_terminate(h->pool);
+  } else if (h != NULL) { /* a worker stops its own pool */
+    tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
+  }
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* pool_abandon(handle): leaves threads that do not end to themselves */
+static int core_pool_abandon(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL && h->number > 0) {
+    tdl_pool_abandon(h->pool);
+    release(h);
+  }
+  return 0;
+}
+
+/* pool_is_open(handle) -> whether it takes calls of this state */
+static int core_pool_is_open(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_pushboolean(L,
+                  h != NULL && tdl_pool_phase(h->pool) == TDL_POOL_OPEN);
+  return 1;
+}
+
+/* --- the end -------------------------------------------------------------- */
+
+static void run_until(tdl_bind *b, const treadle_pool *pool, uint64_t ns) {
+  uint64_t end = tdl_now_ns() + ns, now;
+  while (pool->alive > 0 && (now = tdl_now_ns()) < end) {
+    tdl_loop_wait(b->loop, end - now);
+    tdl_loop_dispatch(b->loop);
+  }
+}
+
+void tdl_bind_close_pools(tdl_bind *b) {
+  while (b->pools != NULL) { /* closing: events no longer release handles */
+    tdl_handle *h = b->pools;
+    if (!tdl_pool_forked()) {
+      tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
+      run_until(b, h->pool, CLOSE_DRAIN_NS);
+      tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
+      run_until(b, h->pool, CLOSE_STOP_NS);
+      tdl_pool_abandon(h->pool);
+    }
+    release(h);
+  }
+}
+
+/* The Lua side has forgotten the pool: it finishes what it accepted (B3). */
+static int handle_gc(lua_State *L) {
+  tdl_handle *h = *(tdl_handle **)lua_touserdata(L, 1);
+  if (h != NULL) {
+    h->box = NULL;
+    if (h->number > 0) {
+      tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
+    } else {
+      tdl_free(h); /* a worker's, or one that never got its pool */
+    }
+  }
+  return 0;
+}
+
+void tdl_bind_pools(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"pool_open", core_pool_open},
+      {"own_pool", core_own_pool},
+      {"pool_close", core_pool_close},
+      {"pool_terminate", core_pool_terminate},
+      {"pool_abandon", core_pool_abandon},
+      {"pool_is_open", core_pool_is_open},
+      {NULL, NULL}};
+  if (luaL_newmetatable(L, HANDLE_NAME)) {
+    lua_pushcfunction(L, handle_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_pop(L, 1);
+  luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,129 @@
+/* The treadle command: a Lua state, the runtime preloaded, and Ctrl-C. What it
+** does is in lua/treadle/command.lua. */
+#include <lauxlib.h>
+#include <lua.h>
+#include <luajit.h>
+#include <lualib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <uv.h>
+
+#include "../treadle.h"
+
+#define EXIT_INTERRUPTED 130
+
+/* From Ctrl-C to the end at the latest, whatever runs then. */
+#define INTERRUPT_LIMIT_US 800000
+
+int luaopen_treadle(lua_State *L); /* bind/core.c */
+
+static lua_State *main_state;
+static volatile sig_atomic_t interrupted;
+
+/* --- Ctrl-C --------------------------------------------------------------- */
+
+static void stop_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "interrupted");
+}
+
+static void on_alarm(int sig) {
+  (void)sig;
+  _exit(EXIT_INTERRUPTED);
+}
+
+/* Lua code is stopped by a hook, as LuaJIT's own command does it. Compiled
+** loops and C functions see no hook: for them there is the alarm, as there is
+** for a second Ctrl-C. */
+static void on_interrupt(int sig) {
+  struct itimerval limit = {{0, 0}, {0, INTERRUPT_LIMIT_US}};
+  interrupted = 1;
+  signal(sig, on_alarm);
+  signal(SIGALRM, on_alarm);
+  setitimer(ITIMER_REAL, &limit, NULL);
+  lua_sethook(main_state, stop_hook,
+              LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+static void catch_interrupt(void) {
+  struct sigaction action;
+  memset(&action, 0, sizeof(action));
+  action.sa_handler = on_interrupt; /* no SA_RESTART: waits must return */
+  sigaction(SIGINT, &action, NULL);
+}
+
+/* --- the state ------------------------------------------------------------ */
+
+typedef struct arguments {
+  int argc;
+  char **argv;
+  int code;
+} arguments;
+
+static int traceback(lua_State *L) {
+  if (lua_isstring(L, 1)) {
+    luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  }
+  return 1;
+}
+
+/* Fills package.preload; require then finds it in this program. */
+static void preload(lua_State *L) {
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "preload");
+  lua_pushcfunction(L, luaopen_treadle);
+  lua_setfield(L, -2, "treadle");
+  lua_pop(L, 2);
+}
+
+static int protected_main(lua_State *L) {
+  arguments *a = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  luaL_openlibs(L);
+  preload(L);
+  lua_pushcfunction(L, traceback);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "treadle");
+  lua_call(L, 1, 0);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "treadle.command");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "main");
+  lua_pushfstring(L, "treadle %s (%s, libuv %s)", TREADLE_VERSION,
+                  LUAJIT_VERSION, uv_version_string());
+  luaL_checkstack(L, a->argc, "too many arguments");
+  for (int i = 1; i < a->argc; i++) {
+    lua_pushstring(L, a->argv[i]);
+  }
+  if (lua_pcall(L, a->argc, 1, 1) != 0) {
+    fprintf(stderr, "treadle: %s\n",
+            lua_isstring(L, -1) ? lua_tostring(L, -1) : "error object");
+    a->code = EXIT_FAILURE;
+  } else {
+    a->code = (int)lua_tointeger(L, -1);
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  arguments a = {argc, argv, EXIT_FAILURE};
+  main_state = luaL_newstate();
+  if (main_state == NULL) {
+    fputs("treadle: not enough memory\n", stderr);
+    return EXIT_FAILURE;
+  }
+  catch_interrupt();
+  if (lua_cpcall(main_state, protected_main, &a) != 0) {
+    fprintf(stderr, "treadle: %s\n", lua_tostring(main_state, -1));
+    a.code = EXIT_FAILURE;
+  }
+  fflush(stdout);
+  lua_close(main_state);
+  return interrupted ? EXIT_INTERRUPTED : a.code;
+}

@@ -1,0 +1,75 @@
+/* config: every tunable number, with its reason.
+** A test build shrinks them with -D so that the rare paths become common:
+** a ring of 2, an inline payload of 8 bytes, no spinning.
+** Names say area, what and unit. */
+#ifndef TDL_CONFIG_H
+#define TDL_CONFIG_H
+
+/* Two lines, because x86 fetches lines in pairs: two hot words closer than
+** this share their misses. */
+#ifndef TDL_LINE_BYTES
+#define TDL_LINE_BYTES 128
+#endif
+
+/* Cells of a queue's ring (a power of two). 1,024 cells of 16 bytes stay in
+** the first-level cache; what does not fit goes to the overflow list. */
+#ifndef TDL_RING_CELLS
+#define TDL_RING_CELLS 1024
+#endif
+
+/* Payload that lies in the job record itself: with its header a job is four
+** cache lines, a number needs the first of them, 100 bytes of text fit. */
+#ifndef TDL_JOB_INLINE_BYTES
+#define TDL_JOB_INLINE_BYTES 144
+#endif
+
+/* Jobs that a state allocates at once: one page of them. */
+#ifndef TDL_JOB_SLAB_COUNT
+#define TDL_JOB_SLAB_COUNT 16
+#endif
+
+/* Heap bytes that the idle jobs of one state may keep for their next call.
+** Above it they go back to the allocator when the job comes home. */
+#ifndef TDL_JOB_KEEP_BYTES
+#define TDL_JOB_KEEP_BYTES (8u << 20)
+#endif
+
+/* A payload's default limit, and the largest that can be asked for (lengths
+** travel as 32 bits; LuaJIT's strings end at 2 GiB). */
+#ifndef TDL_PAYLOAD_MAX_BYTES
+#define TDL_PAYLOAD_MAX_BYTES (64u << 20)
+#endif
+#ifndef TDL_PAYLOAD_CEILING_BYTES
+#define TDL_PAYLOAD_CEILING_BYTES 0x7fffff00u
+#endif
+
+/* The longest spin before a state sleeps. Falling asleep and being woken
+** costs about this much, so that a spin never more than doubles the cost of
+** the wait (the ski-rental bound). */
+#ifndef TDL_SPIN_MAX_NS
+#define TDL_SPIN_MAX_NS 50000
+#endif
+
+/* A spin that failed halves the next one; below this the state sleeps at
+** once, until a sleep turns out so short that a spin would have caught it. */
+#ifndef TDL_SPIN_MIN_NS
+#define TDL_SPIN_MIN_NS 1000
+#endif
+
+/* Pause instructions between two looks at the clock while spinning. */
+#ifndef TDL_SPIN_PAUSES
+#define TDL_SPIN_PAUSES 16
+#endif
+
+/* Workers of one pool. The idle set is a bitmap of this many bits. */
+#ifndef TDL_POOL_MAX_WORKERS
+#define TDL_POOL_MAX_WORKERS 1024
+#endif
+
+/* C stack of a worker thread. LuaJIT recurses in C only in its parser and
+** in pattern matching, both bounded below this. */
+#ifndef TDL_WORKER_STACK_BYTES
+#define TDL_WORKER_STACK_BYTES (1u << 20)
+#endif
+
+#endif

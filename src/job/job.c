@@ -1,0 +1,148 @@
+#include "job.h"
+
+#include "../base/alloc.h"
+#include "../base/clock.h"
+#include "../base/compiler.h"
+
+void tdl_jobs_init(tdl_jobs *jobs) {
+  memset(jobs, 0, sizeof(*jobs));
+}
+
+void tdl_jobs_fini(tdl_jobs *jobs) {
+  for (uint32_t i = 0; i < jobs->slab_count; i++) {
+    for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
+      tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
+    }
+    tdl_free(jobs->slabs[i]);
+  }
+  tdl_free(jobs->slabs);
+  tdl_jobs_init(jobs);
+}
+
+static int add_slab(tdl_jobs *jobs, struct treadle_loop *home) {
+  tdl_job *slab;
+  if ((jobs->slab_count & (jobs->slab_count - 1)) == 0) { /* a power of two */
+    uint32_t room = jobs->slab_count == 0 ? 1 : jobs->slab_count * 2;
+    tdl_job **slabs = tdl_realloc(jobs->slabs, room * sizeof(*slabs));
+    if (slabs == NULL) {
+      return 0;
+    }
+    jobs->slabs = slabs;
+  }
+  slab = tdl_alloc_aligned(64, TDL_JOB_SLAB_COUNT * sizeof(*slab));
+  if (slab == NULL) {
+    return 0;
+  }
+  jobs->slabs[jobs->slab_count++] = slab;
+  for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
+    tdl_job *job = &slab[k];
+    atomic_init(&job->word, TDL_JOB_IDLE);
+    job->home = home;
+    job->slot = ++jobs->count;
+    tdl_bytes_init(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
+  }
+  for (uint32_t k = TDL_JOB_SLAB_COUNT; k-- > 0;) { /* lowest slot on top */
+    slab[k].next_idle = jobs->idle;
+    jobs->idle = &slab[k];
+  }
+  return 1;
+}
+
+tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
+  tdl_job *job;
+  if (TDL_UNLIKELY(jobs->idle == NULL) && !add_slab(jobs, home)) {
+    return NULL;
+  }
+  job = jobs->idle;
+  jobs->idle = job->next_idle;
+  jobs->kept_bytes -= tdl_bytes_heap(&job->bytes);
+  jobs->live++;
+  job->bytes.len = 0;
+  job->deadline_ns = TDL_NEVER;
+  job->status = 0;
+  job->parent = 0;
+  job->came_home = 0;
+  return job;
+}
+
+void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
+  uint32_t heap = tdl_bytes_heap(&job->bytes);
+  /* relaxed: the job is ours alone (J4) */
+  uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
+  word = (word & ~7u) + TDL_JOB_GENERATION;
+  atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
+                        memory_order_relaxed); /* see above */
+  if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_KEEP_BYTES) {
+    tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
+    heap = 0;
+  }
+  jobs->kept_bytes += heap;
+  jobs->live--;
+  job->next_idle = jobs->idle;
+  jobs->idle = job;
+}
+
+uint32_t tdl_job_generation(const tdl_job *job) {
+  /* relaxed: changes at home only */
+  return atomic_load_explicit(&job->word, memory_order_relaxed) & ~7u;
+}
+
+void tdl_job_submit(tdl_job *job) {
+  /* relaxed: the queue publishes it (J1) */
+  atomic_store_explicit(&job->word, tdl_job_generation(job) | TDL_JOB_QUEUED,
+                        memory_order_relaxed);
+}
+
+static int move(tdl_job *job, uint32_t generation, enum tdl_job_state from,
+                enum tdl_job_state to) {
+  uint32_t expected = generation | (uint32_t)from;
+  /* [job-word] acq_rel: the winner sees what was written before the last
+  ** move, and the next one to look sees what the winner wrote */
+  return atomic_compare_exchange_strong_explicit(
+      &job->word, &expected, generation | (uint32_t)to, memory_order_acq_rel,
+      memory_order_acquire);
+}
+
+int tdl_job_start(tdl_job *job) {
+  /* relaxed: the popped job's generation cannot change under its worker */
+  uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
+  return move(job, word & ~7u, TDL_JOB_QUEUED, TDL_JOB_RUNNING);
+}
+
+int tdl_job_finish(tdl_job *job) {
+  return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_DONE);
+}
+
+int tdl_job_settle(tdl_job *job, uint32_t generation) {
+  /* in this order: a job that was started between the two is RUNNING */
+  if (move(job, generation, TDL_JOB_QUEUED, TDL_JOB_SETTLED)) {
+    return TDL_JOB_QUEUED;
+  }
+  return move(job, generation, TDL_JOB_RUNNING, TDL_JOB_SETTLED)
+             ? TDL_JOB_RUNNING
+             : 0;
+}
+
+int tdl_job_is_settled(const tdl_job *job) {
+  /* [job-word] acquire: pairs with the settler's move */
+  uint32_t word = atomic_load_explicit(&job->word, memory_order_acquire);
+  return TDL_JOB_STATE(word) == TDL_JOB_SETTLED;
+}
+
+tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after) {
+  for (uint32_t i = after == NULL ? 0 : after->slot; i < jobs->count; i++) {
+    tdl_job *job =
+        &jobs->slabs[i / TDL_JOB_SLAB_COUNT][i % TDL_JOB_SLAB_COUNT];
+    /* relaxed: only the home state moves it to and from IDLE (J1, J4) */
+    uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
+    if (TDL_JOB_STATE(word) != TDL_JOB_IDLE) {
+      return job;
+    }
+  }
+  return NULL;
+}
+
+tdl_job *tdl_jobs_at(const tdl_jobs *jobs, uint32_t slot) {
+  uint32_t i = slot - 1;
+  return &jobs->slabs[i / TDL_JOB_SLAB_COUNT][i % TDL_JOB_SLAB_COUNT];
+}

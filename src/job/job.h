@@ -1,0 +1,120 @@
+/* tdl_job: one call on its way there and back.
+** Threads: the home state allocates, fills, submits, reads and recycles; one
+**          worker holds it in between; who else may touch `word` is below.
+** Owns:    its payload bytes, which carry the arguments there and the results
+**          back in the same memory.
+** Fails:   TREADLE_ENOMEM from tdl_jobs_take.
+**
+** The word says where the job is, and the one compare-and-swap that moves it
+** on decides who settles it:
+**
+**   IDLE -> QUEUED -> RUNNING -> DONE      the worker's result counts
+**              \          \
+**               `----------`-> SETTLED     timeout, cancel or close was first
+**
+** J1  Only the home state moves a word to IDLE and to QUEUED.
+** J2  Only the worker that took it from a queue moves QUEUED to RUNNING and
+**     RUNNING to DONE; where it finds SETTLED instead, it sends the job home
+**     as it is.
+** J3  Whoever moves it to SETTLED reports to the caller; then nobody else does.
+** J4  A submitted job comes home exactly once, settled or not; only then is it
+**     recycled. The generation in the word makes a late J3 miss its next use.
+*/
+#ifndef TDL_JOB_H
+#define TDL_JOB_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "../base/bytes.h"
+#include "../config.h"
+#include "../queue/queue.h"
+
+enum tdl_job_state {
+  TDL_JOB_IDLE = 0,
+  TDL_JOB_QUEUED,
+  TDL_JOB_RUNNING,
+  TDL_JOB_DONE,
+  TDL_JOB_SETTLED
+};
+
+#define TDL_JOB_STATE(word) ((word)&7u)
+#define TDL_JOB_GENERATION  8u /* added to the word for every use */
+
+struct treadle_loop;
+struct treadle_pool;
+
+typedef struct tdl_job {
+  /* --- the home state's --- */
+  struct tdl_job *next_idle;
+  struct treadle_pool *pool; /* where it was submitted */
+  /* reports the outcome, once, on the home's thread; `bytes` are the results
+  ** or the error's report, NULL when the job is still under way */
+  void (*done)(struct tdl_job *job, int status, const tdl_bytes *bytes,
+               void *ctx);
+  void *ctx;
+  uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads it, too */
+  uint32_t slot;        /* its number at home, for as long as it exists */
+  uint32_t parent;      /* the entry of the job that made the call, or 0 */
+  tdl_node expiry;      /* the supervisor's: on its way while `expiring` */
+  uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
+  uint8_t expiring;     /* the supervisor's until the job is forgotten */
+  uint8_t came_home;    /* and waits for `expiry` */
+  /* --- what the hand-off moves: one cache line for a small payload --- */
+  _Alignas(64) tdl_node node;
+  _Atomic uint32_t word;
+  uint32_t task;             /* which task of the pool */
+  int32_t status;            /* the worker's: 0 or a treadle_status */
+  uint32_t worker;           /* the worker's: its number, before RUNNING */
+  struct treadle_loop *home; /* read-only after allocation */
+  tdl_bytes bytes;
+  uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
+} tdl_job;
+
+/* The jobs of one state; used by its thread alone. */
+typedef struct tdl_jobs {
+  tdl_job *idle;
+  tdl_job **slabs;
+  uint32_t slab_count;
+  uint32_t count;      /* jobs that exist */
+  uint32_t live;       /* taken and not given back */
+  uint64_t kept_bytes; /* heap bytes held by idle jobs */
+} tdl_jobs;
+
+void tdl_jobs_init(tdl_jobs *jobs);
+
+/* Frees every job; none may be on its way. */
+void tdl_jobs_fini(tdl_jobs *jobs);
+
+/* An idle job with empty bytes, or NULL. The caller submits it or gives it
+** back. */
+tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home);
+void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job);
+
+/* home; the next job that is on its way, after `after` (NULL: the first). */
+tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after);
+
+/* home; the job with this number, 1 to jobs->count. */
+tdl_job *tdl_jobs_at(const tdl_jobs *jobs, uint32_t slot);
+
+/* home; IDLE to QUEUED, before the job is pushed to a queue (J1). */
+void tdl_job_submit(tdl_job *job);
+
+/* worker; QUEUED to RUNNING. 0 when it was settled meanwhile (J2). */
+int tdl_job_start(tdl_job *job);
+
+/* worker; RUNNING to DONE. 0 when it was settled meanwhile (J2). */
+int tdl_job_finish(tdl_job *job);
+
+/* any thread that keeps the job from being recycled; QUEUED or RUNNING of
+** this generation to SETTLED. The state that it was in, or 0 when somebody was
+** first (J3, J4). A RUNNING job's `worker` may be read then. */
+int tdl_job_settle(tdl_job *job, uint32_t generation);
+
+/* The generation of its present use. */
+uint32_t tdl_job_generation(const tdl_job *job);
+
+/* worker; 1 when somebody settled it while it runs. */
+int tdl_job_is_settled(const tdl_job *job);
+
+#endif

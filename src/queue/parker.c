@@ -1,0 +1,107 @@
+#include "parker.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../base/clock.h"
+#include "../config.h"
+
+void tdl_parker_init(tdl_parker *p) {
+  atomic_init(&p->state, TDL_AWAKE);
+  p->bell = NULL;
+  p->arg = NULL;
+}
+
+void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how) {
+  /* [park] seq_cst: before the owner's second look at its queues */
+  atomic_store_explicit(&p->state, how, memory_order_seq_cst);
+}
+
+void tdl_parker_awake(tdl_parker *p) {
+  /* relaxed: a sender that still sees the old state rings once in vain */
+  atomic_store_explicit(&p->state, TDL_AWAKE, memory_order_relaxed);
+}
+
+int tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
+  struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+  int whole = 1;
+  /* relaxed: the futex compares again in the kernel */
+  while (atomic_load_explicit(&p->state, memory_order_relaxed) ==
+         TDL_ASLEEP) {
+    if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
+                ns == TDL_NEVER ? NULL : &t, NULL, 0) != 0 &&
+        errno != EAGAIN) {
+      whole = errno != EINTR;
+      break;
+    }
+  }
+  tdl_parker_awake(p);
+  return whole;
+}
+
+void tdl_parker_wake(tdl_parker *p) {
+  uint32_t how;
+  /* [park] seq_cst: after the sender published */
+  if (atomic_load_explicit(&p->state, memory_order_seq_cst) == TDL_AWAKE) {
+    return;
+  }
+  /* acq_rel: one sender rings, and the bell's fields are there to see */
+  how = atomic_exchange_explicit(&p->state, TDL_AWAKE, memory_order_acq_rel);
+  if (how == TDL_ASLEEP) {
+    syscall(SYS_futex, &p->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+  } else if (how == TDL_BELLED) {
+    p->bell(p->arg);
+  }
+}
+
+/* Threads of the process that spin now. */
+static atomic_int spinners;
+
+int tdl_spin_cores(void) {
+  static atomic_int known;
+  /* relaxed: every thread computes the same number */
+  int n = atomic_load_explicit(&known, memory_order_relaxed);
+  if (n == 0) {
+    cpu_set_t set;
+    n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    atomic_store_explicit(&known, n, memory_order_relaxed); /* see above */
+  }
+  return n;
+}
+
+uint32_t tdl_spin_begin(tdl_spin *s) {
+  int cores = tdl_spin_cores();
+  if (s->budget_ns == 0 || cores < 2) {
+    return 0;
+  }
+  /* relaxed: only a count that bounds waste */
+  if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) >= cores) {
+    atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed); /* ditto */
+    return 0;
+  }
+  return s->budget_ns;
+}
+
+void tdl_spin_end(tdl_spin *s, int hit) {
+  /* relaxed: see tdl_spin_begin */
+  atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+  if (hit) {
+    s->budget_ns = TDL_SPIN_MAX_NS;
+  } else {
+    s->budget_ns /= 2;
+    if (s->budget_ns < TDL_SPIN_MIN_NS) {
+      s->budget_ns = 0;
+    }
+  }
+}
+
+void tdl_spin_slept(tdl_spin *s, uint64_t ns) {
+  if (ns < TDL_SPIN_MAX_NS + TDL_SPIN_MAX_NS / 2) {
+    s->budget_ns = TDL_SPIN_MAX_NS;
+  }
+}

@@ -1,0 +1,68 @@
+/* tdl_parker: how one state falls asleep and how the others wake it.
+** Threads: the owner announces and sleeps; any thread wakes.
+** Owns:    nothing.
+** Fails:   never.
+**
+** The queues are the truth, the parker is a hint. [park]
+**   sender: publish (seq_cst read-modify-write), then look at the parker
+**   owner:  announce (seq_cst), then look at the queues again, then sleep
+** In the one order of all sequentially consistent operations either the
+** sender sees the announcement or the owner sees the item. */
+#ifndef TDL_PARKER_H
+#define TDL_PARKER_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum tdl_parker_state {
+  TDL_AWAKE = 0,
+  TDL_ASLEEP, /* in the futex */
+  TDL_BELLED  /* in some event loop; the bell makes a descriptor readable */
+};
+
+typedef struct tdl_parker {
+  _Atomic uint32_t state;
+  void (*bell)(void *arg); /* set by the owner before the first TDL_BELLED */
+  void *arg;
+} tdl_parker;
+
+void tdl_parker_init(tdl_parker *p);
+
+/* owner; says how it is going to sleep. It must look at all its queues
+** between this and sleeping. */
+void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how);
+
+/* owner; takes the announcement back, or says that it is awake again. */
+void tdl_parker_awake(tdl_parker *p);
+
+/* owner, after announcing TDL_ASLEEP; blocks until woken, until `ns` have
+** passed (TDL_NEVER: no limit) or until a signal handler ran. Awake after.
+** Returns 0 when a signal cut it short, else 1. */
+int tdl_parker_sleep(tdl_parker *p, uint64_t ns);
+
+/* any thread, after publishing; one load when the owner is awake, one system
+** call per sleep otherwise. */
+void tdl_parker_wake(tdl_parker *p);
+
+/* --- spinning before sleep ---------------------------------------------- */
+
+/* How long the owner spins: what paid off lately. Owner only. */
+typedef struct tdl_spin {
+  uint32_t budget_ns;
+} tdl_spin;
+
+/* Processors that this process may use; 1 or more. Looked up once. */
+int tdl_spin_cores(void);
+
+/* The length of the next spin, 0 for none: with one processor, or when as
+** many threads as processors spin already. After a length above 0 the owner
+** must call tdl_spin_end. */
+uint32_t tdl_spin_begin(tdl_spin *s);
+
+/* The spin is over; `hit` says that something came. */
+void tdl_spin_end(tdl_spin *s, int hit);
+
+/* It slept `ns`: a sleep that a spin would have caught asks for spinning. */
+void tdl_spin_slept(tdl_spin *s, uint64_t ns);
+
+#endif

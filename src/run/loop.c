@@ -1,0 +1,348 @@
+#include "loop.h"
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "supervisor.h"
+
+int tdl_loop_init(treadle_loop *loop) {
+  int status;
+  memset(loop, 0, sizeof(*loop));
+  status = tdl_queue_init(&loop->inbox, TDL_RING_CELLS);
+  if (status == 0) {
+    tdl_parker_init(&loop->parker);
+    atomic_init(&loop->refs, 1);
+    tdl_jobs_init(&loop->jobs);
+    loop->spin.budget_ns = TDL_SPIN_MAX_NS;
+    loop->due_ns = TDL_NEVER;
+  }
+  return status;
+}
+
+int tdl_loop_new(treadle_loop **out) {
+  treadle_loop *loop = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*loop));
+  int status = loop == NULL ? TREADLE_ENOMEM : tdl_loop_init(loop);
+  if (status != 0) {
+    tdl_free(loop);
+    return status;
+  }
+  *out = loop;
+  return 0;
+}
+
+void tdl_loop_hold(treadle_loop *loop) {
+  /* relaxed: the holder has a reference already */
+  atomic_fetch_add_explicit(&loop->refs, 1, memory_order_relaxed);
+}
+
+/* --- libuv: timers, and the descriptor for foreign loops ----------------- */
+
+static void ring(void *arg) {
+  uv_async_send(arg);
+}
+
+static void rung(uv_async_t *bell) {
+  (void)bell; /* the inbox is the truth */
+}
+
+static int need_uv(treadle_loop *loop) {
+  uv_loop_t *uv;
+  if (loop->uv != NULL) {
+    return 0;
+  }
+  uv = tdl_alloc(sizeof(*uv));
+  if (uv == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  if (uv_loop_init(uv) != 0) {
+    tdl_free(uv);
+    return TREADLE_ESYSTEM;
+  }
+  if (uv_async_init(uv, &loop->bell, rung) != 0) {
+    uv_loop_close(uv);
+    tdl_free(uv);
+    return TREADLE_ESYSTEM;
+  }
+  uv_run(uv, UV_RUN_NOWAIT); /* registers the bell with the descriptor */
+  loop->parker.bell = ring;
+  loop->parker.arg = &loop->bell;
+  loop->uv = uv;
+  return 0;
+}
+
+static void free_timer(uv_handle_t *handle) {
+  tdl_free(TDL_CONTAINER(handle, tdl_timer, uv));
+}
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (!uv_is_closing(handle)) {
+    uv_close(handle, handle->type == UV_TIMER ? free_timer : NULL);
+  }
+}
+
+void tdl_loop_fini(treadle_loop *loop) {
+  if (loop->uv != NULL) {
+    uv_walk(loop->uv, close_handle, NULL);
+    uv_run(loop->uv, UV_RUN_DEFAULT); /* runs the handles' close, no timer */
+    uv_loop_close(loop->uv);
+    tdl_free(loop->uv);
+    loop->uv = NULL;
+  }
+  tdl_jobs_fini(&loop->jobs);
+  tdl_queue_fini(&loop->inbox);
+}
+
+void tdl_loop_drop(treadle_loop *loop) {
+  /* [refs] acq_rel: the last one sees what all the others did */
+  if (atomic_fetch_sub_explicit(&loop->refs, 1, memory_order_acq_rel) == 1) {
+    tdl_loop_fini(loop);
+    tdl_free(loop);
+  }
+}
+
+static void update_due(treadle_loop *loop) {
+  int ms = uv_backend_timeout(loop->uv);
+  loop->due_ns = loop->timers == 0 || ms < 0
+                     ? TDL_NEVER
+                     : tdl_now_ns() + (uint64_t)ms * 1000000u;
+}
+
+static void fired(uv_timer_t *uv) {
+  tdl_timer *timer = TDL_CONTAINER(uv, tdl_timer, uv);
+  treadle_loop *loop = timer->loop;
+  void (*fire)(void *, uint32_t) = timer->fire;
+  void *ctx = timer->ctx;
+  uint32_t id = timer->id;
+  tdl_timer_stop(timer);
+  loop->fired++;
+  fire(ctx, id);
+}
+
+tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
+                          void (*fire)(void *ctx, uint32_t id), void *ctx,
+                          uint32_t id) {
+  tdl_timer *timer;
+  uint64_t ms = (ns + 999999u) / 1000000u;
+  if (need_uv(loop) != 0) {
+    return NULL;
+  }
+  timer = loop->idle_timers;
+  if (timer != NULL) {
+    loop->idle_timers = timer->next;
+  } else {
+    timer = tdl_alloc(sizeof(*timer));
+    if (timer == NULL) {
+      return NULL;
+    }
+    uv_timer_init(loop->uv, &timer->uv); /* cannot fail */
+    timer->loop = loop;
+  }
+  timer->fire = fire;
+  timer->ctx = ctx;
+  timer->id = id;
+  timer->active = 1;
+  loop->timers++;
+  uv_update_time(loop->uv);
+  uv_timer_start(&timer->uv, fired, ms, 0);
+  update_due(loop);
+  return timer;
+}
+
+void tdl_timer_stop(tdl_timer *timer) {
+  treadle_loop *loop = timer->loop;
+  if (timer->active) {
+    timer->active = 0;
+    uv_timer_stop(&timer->uv);
+    loop->timers--;
+    timer->next = loop->idle_timers;
+    loop->idle_timers = timer;
+  }
+}
+
+uint64_t tdl_loop_next_ns(const treadle_loop *loop) {
+  uint64_t now;
+  if (loop->due_ns == TDL_NEVER) {
+    return TDL_NEVER;
+  }
+  now = tdl_now_ns();
+  return loop->due_ns > now ? loop->due_ns - now : 0;
+}
+
+int tdl_loop_fd(treadle_loop *loop) {
+  int status = need_uv(loop);
+  return status != 0 ? status : uv_backend_fd(loop->uv);
+}
+
+int tdl_loop_arm(treadle_loop *loop) {
+  loop->belled = 1;
+  tdl_parker_announce(&loop->parker, TDL_BELLED);
+  if (tdl_loop_has_work(loop)) {
+    tdl_loop_disarm(loop);
+    return 0;
+  }
+  return 1;
+}
+
+void tdl_loop_disarm(treadle_loop *loop) {
+  if (loop->belled) {
+    loop->belled = 0;
+    tdl_parker_awake(&loop->parker);
+    uv_run(loop->uv, UV_RUN_NOWAIT); /* takes the ring off the descriptor */
+    update_due(loop);
+  }
+}
+
+/* --- the inbox ------------------------------------------------------------ */
+
+void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
+  tdl_queue_push(&loop->inbox, node);
+  tdl_parker_wake(&loop->parker);
+}
+
+static void report(treadle_loop *loop, tdl_job *job, int status,
+                   const tdl_bytes *bytes) {
+  loop->arriving = job; /* L3 */
+  job->done(job, status, bytes, job->ctx);
+  loop->arriving = NULL;
+}
+
+/* The job is over for everybody; its caller has been told. */
+static void recycle(treadle_loop *loop, tdl_job *job) {
+  if (job->parent != 0) {
+    uint32_t parent = job->parent;
+    job->parent = 0;
+    loop->child_home(loop->owner, parent);
+  }
+  tdl_jobs_give(&loop->jobs, job);
+}
+
+static void come_home(treadle_loop *loop, tdl_job *job) {
+  if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER)) {
+    tdl_supervisor_forget(job);
+    if (job->expiring) { /* S2: its expiry comes behind it */
+      job->came_home = 1;
+      return;
+    }
+  }
+  if (TDL_LIKELY(!tdl_job_is_settled(job))) {
+    report(loop, job, job->status, &job->bytes);
+  } /* else reported when it was settled (J3) */
+  recycle(loop, job);
+}
+
+static void expired(treadle_loop *loop, tdl_job *job) {
+  int came_home = job->came_home;
+  job->expiring = 0;
+  if (came_home) {
+    report(loop, job, TREADLE_ETIMEOUT, NULL);
+    recycle(loop, job);
+  } else {
+    job->done(job, TREADLE_ETIMEOUT, NULL, job->ctx);
+  }
+}
+
+/* L3: a handler left by an error before its job was recycled. */
+static void report_lost(treadle_loop *loop) {
+  tdl_job *job = loop->arriving;
+  loop->arriving = NULL;
+  job->done(job, TREADLE_ENOMEM, NULL, job->ctx);
+  recycle(loop, job);
+}
+
+static void add_call(treadle_loop *loop, tdl_node *node) {
+  node->next = NULL;
+  if (loop->calls_first == NULL) {
+    loop->calls_first = node;
+  } else {
+    loop->calls_last->next = node;
+  }
+  loop->calls_last = node;
+}
+
+static void arrive(treadle_loop *loop, tdl_node *node) {
+  switch (node->kind) {
+  case TDL_NODE_HOME:
+    come_home(loop, TDL_CONTAINER(node, tdl_job, node));
+    break;
+  case TDL_NODE_CALL:
+    add_call(loop, node);
+    break;
+  case TDL_NODE_EXPIRED:
+    expired(loop, TDL_CONTAINER(node, tdl_job, expiry));
+    break;
+  default: {
+    tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+    note->arrive(note, loop);
+    break;
+  }
+  }
+}
+
+uint32_t tdl_loop_dispatch(treadle_loop *loop) {
+  uint32_t count = 0;
+  tdl_node *node;
+  if (TDL_UNLIKELY(loop->arriving != NULL)) {
+    report_lost(loop);
+    count++;
+  }
+  while ((node = tdl_queue_pop(&loop->inbox)) != NULL) {
+    arrive(loop, node);
+    count++;
+  }
+  if (loop->due_ns != TDL_NEVER && tdl_now_ns() >= loop->due_ns) {
+    uv_run(loop->uv, UV_RUN_NOWAIT);
+    update_due(loop);
+    count += loop->fired;
+    loop->fired = 0;
+  }
+  return count;
+}
+
+tdl_job *tdl_loop_next_call(treadle_loop *loop) {
+  tdl_node *node = loop->calls_first;
+  if (node == NULL) {
+    return NULL;
+  }
+  loop->calls_first = node->next;
+  return TDL_CONTAINER(node, tdl_job, node);
+}
+
+int tdl_loop_has_work(const treadle_loop *loop) {
+  return !tdl_queue_empty(&loop->inbox) || loop->arriving != NULL ||
+         tdl_loop_next_ns(loop) == 0;
+}
+
+void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
+  uint64_t next = tdl_loop_next_ns(loop);
+  uint64_t start, now;
+  uint32_t budget;
+  ns = next < ns ? next : ns;
+  if (ns == 0 || tdl_loop_has_work(loop)) {
+    return;
+  }
+  budget = tdl_spin_begin(&loop->spin);
+  start = tdl_now_ns();
+  if (budget > 0) {
+    int hit = 0;
+    do {
+      for (int i = 0; i < TDL_SPIN_PAUSES && !hit; i++) {
+        tdl_pause();
+        hit = !tdl_queue_empty(&loop->inbox);
+      }
+      now = tdl_now_ns();
+    } while (!hit && now - start < budget && now - start < ns);
+    tdl_spin_end(&loop->spin, hit);
+    if (hit || now - start >= ns) {
+      return;
+    }
+    ns = ns == TDL_NEVER ? ns : ns - (now - start);
+    start = now;
+  }
+  tdl_parker_announce(&loop->parker, TDL_ASLEEP);
+  if (!tdl_queue_empty(&loop->inbox)) { /* the second look [park] */
+    tdl_parker_awake(&loop->parker);
+    return;
+  }
+  tdl_parker_sleep(&loop->parker, ns);
+  tdl_spin_slept(&loop->spin, tdl_now_ns() - start);
+}

@@ -1,0 +1,112 @@
+/* treadle_loop: one state's inbox, its way to sleep, its jobs and its timers.
+** Threads: the owner; tdl_loop_post, _hold and _drop are for any thread.
+** Owns:    its jobs; timers until they fired or were stopped.
+** Fails:   with a treadle_status.
+**
+** L1  The memory lives until the last reference is dropped: the owner's own,
+**     and one of every pool whose workers may post to it.
+** L2  What arrives is handled by the owner in tdl_loop_dispatch, nowhere else.
+** L3  If a handler leaves by a Lua error, its job is kept in `arriving` and
+**     reported as TREADLE_ENOMEM by the next dispatch: no future is lost. */
+#ifndef TDL_LOOP_H
+#define TDL_LOOP_H
+
+#include <uv.h>
+
+#include "../base/clock.h"
+#include "../job/job.h"
+#include "../queue/parker.h"
+#include "../queue/queue.h"
+#include "../treadle.h"
+
+enum tdl_node_kind {
+  TDL_NODE_HOME = 1, /* a job of ours is back */
+  TDL_NODE_CALL,     /* a job for this worker and no other */
+  TDL_NODE_EXPIRED,  /* a job of ours, settled by the supervisor */
+  TDL_NODE_NOTE      /* a tdl_note */
+};
+
+/* A message that knows what to do; its memory is the sender's. */
+typedef struct tdl_note {
+  tdl_node node;
+  void (*arrive)(struct tdl_note *note, treadle_loop *at);
+} tdl_note;
+
+typedef struct tdl_timer {
+  uv_timer_t uv;
+  treadle_loop *loop;
+  struct tdl_timer *next; /* idle list */
+  void (*fire)(void *ctx, uint32_t id);
+  void *ctx;
+  uint32_t id;
+  int active;
+} tdl_timer;
+
+struct treadle_loop {
+  /* any thread */
+  tdl_queue inbox;
+  tdl_parker parker;
+  atomic_int refs;
+  /* the owner's */
+  _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
+  tdl_spin spin;
+  tdl_job *arriving; /* L3 */
+  tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
+  /* of a worker: a call that a running job made has come home */
+  void (*child_home)(void *owner, uint32_t parent);
+  void *owner;
+  uv_loop_t *uv; /* made when the first timer or descriptor is asked for */
+  uv_async_t bell;
+  tdl_timer *idle_timers;
+  uint32_t timers; /* active */
+  uint64_t due_ns; /* of the next timer, TDL_NEVER without */
+  uint32_t fired;  /* timers, since the count was last read */
+  int belled;      /* the descriptor is in use by a foreign loop */
+};
+
+int tdl_loop_init(treadle_loop *loop);
+void tdl_loop_hold(treadle_loop *loop);
+void tdl_loop_drop(treadle_loop *loop); /* frees a loop made by _new */
+
+/* A loop on the heap with one reference. */
+int tdl_loop_new(treadle_loop **out);
+
+/* The last one to know it; frees what it owns, libuv's side included (nobody
+** can be ringing the bell any more, as those who post hold references). */
+void tdl_loop_fini(treadle_loop *loop);
+
+/* any thread; gives the node to the loop and wakes its owner. */
+void tdl_loop_post(treadle_loop *loop, tdl_node *node);
+
+/* owner; handles all that has arrived and the timers that are due. Returns
+** how many. Runs handlers, so it may leave by a Lua error (L3). */
+uint32_t tdl_loop_dispatch(treadle_loop *loop);
+
+/* owner; the oldest job that was sent to this loop, or NULL. */
+tdl_job *tdl_loop_next_call(treadle_loop *loop);
+
+/* owner; blocks until something has arrived, a timer is due, `ns` have passed
+** or a signal handler ran. Handles nothing. */
+void tdl_loop_wait(treadle_loop *loop, uint64_t ns);
+
+/* owner; 1 when dispatch would find something now. */
+int tdl_loop_has_work(const treadle_loop *loop);
+
+/* owner; nanoseconds until the next timer, TDL_NEVER without one. */
+uint64_t tdl_loop_next_ns(const treadle_loop *loop);
+
+/* owner; a descriptor that is readable when dispatch has something to do, or
+** a negative status. The owner arms it before a foreign loop sleeps on it:
+** 1 armed, 0 there is work already. */
+int tdl_loop_fd(treadle_loop *loop);
+int tdl_loop_arm(treadle_loop *loop);
+void tdl_loop_disarm(treadle_loop *loop);
+
+/* owner; calls fire(ctx, id) from dispatch once, after `ns`. NULL without
+** memory. Stop accepts a timer that fired in this dispatch. */
+tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
+                          void (*fire)(void *ctx, uint32_t id), void *ctx,
+                          uint32_t id);
+void tdl_timer_stop(tdl_timer *timer);
+
+#endif

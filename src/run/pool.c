@@ -1,0 +1,266 @@
+#include "pool.h"
+
+#include <stdio.h>
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "supervisor.h"
+#include "worker.h"
+
+/* --- fork ----------------------------------------------------------------- */
+
+static atomic_int forked;
+
+static void in_child(void) {
+  atomic_store_explicit(&forked, 1, memory_order_relaxed); /* one thread */
+}
+
+static void watch_fork(void) {
+  pthread_atfork(NULL, NULL, in_child);
+}
+
+int tdl_pool_forked(void) {
+  return atomic_load_explicit(&forked, memory_order_relaxed); /* a flag */
+}
+
+/* --- open and free -------------------------------------------------------- */
+
+static void free_pool(treadle_pool *pool) {
+  for (uint32_t i = 0; i < pool->threads && pool->workers != NULL; i++) {
+    tdl_worker_free(pool->workers[i]);
+  }
+  tdl_free(pool->workers);
+  tdl_queue_fini(&pool->run);
+  tdl_bytes_reset(&pool->boot, NULL, 0);
+  tdl_loop_drop(pool->home);
+  tdl_free(pool);
+  tdl_supervisor_drop();
+}
+
+void tdl_pool_hold(treadle_pool *pool) {
+  /* relaxed: the holder has a reference already */
+  atomic_fetch_add_explicit(&pool->refs, 1, memory_order_relaxed);
+}
+
+void tdl_pool_drop(treadle_pool *pool) {
+  /* [refs] acq_rel: the last one sees what all the others did */
+  if (atomic_fetch_sub_explicit(&pool->refs, 1, memory_order_acq_rel) == 1) {
+    free_pool(pool);
+  }
+}
+
+int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
+                  treadle_pool **out) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  treadle_pool *pool;
+  int status;
+  pthread_once(&once, watch_fork);
+  if (tdl_pool_forked() || options->threads < 1 ||
+      options->threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1) {
+    return TREADLE_EINVAL;
+  }
+  pool = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*pool));
+  if (pool == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  tdl_supervisor_hold();
+  pool->home = home;
+  tdl_loop_hold(home);
+  pool->concurrency = options->concurrency;
+  pool->max_payload = options->max_payload;
+  pool->event = options->event;
+  pool->ctx = options->ctx;
+  snprintf(pool->name, sizeof(pool->name), "%s", options->name);
+  tdl_bytes_init(&pool->boot, NULL, 0);
+  atomic_init(&pool->refs, 1);
+  atomic_init(&pool->phase, TDL_POOL_OPEN);
+  atomic_init(&pool->busy, (int)options->threads);
+  status = tdl_queue_init(&pool->run, TDL_RING_CELLS);
+  if (status == 0) {
+    status = tdl_bytes_append(&pool->boot, options->boot->data,
+                              options->boot->len);
+  }
+  if (status == 0) {
+    pool->workers = tdl_calloc(options->threads * sizeof(*pool->workers));
+    status = pool->workers == NULL ? TREADLE_ENOMEM : 0;
+  }
+  while (status == 0 && pool->threads < options->threads) {
+    status = tdl_worker_new(pool, pool->threads + 1,
+                            &pool->workers[pool->threads]);
+    if (status == 0) {
+      pool->threads++;
+    }
+  }
+  for (uint32_t i = 0; status == 0 && i < pool->threads; i++) {
+    status = tdl_worker_start(pool->workers[i]);
+    if (status == 0) {
+      pool->alive++;
+    }
+  }
+  if (status != 0) {
+    tdl_pool_stop(pool, TDL_POOL_STOPPED);
+    tdl_pool_abandon(pool);
+    tdl_pool_drop(pool);
+    return status;
+  }
+  *out = pool;
+  return 0;
+}
+
+/* --- waking --------------------------------------------------------------- */
+
+static int claim_idle(treadle_pool *pool) {
+  for (uint32_t w = 0; w * 64 < pool->threads; w++) {
+    /* [park] seq_cst: after the sender published */
+    uint64_t bits =
+        atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
+    while (bits != 0) {
+      uint64_t bit = bits & (~bits + 1);
+      /* acq_rel: one claims it (P3) */
+      if (atomic_fetch_and_explicit(&pool->idle[w], ~bit,
+                                    memory_order_acq_rel) &
+          bit) {
+        return (int)(w * 64) + __builtin_ctzll(bit);
+      }
+      bits &= ~bit;
+    }
+  }
+  return -1;
+}
+
+static int any_idle(const treadle_pool *pool) {
+  for (uint32_t w = 0; w * 64 < pool->threads; w++) {
+    /* [park] seq_cst: after the sender published */
+    if (atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) != 0) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+void tdl_pool_wake_one(treadle_pool *pool) {
+  while (any_idle(pool)) {
+    int expected = 0, worker;
+    /* [search] seq_cst: either we see the last searcher gone, or it sees
+    ** our item when it looks again (P4) */
+    if (!atomic_compare_exchange_strong_explicit(&pool->searching, &expected,
+                                                 1, memory_order_seq_cst,
+                                                 memory_order_seq_cst)) {
+      return;
+    }
+    worker = claim_idle(pool);
+    if (worker >= 0) {
+      tdl_parker_wake(&pool->workers[worker]->loop.parker);
+      return;
+    }
+    /* Nobody was left to wake. A sender that relied on our count of 1 may
+    ** have gone, and a worker may have lain down: look again. */
+    /* [search] seq_cst: see above */
+    atomic_fetch_sub_explicit(&pool->searching, 1, memory_order_seq_cst);
+    if (tdl_queue_empty(&pool->run)) {
+      return;
+    }
+  }
+}
+
+/* --- calls ---------------------------------------------------------------- */
+
+enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
+  /* acquire: what was done before the phase was raised */
+  return (enum tdl_pool_phase)atomic_load_explicit(&pool->phase,
+                                                   memory_order_acquire);
+}
+
+static int takes_calls(const treadle_pool *pool, const tdl_job *job) {
+  switch (tdl_pool_phase(pool)) {
+  case TDL_POOL_OPEN:
+    return !tdl_pool_forked();
+  case TDL_POOL_DRAINING:
+    return job->home != pool->home; /* P2 */
+  default:
+    return 0;
+  }
+}
+
+static void refuse(tdl_job *job) {
+  job->status = TREADLE_ECLOSED;
+  job->bytes.len = 0;
+  job->node.kind = TDL_NODE_HOME;
+  tdl_loop_post(job->home, &job->node);
+}
+
+int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
+  job->pool = pool;
+  tdl_job_submit(job);
+  return job->deadline_ns == TDL_NEVER ? 0 : tdl_supervisor_watch(job);
+}
+
+void tdl_pool_submit(tdl_job *job) {
+  treadle_pool *pool = job->pool;
+  if (TDL_UNLIKELY(!takes_calls(pool, job))) {
+    refuse(job);
+    return;
+  }
+  tdl_queue_push(&pool->run, &job->node);
+  tdl_pool_wake_one(pool);
+}
+
+void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
+  treadle_pool *pool = job->pool;
+  if (!takes_calls(pool, job)) {
+    refuse(job);
+    return;
+  }
+  job->node.kind = TDL_NODE_CALL;
+  tdl_loop_post(&pool->workers[worker - 1]->loop, &job->node);
+}
+
+int tdl_pool_settle(tdl_job *job) {
+  uint32_t generation = tdl_job_generation(job);
+  int state = tdl_job_settle(job, generation);
+  if (state == TDL_JOB_RUNNING) {
+    tdl_worker_cancel(job->pool->workers[job->worker - 1], job, generation);
+  }
+  return state != 0;
+}
+
+/* --- closing -------------------------------------------------------------- */
+
+void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
+  uint32_t now = (uint32_t)tdl_pool_phase(pool);
+  while (now < (uint32_t)phase &&
+         /* seq_cst: before the look at the parkers [park] */
+         !atomic_compare_exchange_weak_explicit(
+             &pool->phase, &now, (uint32_t)phase, memory_order_seq_cst,
+             memory_order_acquire)) {
+  }
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_parker_wake(&pool->workers[i]->loop.parker);
+  }
+}
+
+uint32_t tdl_pool_terminate(treadle_pool *pool) {
+  tdl_jobs *jobs = &pool->home->jobs;
+  uint32_t count = 0;
+  tdl_job *job;
+  tdl_pool_stop(pool, TDL_POOL_STOPPED);
+  for (job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    if (job->pool == pool && tdl_pool_settle(job)) {
+      job->done(job, TREADLE_ECLOSED, NULL, job->ctx);
+      count++;
+    }
+  }
+  return count;
+}
+
+void tdl_pool_abandon(treadle_pool *pool) {
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_worker *worker = pool->workers[i];
+    if (worker->thread_made) {
+      worker->thread_made = 0;
+      pthread_detach(worker->thread);
+    }
+  }
+  pool->event = NULL;
+}

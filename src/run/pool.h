@@ -1,0 +1,117 @@
+/* treadle_pool: a run queue and the workers that take from it.
+** Threads: the home state opens, submits and closes; workers of the pool
+**          submit, too; the fields say who else touches them.
+** Owns:    its workers and their loops, until the last reference is dropped.
+** Fails:   with a treadle_status.
+**
+** P1  References: the home's handle, and one of every worker thread. The pool
+**     holds its home loop (L1).
+** P2  Phases only rise. OPEN: takes calls. DRAINING: takes calls of its own
+**     workers only, and ends when nothing is left. STOPPED: workers leave,
+**     what is queued comes home as TREADLE_ECLOSED.
+** P3  A worker's bit in `idle` is set by it before its second look at the
+**     queues, and cleared by whoever wakes it for work, or by itself.
+** P4  `searching` counts workers that are awake and look for work, those
+**     included that somebody is just waking. While it is not 0 nobody wakes
+**     another: the last searcher that finds work looks whether there is more
+**     and wakes the next. So one wake-up is under way at a time.
+** P5  `busy` counts workers that may still bring forth calls. It matters when
+**     DRAINING: at 0 with an empty queue nothing can come any more. */
+#ifndef TDL_POOL_H
+#define TDL_POOL_H
+
+#include <pthread.h>
+
+#include "loop.h"
+
+enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
+
+#define TDL_POOL_IDLE_WORDS (TDL_POOL_MAX_WORKERS / 64)
+
+struct tdl_worker;
+struct tdl_vm;
+
+/* What the home hears of its workers, in dispatch. */
+typedef enum tdl_pool_event {
+  TDL_POOL_STARTED,  /* a worker has loaded the module; bytes: its report */
+  TDL_POOL_FAILED,   /* it could not; bytes: the error */
+  TDL_POOL_EXITED,   /* a worker's thread has ended */
+  TDL_POOL_CLOSED    /* the last one has */
+} tdl_pool_event;
+
+typedef struct tdl_pool_options {
+  uint32_t threads;
+  uint32_t concurrency;
+  uint32_t max_payload;
+  const char *name;  /* thread names; copied */
+  const tdl_bytes *boot; /* payload for the workers' boot function; copied */
+  void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
+                const tdl_bytes *bytes, void *ctx);
+  void *ctx;
+} tdl_pool_options;
+
+struct treadle_pool {
+  /* read-only after open */
+  treadle_loop *home;
+  uint32_t threads;
+  uint32_t concurrency;
+  uint32_t max_payload;
+  char name[32];
+  tdl_bytes boot;
+  struct tdl_worker **workers;
+  /* the home's */
+  void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
+                const tdl_bytes *bytes, void *ctx);
+  void *ctx;
+  uint32_t alive; /* threads not yet joined */
+  /* shared */
+  _Alignas(TDL_LINE_BYTES) atomic_int refs;
+  _Atomic uint32_t phase;
+  _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS]; /* P3 */
+  _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
+  atomic_int busy;                               /* P5 */
+  tdl_queue run;
+};
+
+/* home; starts the threads. Options are copied. The pool is the caller's until
+** tdl_pool_drop. */
+int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
+                  treadle_pool **out);
+void tdl_pool_hold(treadle_pool *pool);
+void tdl_pool_drop(treadle_pool *pool);
+
+/* home or a worker of the pool; the job's bytes are its arguments, and its
+** task, done, ctx and deadline_ns are set. The clock starts to run. On
+** TREADLE_ENOMEM the job is still the caller's. */
+int tdl_pool_prepare(treadle_pool *pool, tdl_job *job);
+
+/* The same thread, then; takes the job. Where the pool takes no calls it comes
+** home at the next dispatch as TREADLE_ECLOSED. */
+void tdl_pool_submit(tdl_job *job);
+
+/* The same, to one worker, 1 to threads. */
+void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
+
+/* any thread that keeps the job from being recycled; settles it (J3), and if it
+** runs wakes its worker so that its waits end. 0 when somebody was first. */
+int tdl_pool_settle(tdl_job *job);
+
+/* any thread that has a reference; raises the phase and wakes everybody. */
+void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
+
+/* home; STOPPED, and reports TREADLE_ECLOSED for every call under way, here
+** and now: runs their done. Returns how many. */
+uint32_t tdl_pool_terminate(treadle_pool *pool);
+
+/* home; the threads that have not ended are left to themselves. */
+void tdl_pool_abandon(treadle_pool *pool);
+
+enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);
+
+/* worker or submitter; wakes one idle worker if nobody searches (P4). */
+void tdl_pool_wake_one(treadle_pool *pool);
+
+/* 1 in the child of a fork, where the threads are gone. */
+int tdl_pool_forked(void);
+
+#endif

@@ -1,0 +1,90 @@
+/* tdl_vm: the Lua state of a worker, and the jobs that are in progress in it.
+** Threads: made, used and closed on the worker's thread.
+** Owns:    the state; the jobs in progress, from tdl_vm_run to send_home.
+** Fails:   boot with a status and an encoded error; a job's failure goes into
+**          the job.
+**
+** V1  Everything runs under the lua_pcall of tdl_vm_enter. What escapes there
+**     (out of memory) fails the job that was running, and the worker goes on.
+** V2  A job that yields becomes an entry that waits; the Lua scheduler
+**     (lua/treadle/loop.lua) resumes it and reports its end with
+**     tdl_vm_finish. A finished coroutine serves the next job.
+** V3  A job that waits for calls on its own pool does not count against the
+**     pool's concurrency: nested calls cannot deadlock. */
+#ifndef TDL_VM_H
+#define TDL_VM_H
+
+#include <lua.h>
+
+#include "worker.h"
+
+typedef struct tdl_entry {
+  tdl_job *job;   /* NULL once it is sent home */
+  lua_State *co;  /* NULL unless it waits */
+  uint32_t calls; /* calls on the own pool that are under way, and waits for
+                  ** such calls of others (V3) */
+  uint32_t next_free;
+  int used;
+} tdl_entry;
+
+typedef struct tdl_vm {
+  lua_State *L;
+  tdl_worker *worker;
+  lua_State *co; /* for the next job; anchored by co_ref */
+  int co_ref;
+  int *tasks; /* registry references, by task number */
+  uint32_t task_count;
+  tdl_entry *entries; /* numbered from 1; 0 is none */
+  uint32_t entry_count, free_entry;
+  uint32_t current;  /* the entry whose code runs now, or 0 */
+  uint32_t progress; /* entries with a job */
+  uint32_t exempt;   /* of these, the ones that V3 does not count */
+  int turn;          /* the Lua scheduler has something to do */
+  int turn_ref;      /* its function, or LUA_NOREF */
+  int wait_ref;      /* how to wait if the script has a loop of its own */
+  int cancel_ref;    /* its function (entry) that ends a job's waits */
+  int fail_ref;      /* function (entry, error, coroutine) of the boot module */
+  int teardown_ref;  /* function to call before the end, or LUA_NOREF */
+  int fibers_ref;    /* table: coroutine -> entry */
+} tdl_vm;
+
+/* Makes the state and boots it: loads the module, runs init. The report for
+** the home, good or bad, is in `report`. */
+int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report);
+void tdl_vm_close(tdl_vm *vm);
+
+/* Calls fn(vm) with V1's protection: 0, or TREADLE_ENOMEM after an error. */
+int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm));
+
+/* Runs the job, or as much of it as goes without waiting. Takes the job. */
+void tdl_vm_run(tdl_vm *vm, tdl_job *job);
+
+/* Lets the Lua scheduler run what is ready. */
+void tdl_vm_turn(tdl_vm *vm);
+
+/* 1 when the concurrency lets another job start. */
+int tdl_vm_has_room(const tdl_vm *vm);
+
+/* Waits in the script's own loop (luv): 0 when it has none. */
+int tdl_vm_wait(tdl_vm *vm);
+
+/* The end of an entry's job, with the n results on top of L; or with a status
+** and the encoded report of the error that is in job->bytes already. */
+void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n);
+void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status);
+
+/* V3's count. 0 when there is no such entry any more. */
+int tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
+
+/* Nobody waits any more for this job: ends its waits, if it is still here. */
+void tdl_vm_cancel(tdl_vm *vm, const tdl_job *job, uint32_t generation);
+
+/* Fails whatever is still in progress with TREADLE_ECLOSED. */
+void tdl_vm_abort_all(tdl_vm *vm);
+
+/* Provided by the binding layer, so that no include runs upwards: fills the
+** state's package.preload; and delivers the inbox with `L` for the results. */
+void tdl_bind_worker(lua_State *L, tdl_vm *vm);
+uint32_t tdl_bind_dispatch(tdl_vm *vm);
+
+#endif

@@ -1,0 +1,341 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "vm.h"
+
+/* --- notes to the home; run on the home's thread -------------------------- */
+
+static void on_started(tdl_note *note, treadle_loop *at) {
+  tdl_worker *w = TDL_CONTAINER(note, tdl_worker, started);
+  treadle_pool *pool = w->pool;
+  (void)at;
+  if (pool->event != NULL) {
+    pool->event(pool,
+                w->boot_status == 0 ? TDL_POOL_STARTED : TDL_POOL_FAILED,
+                w->id, &w->report, pool->ctx);
+  }
+}
+
+static void on_exited(tdl_note *note, treadle_loop *at) {
+  tdl_worker *w = TDL_CONTAINER(note, tdl_worker, exited);
+  treadle_pool *pool = w->pool;
+  (void)at;
+  if (w->thread_made) {
+    w->thread_made = 0;
+    pthread_join(w->thread, NULL); /* it has nothing left to do */
+  }
+  pool->alive--;
+  if (pool->event != NULL) {
+    pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
+    if (pool->alive == 0) {
+      pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
+    }
+  }
+}
+
+/* --- the worker's thread from here on ------------------------------------- */
+
+void tdl_worker_send_home(tdl_worker *worker, tdl_job *job) {
+  (void)worker;
+  job->node.kind = TDL_NODE_HOME;
+  tdl_loop_post(job->home, &job->node);
+}
+
+static void refuse(tdl_worker *w, tdl_job *job) {
+  if (tdl_job_start(job)) {
+    job->status = TREADLE_ECLOSED;
+    job->bytes.len = 0;
+    tdl_job_finish(job);
+  }
+  tdl_worker_send_home(w, job);
+}
+
+static void stop_searching(tdl_worker *w) {
+  if (w->searching) {
+    w->searching = 0;
+    /* [search] seq_cst: before the look at the queue (P4) */
+    if (atomic_fetch_sub_explicit(&w->pool->searching, 1,
+                                  memory_order_seq_cst) == 1 &&
+        !tdl_queue_empty(&w->pool->run)) {
+      tdl_pool_wake_one(w->pool);
+    }
+  }
+}
+
+/* The next job to run, or NULL. */
+static tdl_job *take(tdl_worker *w) {
+  tdl_job *job = tdl_loop_next_call(&w->loop);
+  tdl_node *node;
+  if (job != NULL) {
+    return job;
+  }
+  if (!tdl_vm_has_room(w->vm)) {
+    stop_searching(w);
+    return NULL;
+  }
+  node = tdl_queue_pop(&w->pool->run);
+  if (node == NULL) {
+    return NULL;
+  }
+  if (w->searching) {
+    stop_searching(w);
+  } else if (!tdl_queue_empty(&w->pool->run)) {
+    tdl_pool_wake_one(w->pool);
+  }
+  return TDL_CONTAINER(node, tdl_job, node);
+}
+
+int tdl_worker_has_work(const tdl_worker *w) {
+  return tdl_loop_has_work(&w->loop) || tdl_pool_phase(w->pool) != w->phase ||
+         (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
+}
+
+static int spin(tdl_worker *w) {
+  int room = tdl_vm_has_room(w->vm);
+  uint32_t budget;
+  uint64_t start;
+  int hit = 0;
+  if (room && !w->searching) {
+    w->searching = 1;
+    /* [search] seq_cst: see tdl_pool_wake_one */
+    if (atomic_fetch_add_explicit(&w->pool->searching, 1,
+                                  memory_order_seq_cst) > 0) {
+      return 0; /* one that spins is enough */
+    }
+  }
+  budget = tdl_spin_begin(&w->loop.spin);
+  if (budget == 0) {
+    return 0;
+  }
+  start = tdl_now_ns();
+  do {
+    for (int i = 0; i < TDL_SPIN_PAUSES && !hit; i++) {
+      tdl_pause();
+      hit = (room && !tdl_queue_empty(&w->pool->run)) ||
+            !tdl_queue_empty(&w->loop.inbox);
+    }
+  } while (!hit && !tdl_worker_has_work(w) &&
+           tdl_now_ns() - start < budget);
+  hit = hit || tdl_worker_has_work(w);
+  tdl_spin_end(&w->loop.spin, hit);
+  return hit;
+}
+
+static void set_idle(tdl_worker *w, int room) {
+  if (room) {
+    /* [park] seq_cst: before the second look (P3) */
+    atomic_fetch_or_explicit(&w->pool->idle[(w->id - 1) / 64],
+                             1ull << ((w->id - 1) % 64),
+                             memory_order_seq_cst);
+  }
+}
+
+static void clear_idle(tdl_worker *w, int room) {
+  uint64_t bit = 1ull << ((w->id - 1) % 64);
+  if (room && !(atomic_fetch_and_explicit( /* acq_rel: as in claim_idle */
+                    &w->pool->idle[(w->id - 1) / 64], ~bit,
+                    memory_order_acq_rel) &
+                bit)) {
+    w->searching = 1; /* the waker counted us (P4) */
+  }
+}
+
+/* Nothing can come of this worker unless somebody sends it something. */
+static int is_quiet(tdl_worker *w) {
+  return w->vm->progress == 0 && w->loop.jobs.live == 0 &&
+         w->loop.calls_first == NULL;
+}
+
+/* P5; 1 when this worker saw that nothing is left. */
+static int rest(tdl_worker *w) {
+  /* [drain] seq_cst: the last to rest sees every queue as the others left
+  ** it */
+  return atomic_fetch_sub_explicit(&w->pool->busy, 1, memory_order_seq_cst) ==
+             1 &&
+         tdl_queue_empty(&w->pool->run);
+}
+
+static void sleep_on(tdl_worker *w) {
+  int room = tdl_vm_has_room(w->vm);
+  int resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
+  uint64_t start = tdl_now_ns();
+  stop_searching(w);
+  if (resting && rest(w)) {
+    tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
+  }
+  set_idle(w, room);
+  if (!tdl_vm_wait(w->vm)) {
+    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
+    if (tdl_worker_has_work(w)) { /* the second look [park] */
+      tdl_parker_awake(&w->loop.parker);
+    } else {
+      tdl_parker_sleep(&w->loop.parker, tdl_loop_next_ns(&w->loop));
+      tdl_spin_slept(&w->loop.spin, tdl_now_ns() - start);
+    }
+  }
+  clear_idle(w, room);
+  if (resting) { /* [drain] seq_cst: before any look at the queues */
+    atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
+  }
+}
+
+/* Step numbers: see worker.h. */
+static void turns(tdl_vm *vm) {
+  tdl_worker *w = vm->worker;
+  for (;;) {
+    uint32_t arrived = 0;
+    tdl_job *job;
+    w->phase = tdl_pool_phase(w->pool);
+    if (tdl_loop_has_work(&w->loop)) { /* 1 */
+      arrived = tdl_bind_dispatch(vm);
+    }
+    if (vm->turn) {
+      vm->turn = 0;
+      tdl_vm_turn(vm);
+      arrived = 1;
+    }
+    if (w->phase == TDL_POOL_STOPPED) { /* 2 */
+      return;
+    }
+    job = take(w); /* 3 */
+    if (job != NULL) {
+      tdl_vm_run(vm, job);
+    } else if (!arrived && !spin(w)) { /* 4 */
+      sleep_on(w);
+    }
+  }
+}
+
+static void name_thread(const tdl_worker *w) {
+  char name[16];
+  snprintf(name, sizeof(name), "%.9s/%u", w->pool->name, w->id);
+  prctl(PR_SET_NAME, name);
+}
+
+/* Jobs that nobody will run: ours, and the pool's once it is stopped. */
+static void refuse_rest(tdl_worker *w) {
+  tdl_node *node;
+  tdl_job *job;
+  while ((job = tdl_loop_next_call(&w->loop)) != NULL) {
+    refuse(w, job);
+  }
+  while ((node = tdl_queue_pop(&w->pool->run)) != NULL) {
+    refuse(w, TDL_CONTAINER(node, tdl_job, node));
+  }
+}
+
+static void *thread_main(void *arg) {
+  tdl_worker *w = arg;
+  treadle_pool *pool = w->pool;
+  name_thread(w);
+  w->boot_status = tdl_vm_open(w, &w->vm, &w->report);
+  tdl_loop_post(pool->home, &w->started.node);
+  if (w->boot_status == 0) {
+    w->loop.owner = w->vm;
+    while (tdl_vm_enter(w->vm, turns) != 0) {
+    }
+    tdl_vm_abort_all(w->vm);
+    tdl_vm_close(w->vm);
+    w->vm = NULL;
+  } else { /* stay to say no, until the home has stopped the pool */
+    while (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
+      tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
+      if (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
+        tdl_parker_sleep(&w->loop.parker, TDL_NEVER);
+      }
+    }
+  }
+  stop_searching(w);
+  refuse_rest(w);
+  tdl_loop_post(pool->home, &w->exited.node);
+  tdl_pool_drop(pool);
+  return NULL;
+}
+
+/* --- cancelling ------------------------------------------------------------ */
+
+typedef struct cancel_note {
+  tdl_note note;
+  tdl_job *job; /* not followed unless the worker still has it */
+  uint32_t generation;
+} cancel_note;
+
+static void on_cancel(tdl_note *note, treadle_loop *at) {
+  cancel_note *c = TDL_CONTAINER(note, cancel_note, note);
+  tdl_job *job = c->job;
+  uint32_t generation = c->generation;
+  tdl_free(c);
+  tdl_vm_cancel(at->owner, job, generation);
+}
+
+void tdl_worker_cancel(tdl_worker *w, tdl_job *job, uint32_t generation) {
+  cancel_note *c = tdl_alloc(sizeof(*c));
+  if (c != NULL) { /* else its waits take their time; it is settled anyway */
+    c->note.node.kind = TDL_NODE_NOTE;
+    c->note.arrive = on_cancel;
+    c->job = job;
+    c->generation = generation;
+    tdl_loop_post(&w->loop, &c->note.node);
+  }
+}
+
+/* --- the home's thread ---------------------------------------------------- */
+
+static void on_child_home(void *owner, uint32_t parent) {
+  tdl_vm_add_calls(owner, parent, -1);
+}
+
+int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
+  tdl_worker *w = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*w));
+  int status = w == NULL ? TREADLE_ENOMEM : tdl_loop_init(&w->loop);
+  if (status != 0) {
+    tdl_free(w);
+    return status;
+  }
+  w->pool = pool;
+  w->id = id;
+  w->loop.child_home = on_child_home;
+  w->started.node.kind = w->exited.node.kind = TDL_NODE_NOTE;
+  w->started.arrive = on_started;
+  w->exited.arrive = on_exited;
+  tdl_bytes_init(&w->report, NULL, 0);
+  *out = w;
+  return 0;
+}
+
+void tdl_worker_free(tdl_worker *w) {
+  if (w != NULL) {
+    tdl_loop_fini(&w->loop);
+    tdl_bytes_reset(&w->report, NULL, 0);
+    tdl_free(w);
+  }
+}
+
+/* No signal is a worker's: the process's handlers expect the main thread, and
+** LuaJIT's profiler would sample the wrong state. */
+int tdl_worker_start(tdl_worker *w) {
+  pthread_attr_t attr;
+  sigset_t all, old;
+  int error;
+  tdl_pool_hold(w->pool); /* P1: the thread's */
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  pthread_attr_init(&attr);
+  pthread_attr_setstacksize(&attr, TDL_WORKER_STACK_BYTES);
+  error = pthread_create(&w->thread, &attr, thread_main, w);
+  pthread_attr_destroy(&attr);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  if (error != 0) {
+    tdl_pool_drop(w->pool);
+    return error == EAGAIN ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
+  }
+  w->thread_made = 1;
+  return 0;
+}
