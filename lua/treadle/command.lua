@@ -29,6 +29,11 @@ local function drain()
   end
 end
 
+--- Whether an error is what Ctrl-C raises (src/cli/main.c).
+local function is_interrupt(err)
+  return err == "interrupted" or errors.is(err) and err.value == "interrupted"
+end
+
 local function run(chunk, problem, name, args)
   if not chunk then
     io.stderr:write("treadle: ", problem, "\n")
@@ -44,7 +49,7 @@ local function run(chunk, problem, name, args)
     ok, err = pcall(drain)
   end
   if not ok then
-    io.stderr:write("treadle: ", errors.text(err), "\n")
+    io.stderr:write("treadle: ", is_interrupt(err) and "interrupted" or errors.text(err), "\n")
     return 1
   end
   return 0

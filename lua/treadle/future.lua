@@ -66,7 +66,8 @@ function methods:_resolve(...)
   end
 end
 
---- A value whose collection prints the error of a future that nobody ever looked at.
+--- A value whose collection prints the error of a future that nobody ever looked at. What was
+-- cancelled or closed owes no warning: the host asked for it.
 local function warning(err)
   local proxy = newproxy(true)
   getmetatable(proxy).__gc = function()
@@ -82,7 +83,7 @@ function methods:_reject(err, state)
     self[STATE] = state or REJECTED
     if self[WAITER] ~= nil then
       loop.tell(self)
-    elseif self[STATE] == REJECTED then
+    elseif self[STATE] == REJECTED and not (errors.is(err) and err.kind == "closed") then
       self[WARNING] = warning(err)
     end
   end

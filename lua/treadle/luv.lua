@@ -8,6 +8,15 @@ local M = {}
 
 local poll, timer
 
+--- Whether luv's loop runs now: what its callbacks call must not run it again.
+local running = false
+
+local function run(mode)
+  running = true
+  uv.run(mode)
+  running = false
+end
+
 local function nothing() end
 
 --- How long to look for results with luv's loop at rest, before sleeping in it.
@@ -22,7 +31,10 @@ end
 
 --- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
 function M.wait(seconds)
-  uv.run("nowait")
+  if running then
+    return core.wait(seconds)
+  end
+  run("nowait")
   if core.has_work() then
     return
   end
@@ -41,7 +53,7 @@ function M.wait(seconds)
     timer:start(math.ceil(seconds * 1000), 0, nothing)
   end
   poll:ref()
-  uv.run("once")
+  run("once")
   poll:unref()
   timer:stop()
   core.disarm()

@@ -132,7 +132,8 @@ end
 --- Boot the worker.
 -- @return the tasks' functions, `fail`, teardown or false; then for the host: names, options
 function M.boot(boot)
-  package.path, package.cpath = boot.path, boot.cpath
+  package.path = boot.path or package.path
+  package.cpath = boot.cpath or package.cpath
   if boot.arg then
     _G.arg = boot.arg
   end

@@ -30,7 +30,8 @@ static volatile sig_atomic_t interrupted;
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
-  luaL_error(L, "interrupted");
+  lua_pushliteral(L, "interrupted"); /* command.lua knows the word */
+  lua_error(L);
 }
 
 static void on_alarm(int sig) {

@@ -4,8 +4,9 @@
 ** Owns:    its workers and their loops, until the last reference is dropped.
 ** Fails:   with a treadle_status.
 **
-** P1  References: the home's handle, and one of every worker thread. The pool
-**     holds its home loop (L1).
+** P1  References: the home's handle, and one of every worker thread, which
+**     travels with its last note and is dropped when the home has read that.
+**     The pool holds its home loop (L1).
 ** P2  Phases only rise. OPEN: takes calls. DRAINING: takes calls of its own
 **     workers only, and ends when nothing is left. STOPPED: workers leave,
 **     what is queued comes home as TREADLE_ECLOSED.

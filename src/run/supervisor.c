@@ -7,17 +7,21 @@
 #include "../base/alloc.h"
 #include "pool.h"
 
-/* One for the process; everything is guarded by the lock. */
+/* One for the process. `life` guards users and running, and is held while the
+** thread ends, so that the next pool finds it gone; `lock`, taken after it,
+** guards the rest. */
 static struct {
+  pthread_mutex_t life;
   pthread_mutex_t lock;
   pthread_cond_t changed; /* an earlier deadline, or the end */
   int users;
-  int running;
+  int running; /* written with both locks, while there are users */
   int stop;
   pthread_t thread;
   tdl_job **heap; /* heap[1] is due first; job->heap_index is its place */
   uint32_t count, room;
-} sv = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} sv = {.life = PTHREAD_MUTEX_INITIALIZER,
+        .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- the heap: a binary heap with places, as in any textbook -------------- */
 
@@ -118,30 +122,30 @@ static int start_locked(void) {
 /* --- for the homes -------------------------------------------------------- */
 
 void tdl_supervisor_hold(void) {
-  pthread_mutex_lock(&sv.lock);
+  pthread_mutex_lock(&sv.life);
   sv.users++;
+  pthread_mutex_unlock(&sv.life);
+}
+
+static void end_thread(void) {
+  pthread_mutex_lock(&sv.lock);
+  sv.stop = 1;
+  pthread_cond_signal(&sv.changed);
   pthread_mutex_unlock(&sv.lock);
+  pthread_join(sv.thread, NULL);
+  pthread_cond_destroy(&sv.changed);
+  tdl_free(sv.heap);
+  sv.heap = NULL;
+  sv.room = 0;
+  sv.running = 0;
 }
 
 void tdl_supervisor_drop(void) {
-  pthread_t thread;
-  int ended = 0;
-  pthread_mutex_lock(&sv.lock);
+  pthread_mutex_lock(&sv.life);
   if (--sv.users == 0 && sv.running) {
-    ended = 1;
-    sv.running = 0;
-    sv.stop = 1;
-    thread = sv.thread;
-    pthread_cond_signal(&sv.changed);
+    end_thread();
   }
-  pthread_mutex_unlock(&sv.lock);
-  if (ended) {
-    pthread_join(thread, NULL);
-    pthread_cond_destroy(&sv.changed);
-    tdl_free(sv.heap);
-    sv.heap = NULL;
-    sv.room = 0;
-  }
+  pthread_mutex_unlock(&sv.life);
 }
 
 int tdl_supervisor_watch(tdl_job *job) {

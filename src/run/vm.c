@@ -453,6 +453,7 @@ int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report) {
     status = make_vm(&call);
   }
   if (status != 0) {
+    worker->loop.owner = NULL;
     tdl_vm_close(vm);
     return status;
   }

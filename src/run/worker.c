@@ -34,10 +34,11 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   pool->alive--;
   if (pool->event != NULL) {
     pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
-    if (pool->alive == 0) {
-      pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
-    }
   }
+  if (pool->event != NULL && pool->alive == 0) {
+    pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
+  }
+  tdl_pool_drop(pool); /* P1: the thread's reference came with the note */
 }
 
 /* --- the worker's thread from here on ------------------------------------- */
@@ -219,12 +220,22 @@ static void name_thread(const tdl_worker *w) {
   prctl(PR_SET_NAME, name);
 }
 
-/* Jobs that nobody will run: ours, and the pool's once it is stopped. */
+/* What nobody will handle any more: jobs sent here, and the pool's once it is
+** stopped, go home; messages go. Results of our own calls stay where they
+** are: their jobs are freed with the worker. */
 static void refuse_rest(tdl_worker *w) {
   tdl_node *node;
   tdl_job *job;
   while ((job = tdl_loop_next_call(&w->loop)) != NULL) {
     refuse(w, job);
+  }
+  while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
+    if (node->kind == TDL_NODE_CALL) {
+      refuse(w, TDL_CONTAINER(node, tdl_job, node));
+    } else if (node->kind == TDL_NODE_NOTE) {
+      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+      note->arrive(note, &w->loop);
+    }
   }
   while ((node = tdl_queue_pop(&w->pool->run)) != NULL) {
     refuse(w, TDL_CONTAINER(node, tdl_job, node));
@@ -244,6 +255,7 @@ static void *thread_main(void *arg) {
     tdl_vm_abort_all(w->vm);
     tdl_vm_close(w->vm);
     w->vm = NULL;
+    w->loop.owner = NULL;
   } else { /* stay to say no, until the home has stopped the pool */
     while (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
       tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
@@ -254,8 +266,7 @@ static void *thread_main(void *arg) {
   }
   stop_searching(w);
   refuse_rest(w);
-  tdl_loop_post(pool->home, &w->exited.node);
-  tdl_pool_drop(pool);
+  tdl_loop_post(pool->home, &w->exited.node); /* the last touch (P1) */
   return NULL;
 }
 
@@ -272,7 +283,9 @@ static void on_cancel(tdl_note *note, treadle_loop *at) {
   tdl_job *job = c->job;
   uint32_t generation = c->generation;
   tdl_free(c);
-  tdl_vm_cancel(at->owner, job, generation);
+  if (at->owner != NULL) { /* else the worker has ended */
+    tdl_vm_cancel(at->owner, job, generation);
+  }
 }
 
 void tdl_worker_cancel(tdl_worker *w, tdl_job *job, uint32_t generation) {
@@ -312,6 +325,13 @@ int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
 
 void tdl_worker_free(tdl_worker *w) {
   if (w != NULL) {
+    tdl_node *node;
+    while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
+      if (node->kind == TDL_NODE_NOTE) { /* too late for the thread */
+        tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+        note->arrive(note, &w->loop);
+      }
+    }
     tdl_loop_fini(&w->loop);
     tdl_bytes_reset(&w->report, NULL, 0);
     tdl_free(w);

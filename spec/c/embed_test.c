@@ -1,0 +1,192 @@
+/* treadle.h, as a C program without a Lua state uses it. */
+#include "treadle.h"
+
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static const char module_text[] =
+    "local treadle = require 'treadle'\n"
+    "local M = {}\n"
+    "function M.add(a, b) return a + b end\n"
+    "function M.fail() error('wrong') end\n"
+    "function M.wait(s) treadle.sleep(s) end\n"
+    "function M.sum(t) local s = 0 for _, v in ipairs(t) do s = s + v end\n"
+    "  return s, #t, t.name end\n"
+    "return M\n";
+
+static char dir[] = "/tmp/treadle-embed-XXXXXX";
+static char path[64], file[64];
+
+static void write_module(const char *text) {
+  FILE *f = fopen(file, "w");
+  fputs(text, f);
+  fclose(f);
+}
+
+static treadle_pool_options options(void) {
+  treadle_pool_options o = {
+      .module = "embed_tasks", .path = path, .threads = 2};
+  return o;
+}
+
+typedef struct outcome {
+  int calls, status;
+  double number[2];
+  char text[200];
+} outcome;
+
+static void keep(int status, treadle_values *values, void *ctx) {
+  outcome *o = ctx;
+  treadle_value v;
+  int n = 0;
+  o->calls++;
+  o->status = status;
+  while (treadle_get(values, &v) == 0) {
+    if (v.type == TREADLE_NUMBER && n < 2) {
+      o->number[n++] = v.number;
+    } else if (v.type == TREADLE_STRING && o->text[0] == 0) {
+      snprintf(o->text, sizeof(o->text), "%.*s", (int)v.length, v.string);
+    }
+  }
+}
+
+static void a_call_goes_there_and_back(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome out = {0};
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  CHECK(treadle_pool_task(pool, "nope") == TREADLE_EINVAL);
+  CHECK(treadle_call_new(pool, 99, 0, &call) == TREADLE_EINVAL);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "add"), 2, &call) == 0);
+  treadle_put_number(call, 20);
+  treadle_put_number(call, 22);
+  CHECK(treadle_submit(call, -1, keep, &out) == 0);
+  while (out.calls == 0) {
+    treadle_poll(loop, 1);
+  }
+  CHECK(out.status == 0 && out.number[0] == 42);
+  treadle_pool_close(pool, -1);
+  CHECK(out.calls == 1);
+  treadle_loop_close(loop);
+}
+
+static void tables_cross_and_errors_have_a_report(void) {
+  treadle_pool_options o = options();
+  double numbers[3] = {1, 2, 3.5};
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome sum = {0}, fail = {0}, late = {0};
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "sum"), 1, &call) == 0);
+  treadle_put_table(call, 4, 1);
+  treadle_put_number(call, 10);
+  treadle_put_numbers(call, numbers, 3);
+  treadle_put_string(call, "name", 4);
+  treadle_put_string(call, "n\0me", 4);
+  CHECK(treadle_submit(call, -1, keep, &sum) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "fail"), 0, &call) ==
+        0);
+  CHECK(treadle_submit(call, -1, keep, &fail) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) ==
+        0);
+  treadle_put_number(call, 60);
+  CHECK(treadle_submit(call, 0.01, keep, &late) == 0);
+  treadle_pool_close(pool, -1); /* finishes what was accepted */
+  CHECK(sum.status == 0 && sum.number[0] == 16.5 && sum.number[1] == 4);
+  CHECK(fail.status == TREADLE_ETASK && strstr(fail.text, "wrong") != NULL);
+  CHECK(late.calls == 1 && late.status == TREADLE_ETIMEOUT);
+  treadle_loop_close(loop);
+}
+
+static void cancel_and_terminate_settle_each_call_once(void) {
+  enum { COUNT = 200 };
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call[COUNT];
+  outcome out[COUNT];
+  memset(out, 0, sizeof(out));
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  for (int i = 0; i < COUNT; i++) {
+    CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1,
+                           &call[i]) == 0);
+    treadle_put_number(call[i], 60);
+    CHECK(treadle_submit(call[i], -1, keep, &out[i]) == 0);
+  }
+  for (int i = 0; i < COUNT; i += 2) {
+    CHECK(treadle_cancel(call[i]) == 0);
+  }
+  treadle_pool_terminate(pool);
+  for (int i = 0; i < COUNT; i++) {
+    CHECK(out[i].calls == 1);
+    CHECK(out[i].status == (i % 2 ? TREADLE_ECLOSED : TREADLE_ECANCELLED));
+  }
+  treadle_loop_close(loop);
+}
+
+static void a_module_that_cannot_be_loaded_tells_why(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  char error[300] = "";
+  CHECK(treadle_loop_open(&loop) == 0);
+  write_module("error('not today')");
+  CHECK(treadle_pool_open(loop, &o, &pool, error, sizeof(error)) ==
+        TREADLE_ELOAD);
+  write_module(module_text);
+  CHECK(strstr(error, "not today") != NULL);
+  treadle_loop_close(loop);
+}
+
+static void the_descriptor_wakes_a_foreign_loop(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome out = {0};
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  for (int i = 0; i < 100; i++) {
+    out.calls = 0;
+    CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) ==
+          0);
+    treadle_put_number(call, i % 10 == 0 ? 0.002 : 0);
+    CHECK(treadle_submit(call, -1, keep, &out) == 0);
+    while (out.calls == 0) {
+      if (treadle_arm(loop) == 1) {
+        struct pollfd p = {treadle_fd(loop), POLLIN, 0};
+        CHECK(poll(&p, 1, 20000) == 1);
+      }
+      treadle_poll(loop, 0);
+    }
+  }
+  treadle_pool_close(pool, -1);
+  treadle_loop_close(loop);
+}
+
+int main(void) {
+  if (mkdtemp(dir) == NULL) {
+    puts("not ok a_directory_for_the_test_module");
+    return 1;
+  }
+  snprintf(path, sizeof(path), "%s/?.lua", dir);
+  snprintf(file, sizeof(file), "%s/embed_tasks.lua", dir);
+  write_module(module_text);
+  RUN(a_call_goes_there_and_back);
+  RUN(tables_cross_and_errors_have_a_report);
+  RUN(cancel_and_terminate_settle_each_call_once);
+  RUN(a_module_that_cannot_be_loaded_tells_why);
+  RUN(the_descriptor_wakes_a_foreign_loop);
+  unlink(file);
+  rmdir(dir);
+  return check_any_failed;
+}

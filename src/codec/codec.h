@@ -1,0 +1,35 @@
+/* codec: Lua values to bytes and back (docs/wire-format.md).
+** Threads: a codec belongs to one Lua state and its thread.
+** Owns:    scratch memory, in a userdata anchored in the state's registry.
+** Fails:   with a status and a message; the Lua stack is then as before. */
+#ifndef TDL_CODEC_H
+#define TDL_CODEC_H
+
+#include <lua.h>
+
+#include "../base/bytes.h"
+
+/* Prepares the state: anchors the scratch memory. Raises only for memory. */
+void tdl_codec_open(lua_State *L);
+
+/* Appends the `n` values from stack index `first` (absolute) to `out`, at
+** most `limit` bytes. The stack is left as it was.
+** Returns 0, TREADLE_EPAYLOAD or TREADLE_ENOMEM; on failure out->len is as
+** before and a message string is pushed, e.g. "cannot send a coroutine
+** (arguments[1].items[3])"; `what` names the list of values in that path
+** ("arguments", "results"). May raise a Lua memory error; nothing leaks. */
+int tdl_encode(lua_State *L, int first, int n, const char *what,
+               tdl_bytes *out, uint32_t limit);
+
+/* Pushes the values of the payload; trusts none of its bytes.
+** Returns their number (>= 0); or TREADLE_EPAYLOAD / TREADLE_ENOMEM with only
+** a message string pushed. May raise a Lua memory error; nothing leaks. */
+int tdl_decode(lua_State *L, const uint8_t *data, size_t len);
+
+/* The same with flags. NO_CODE refuses functions and modules: for payloads
+** from senders who are not trusted to run code here. */
+#define TDL_DECODE_NO_CODE 1u
+int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
+                     unsigned flags);
+
+#endif
