@@ -50,10 +50,15 @@
 #define TDL_SPIN_MAX_NS 50000
 #endif
 
-/* A spin that failed halves the next one; below this the state sleeps at
-** once, until a sleep turns out so short that a spin would have caught it. */
+/* A spin that failed quarters the next one; below this the state sleeps at
+** once, until a sleep turns out so short that a spin would have caught it, or
+** for so many sleeps: a failed try costs 66 us in all, which is then spread
+** over that many sleeps of at least as much each. */
 #ifndef TDL_SPIN_MIN_NS
 #define TDL_SPIN_MIN_NS 1000
+#endif
+#ifndef TDL_SPIN_RETRY_SLEEPS
+#define TDL_SPIN_RETRY_SLEEPS 32
 #endif
 
 /* Pause instructions between two looks at the clock while spinning. */

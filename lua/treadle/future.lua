@@ -274,7 +274,7 @@ function methods:catch(fn)
   return chain(self, nil, fn)
 end
 
---- A new future with this one's outcome, settled after `fn()` has run; an error of `fn` replaces it.
+--- A new future with this one's outcome, settled after `fn()` has run; its error replaces that.
 function methods:finally(fn)
   check_self(self, "finally")
   options.argument(1, "finally", fn, "function")

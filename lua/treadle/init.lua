@@ -2,7 +2,6 @@
 -- @module treadle
 local core = require "treadle.core"
 local combine = require "treadle.combine"
-local errors = require "treadle.error"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
 local options = require "treadle.options"

@@ -54,10 +54,10 @@ function loop.defer(fn)
   core.turn()
 end
 
---- Name a waiter: a coroutine to resume, a function to call with the future, or a collector. Several
--- waiters stand in a list. A collector is a table `{ n, done = fn, failed = fn }` that waits for n
--- futures: each that resolves counts it down (C does, too) and the last one calls `done()`; each that
--- is rejected calls `failed(future)`.
+--- Name a waiter: a coroutine to resume, a function to call with the future, or a collector.
+-- Several waiters stand in a list. A collector is a table `{ n, done = fn, failed = fn }` that
+-- waits for n futures: each that resolves counts it down (C does, too) and the last one calls
+-- `done()`; each that is rejected calls `failed(future)`.
 function loop.add_waiter(future, waiter)
   local present = future[WAITER]
   if present == nil then

@@ -45,7 +45,7 @@ local function check_self(self, name)
   end
 end
 
--- --- calls ---------------------------------------------------------------------------------------
+-- --- calls -------------------------------------------------------------------------------------
 
 --- What limits one call: the call's own options, else the task's, else the pool's.
 local function policy_of(self, task, given)
@@ -156,7 +156,7 @@ function methods:broadcast(task, ...)
   return combine.all(list)
 end
 
--- --- what C tells -----------------------------------------------------------------------------------
+-- --- what C tells ------------------------------------------------------------------------------
 
 --- Calls whose arguments could not be encoded: with a future among them they wait for it, else they
 -- are rejected.
@@ -264,7 +264,7 @@ function M.task_name(self, number)
   return number == SHIPPED and "function" or self._names and self._names[number] or nil
 end
 
--- --- making a pool ----------------------------------------------------------------------------------
+-- --- making a pool -----------------------------------------------------------------------------
 
 local GUARD = "a pool cannot be made while a worker loads its module: "
   .. "put what only the host does behind `if treadle.is_main then`"
@@ -274,7 +274,7 @@ local function describe_tasks(given, file)
   local list = {}
   for name, value in pairs(given) do
     if type(name) ~= "string" then
-      options.bad_argument(1, "pool", ("names of tasks are strings, got a %s"):format(type(name)), 3)
+      options.bad_argument(1, "pool", "names of tasks are strings, got a " .. type(name), 3)
     end
     local entry = { name = name, options = tasks.call_options(value) }
     if tasks.is_import(value) then
@@ -331,7 +331,7 @@ local function open(given, opts, level)
   end
   local threads = opts.threads or core.cores()
   if threads > core.MAX_WORKERS then
-    options.bad_argument(2, "pool", ("option 'threads': at most %d"):format(core.MAX_WORKERS), level)
+    options.bad_argument(2, "pool", "option 'threads': at most " .. core.MAX_WORKERS, level)
   end
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
     or boot.file or "pool"
@@ -389,7 +389,7 @@ function M.own(name, names, task_options)
   return self
 end
 
--- --- closing ------------------------------------------------------------------------------------------
+-- --- closing -----------------------------------------------------------------------------------
 
 --- Take no more calls, finish what was accepted, stop the workers; returns when that is done (a
 -- worker that closes its own pool does not wait for it).

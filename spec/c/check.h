@@ -14,13 +14,13 @@
 
 static int check_failed, check_any_failed;
 
-#define CHECK(condition)                                                      \
-  do {                                                                        \
-    if (!(condition)) {                                                       \
-      printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition);                \
-      check_failed = 1;                                                       \
-      return;                                                                 \
-    }                                                                         \
+#define CHECK(condition)                                                       \
+  do {                                                                         \
+    if (!(condition)) {                                                        \
+      printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition);                 \
+      check_failed = 1;                                                        \
+      return;                                                                  \
+    }                                                                          \
   } while (0)
 
 /* Runs a test; it must leave no block of memory behind. */
@@ -41,8 +41,8 @@ static void check_run(const char *name, void (*test)(void)) {
 /* The seed of a randomised test: TDL_SEED, or the clock; printed. */
 static inline unsigned check_seed(void) {
   const char *given = getenv("TDL_SEED");
-  unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 10)
-                                : (unsigned)time(NULL);
+  unsigned seed =
+      given != NULL ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
   printf("# TDL_SEED=%u\n", seed);
   return seed;
 }

@@ -92,11 +92,9 @@ static void tables_cross_and_errors_have_a_report(void) {
   treadle_put_string(call, "name", 4);
   treadle_put_string(call, "n\0me", 4);
   CHECK(treadle_submit(call, -1, keep, &sum) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "fail"), 0, &call) ==
-        0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "fail"), 0, &call) == 0);
   CHECK(treadle_submit(call, -1, keep, &fail) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) ==
-        0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) == 0);
   treadle_put_number(call, 60);
   CHECK(treadle_submit(call, 0.01, keep, &late) == 0);
   treadle_pool_close(pool, -1); /* finishes what was accepted */

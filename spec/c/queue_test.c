@@ -103,15 +103,14 @@ static void *pop_all(void *arg) {
       atomic_store_explicit(&a->run->disorder, 1, memory_order_relaxed);
     }
     last[it->pusher] = it->number;
-    atomic_fetch_add_explicit(&a->run->seen[it->pusher * EACH + it->number],
-                              1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&a->run->seen[it->pusher * EACH + it->number], 1,
+                              memory_order_relaxed);
     atomic_fetch_add_explicit(&a->run->popped, 1, memory_order_relaxed);
   }
   return NULL;
 }
 
-static void nothing_is_lost_doubled_or_reordered(uint32_t cells,
-                                                 int poppers) {
+static void nothing_is_lost_doubled_or_reordered(uint32_t cells, int poppers) {
   static run r;
   actor pushers[PUSHERS], others[POPPERS];
   memset(&r, 0, sizeof(r));
@@ -241,7 +240,7 @@ static void a_sleep_ends_when_its_time_is_over(void) {
 }
 
 static void spins_that_fail_grow_shorter_until_a_short_sleep(void) {
-  tdl_spin s = {TDL_SPIN_MAX_NS};
+  tdl_spin s = {TDL_SPIN_MAX_NS, 0};
   uint32_t before;
   if (tdl_spin_cores() < 2) { /* there, spinning is never right */
     CHECK(tdl_spin_begin(&s) == 0);
@@ -257,10 +256,20 @@ static void spins_that_fail_grow_shorter_until_a_short_sleep(void) {
   tdl_spin_slept(&s, 0);
   CHECK(tdl_spin_begin(&s) == TDL_SPIN_MAX_NS);
   tdl_spin_end(&s, 1);
+  while (s.budget_ns > 0) {
+    CHECK(tdl_spin_begin(&s) > 0);
+    tdl_spin_end(&s, 0);
+  }
+  for (int i = 0; i < TDL_SPIN_RETRY_SLEEPS; i++) { /* long ones only */
+    CHECK(tdl_spin_begin(&s) == 0);
+    tdl_spin_slept(&s, (uint64_t)TDL_SPIN_MAX_NS * 10);
+  }
+  CHECK(tdl_spin_begin(&s) > 0);
+  tdl_spin_end(&s, 0);
 }
 
 static void no_more_threads_spin_than_there_are_processors(void) {
-  tdl_spin s[2] = {{TDL_SPIN_MAX_NS}, {TDL_SPIN_MAX_NS}};
+  tdl_spin s[2] = {{TDL_SPIN_MAX_NS, 0}, {TDL_SPIN_MAX_NS, 0}};
   int granted = 0;
   for (int i = 0; i < tdl_spin_cores() + 3; i++) {
     granted += tdl_spin_begin(&s[0]) > 0;

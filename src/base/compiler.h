@@ -12,8 +12,8 @@
 #define TDL_PREFETCH(p) __builtin_prefetch((p), 1)
 
 /* The struct that holds `member` at `ptr`. */
-#define TDL_CONTAINER(ptr, type, member)                                      \
-  ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define TDL_CONTAINER(ptr, type, member)                                       \
+  ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Tells the processor (and a sibling thread on its core) that we spin. */
 static inline void tdl_pause(void) {

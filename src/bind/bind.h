@@ -46,6 +46,12 @@ typedef struct tdl_handle {
   int number; /* of its Lua object in the weak table `objects`; 0: none */
 } tdl_handle;
 
+/* A timer of the script's; its future is timers[number]. */
+typedef struct tdl_timer_slot {
+  tdl_timer *timer;
+  uint32_t next_free;
+} tdl_timer_slot;
+
 typedef struct tdl_bind {
   lua_State *L; /* the coroutine that runs now, as far as C needs it */
   treadle_loop *loop;
@@ -54,14 +60,11 @@ typedef struct tdl_bind {
   tdl_handle *pools; /* B3 */
   int pool_count;    /* ever opened */
   int futures_ref, ready_ref, timers_ref, objects_ref;
-  int meta_ref;  /* the metatable of futures */
-  int hooks_ref; /* the table given to core.setup */
+  int meta_ref;   /* the metatable of futures */
+  int hooks_ref;  /* the table given to core.setup */
   uint32_t ready; /* futures in the ready list */
   uint32_t timer_count, free_timer;
-  struct tdl_timer_slot {
-    tdl_timer *timer;
-    uint32_t next_free;
-  } *timers;
+  tdl_timer_slot *timers;
   int closing; /* the state is being closed: no Lua any more */
 } tdl_bind;
 
@@ -79,8 +82,7 @@ void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own);
 void tdl_bind_resolve(tdl_bind *b, lua_State *L, int future, int n);
 
 /* What a job's `done` is: settles futures[slot]. ctx is the tdl_bind. */
-void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
-                   void *ctx);
+void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx);
 
 /* Each adds its functions to the table on top of the stack. */
 void tdl_bind_calls(lua_State *L);

@@ -19,8 +19,7 @@ void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own) {
     lua_pushboolean(L, 1);
     lua_rawseti(L, -2, TDL_F_OWN);
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX,
-              slot > 0 ? b->futures_ref : b->timers_ref);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, slot > 0 ? b->futures_ref : b->timers_ref);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, slot > 0 ? slot : -slot);
   lua_pop(L, 1);
@@ -196,8 +195,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   }
   set_draft(b, L);
   job = b->draft;
-  status =
-      tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
+  status = tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
   if (TDL_UNLIKELY(status != 0)) {
     return refused(b, L, handle, first, n, task, worker, timeout, status);
   }

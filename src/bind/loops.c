@@ -58,8 +58,8 @@ static int core_poll(lua_State *L) {
 static int core_wait(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   double seconds = luaL_checknumber(L, 1);
-  tdl_loop_wait(b->loop, seconds == HUGE_VAL ? TDL_NEVER
-                                             : tdl_seconds_ns(seconds));
+  tdl_loop_wait(b->loop,
+                seconds == HUGE_VAL ? TDL_NEVER : tdl_seconds_ns(seconds));
   return 0;
 }
 
@@ -139,14 +139,13 @@ static uint32_t take_timer(tdl_bind *b) {
   uint32_t id = b->free_timer;
   if (id == 0) {
     uint32_t count = b->timer_count == 0 ? 16 : b->timer_count * 2;
-    struct tdl_timer_slot *timers =
-        tdl_realloc(b->timers, count * sizeof(*timers));
+    tdl_timer_slot *timers = tdl_realloc(b->timers, count * sizeof(*timers));
     if (timers == NULL) {
       return 0;
     }
     b->timers = timers;
-    for (uint32_t k = count; k-- > (b->timer_count == 0 ? 1
-                                                        : b->timer_count);) {
+    for (uint32_t k = count;
+         k-- > (b->timer_count == 0 ? 1 : b->timer_count);) {
       give_timer(b, k);
     }
     b->timer_count = count;

@@ -58,10 +58,9 @@ static void release(tdl_handle *h) {
 }
 
 /* hooks.pool_event(object, event, worker, report...) */
-static void on_event(treadle_pool *pool, tdl_pool_event event,
-                     uint32_t worker, const tdl_bytes *bytes, void *ctx) {
-  static const char *const names[] = {"started", "failed", "exited",
-                                      "closed"};
+static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
+                     const tdl_bytes *bytes, void *ctx) {
+  static const char *const names[] = {"started", "failed", "exited", "closed"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -105,8 +104,7 @@ static int core_pool_open(lua_State *L) {
   o.concurrency = (uint32_t)luaL_checkinteger(L, 4);
   o.max_payload = (uint32_t)luaL_checknumber(L, 5);
   tdl_bytes_init(&boot, NULL, 0);
-  status = tdl_encode(L, 6, n - 5, "options", &boot,
-                      TDL_PAYLOAD_CEILING_BYTES);
+  status = tdl_encode(L, 6, n - 5, "options", &boot, TDL_PAYLOAD_CEILING_BYTES);
   if (status != 0) {
     tdl_bytes_reset(&boot, NULL, 0);
     return lua_error(L);
@@ -124,10 +122,11 @@ static int core_pool_open(lua_State *L) {
   tdl_bytes_reset(&boot, NULL, 0);
   if (status != 0) {
     free_handle(h);
-    return luaL_error(L, tdl_pool_forked()
-                             ? "a forked process cannot run a pool: only the "
-                               "thread that forked is left in it"
-                             : "cannot start the workers: %s",
+    return luaL_error(L,
+                      tdl_pool_forked()
+                          ? "a forked process cannot run a pool: only the "
+                            "thread that forked is left in it"
+                          : "cannot start the workers: %s",
                       tdl_status_text(status));
   }
   h->next = h->bind->pools;
@@ -184,8 +183,7 @@ static int core_pool_abandon(lua_State *L) {
 /* pool_is_open(handle) -> whether it takes calls of this state */
 static int core_pool_is_open(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
-  lua_pushboolean(L,
-                  h != NULL && tdl_pool_phase(h->pool) == TDL_POOL_OPEN);
+  lua_pushboolean(L, h != NULL && tdl_pool_phase(h->pool) == TDL_POOL_OPEN);
   return 1;
 }
 
@@ -228,14 +226,13 @@ static int handle_gc(lua_State *L) {
 }
 
 void tdl_bind_pools(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"pool_open", core_pool_open},
-      {"own_pool", core_own_pool},
-      {"pool_close", core_pool_close},
-      {"pool_terminate", core_pool_terminate},
-      {"pool_abandon", core_pool_abandon},
-      {"pool_is_open", core_pool_is_open},
-      {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"pool_open", core_pool_open},
+                                       {"own_pool", core_own_pool},
+                                       {"pool_close", core_pool_close},
+                                       {"pool_terminate", core_pool_terminate},
+                                       {"pool_abandon", core_pool_abandon},
+                                       {"pool_is_open", core_pool_is_open},
+                                       {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);
     lua_setfield(L, -2, "__gc");

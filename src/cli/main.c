@@ -48,8 +48,8 @@ static void on_interrupt(int sig) {
   signal(sig, on_alarm);
   signal(SIGALRM, on_alarm);
   setitimer(ITIMER_REAL, &limit, NULL);
-  lua_sethook(main_state, stop_hook,
-              LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+  lua_sethook(main_state, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT,
+              1);
 }
 
 static void catch_interrupt(void) {

@@ -182,7 +182,7 @@ static const char source[] =
     "return describe, make, scrub\n";
 
 /* Pushes the function in `slot`, or nothing and returns 0. */
-static int push_function(lua_State *L, int store, tdl_store_slot slot) {
+static int push_function(lua_State *L, int store, int slot) {
   lua_rawgeti(L, store, slot);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);

@@ -9,7 +9,7 @@
 enum { CLASS_NAME = 1, CLASS_META, CLASS_PACK, CLASS_UNPACK };
 
 /* The table in a slot of the store at the top, made when it is missing. */
-static void push_table(lua_State *L, tdl_store_slot slot) {
+static void push_table(lua_State *L, int slot) {
   lua_rawgeti(L, -1, slot);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);

@@ -216,7 +216,7 @@ int tdl_decode_fields(tdl_decoder *d, int idx, uint32_t array, uint32_t pairs,
   depth++;
   for (uint32_t i = 1; i <= array;) {
     if (d->r.next < d->r.end && *d->r.next == TDL_TAG_NUMBERS) {
-      uint32_t n;
+      uint32_t n = 0;
       status = get_numbers(d, idx, i, array - i + 1, &n);
       if (status != 0) {
         return status;

@@ -205,12 +205,13 @@ static void put_counts(tdl_encoder *e, uint32_t mark, uint32_t array,
   }
 }
 
-static inline int put_part(tdl_encoder *e, int idx, const tdl_path *path,
-                           int depth) {
+/* A value of the given type; the frequent ones here. */
+static inline __attribute__((always_inline)) int
+put_part(tdl_encoder *e, int type, int idx, const tdl_path *path, int depth) {
   lua_State *L = e->L;
   const char *s;
   size_t len;
-  switch (lua_type(L, idx)) {
+  switch (type) {
   case LUA_TNUMBER:
     return tdl_put_number(&e->w, lua_tonumber(L, idx));
   case LUA_TSTRING:
@@ -227,12 +228,12 @@ static inline int put_part(tdl_encoder *e, int idx, const tdl_path *path,
 static inline int put_pair(tdl_encoder *e, int key, const tdl_path *up,
                            int depth) {
   tdl_path step = {up, TDL_PATH_AS_KEY, (uint32_t)key, NULL};
-  int status = put_part(e, key, &step, depth);
+  int status = put_part(e, lua_type(e->L, key), key, &step, depth);
   if (status != 0) {
     return status;
   }
   step.kind = TDL_PATH_KEY;
-  return put_part(e, key + 1, &step, depth);
+  return put_part(e, lua_type(e->L, key + 1), key + 1, &step, depth);
 }
 
 /* Whether lua_next goes from k to k + 1. */
@@ -250,11 +251,14 @@ static int next_is(lua_State *L, int t, uint32_t k) {
 
 /* Whether lua_next started at `to` visits everything but 1..to. It does when
 ** these lie in the array part, of which the Lua API says nothing. But there
-** lua_next visits them in order, and in the hash part it visits 32 and more
-** keys in the order of their hashes: nine of them that happen to come in
-** sequence have a chance below 2^-40. `from`: reached by lua_next. */
+** lua_next visits them in order, and in the hash part it visits n of them in
+** the order of their hashes, where one comes right after another with a
+** chance of 1/n: enough samples are taken to get below 2^-40, or all.
+** `from`: reached by lua_next, or 0. */
 static int resumable(lua_State *L, int t, uint32_t from, uint32_t to) {
-  uint32_t span = to - from;
+  uint32_t bits = 31 - (uint32_t)__builtin_clz(to | 1);
+  uint32_t samples = bits > 1 ? 40 / bits + 1 : 40;
+  uint32_t span;
   if (from == 0) {
     double k;
     lua_pushnil(L);
@@ -267,11 +271,13 @@ static int resumable(lua_State *L, int t, uint32_t from, uint32_t to) {
       return 0;
     }
     from = 1;
-    span--;
   }
-  for (uint32_t i = 0; i < 8; i++) {
-    uint32_t k = from + (uint32_t)((uint64_t)(span - 1) * i / 7);
-    if (!next_is(L, t, k)) {
+  span = to - from;
+  if (samples > span) {
+    samples = span;
+  }
+  for (uint32_t i = 0; i < samples; i++) {
+    if (!next_is(L, t, to - 1 - (uint32_t)((uint64_t)span * i / samples))) {
       return 0;
     }
   }
@@ -355,9 +361,10 @@ static int put_array(tdl_encoder *e, struct walk *k, const tdl_path *path,
     if (lua_type(L, k->key) == LUA_TNUMBER && k->skip == 0) {
       double n = lua_tonumber(L, k->key);
       if (n == (double)k->array + 1) {
+        int type = lua_type(L, k->key + 1);
         step.n = k->array + 1;
-        k->run = lua_type(L, k->key + 1) == LUA_TNUMBER ? k->run + 1 : 0;
-        status = put_part(e, k->key + 1, &step, depth);
+        k->run = type == LUA_TNUMBER ? k->run + 1 : 0;
+        status = put_part(e, type, k->key + 1, &step, depth);
         if (status != 0) {
           return status;
         }

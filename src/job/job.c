@@ -131,8 +131,7 @@ int tdl_job_is_settled(const tdl_job *job) {
 
 tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after) {
   for (uint32_t i = after == NULL ? 0 : after->slot; i < jobs->count; i++) {
-    tdl_job *job =
-        &jobs->slabs[i / TDL_JOB_SLAB_COUNT][i % TDL_JOB_SLAB_COUNT];
+    tdl_job *job = &jobs->slabs[i / TDL_JOB_SLAB_COUNT][i % TDL_JOB_SLAB_COUNT];
     /* relaxed: only the home state moves it to and from IDLE (J1, J4) */
     uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
     if (TDL_JOB_STATE(word) != TDL_JOB_IDLE) {

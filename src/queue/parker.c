@@ -31,8 +31,7 @@ int tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
   struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
   int whole = 1;
   /* relaxed: the futex compares again in the kernel */
-  while (atomic_load_explicit(&p->state, memory_order_relaxed) ==
-         TDL_ASLEEP) {
+  while (atomic_load_explicit(&p->state, memory_order_relaxed) == TDL_ASLEEP) {
     if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
                 ns == TDL_NEVER ? NULL : &t, NULL, 0) != 0 &&
         errno != EAGAIN) {
@@ -93,7 +92,7 @@ void tdl_spin_end(tdl_spin *s, int hit) {
   if (hit) {
     s->budget_ns = TDL_SPIN_MAX_NS;
   } else {
-    s->budget_ns /= 2;
+    s->budget_ns /= 4;
     if (s->budget_ns < TDL_SPIN_MIN_NS) {
       s->budget_ns = 0;
     }
@@ -101,7 +100,9 @@ void tdl_spin_end(tdl_spin *s, int hit) {
 }
 
 void tdl_spin_slept(tdl_spin *s, uint64_t ns) {
-  if (ns < TDL_SPIN_MAX_NS + TDL_SPIN_MAX_NS / 2) {
+  if (s->budget_ns == 0 &&
+      (ns < TDL_SPIN_MAX_NS || ++s->sleeps >= TDL_SPIN_RETRY_SLEEPS)) {
     s->budget_ns = TDL_SPIN_MAX_NS;
+    s->sleeps = 0;
   }
 }

@@ -49,6 +49,7 @@ void tdl_parker_wake(tdl_parker *p);
 /* How long the owner spins: what paid off lately. Owner only. */
 typedef struct tdl_spin {
   uint32_t budget_ns;
+  uint32_t sleeps; /* in a row without a spin before them */
 } tdl_spin;
 
 /* Processors that this process may use; 1 or more. Looked up once. */
@@ -62,7 +63,9 @@ uint32_t tdl_spin_begin(tdl_spin *s);
 /* The spin is over; `hit` says that something came. */
 void tdl_spin_end(tdl_spin *s, int hit);
 
-/* It slept `ns`: a sleep that a spin would have caught asks for spinning. */
+/* It slept `ns`. A sleep that a spin would have caught asks for spinning; and
+** after TDL_SPIN_RETRY_SLEEPS without a spin one is tried, because two states
+** that both sleep make each other's sleeps look long. */
 void tdl_spin_slept(tdl_spin *s, uint64_t ns);
 
 #endif

@@ -34,8 +34,7 @@ int tdl_ring_init(tdl_ring *r, uint32_t cells) {
   while ((1u << r->bits) < cells) {
     r->bits++;
   }
-  r->cells = tdl_alloc_aligned(TDL_LINE_BYTES,
-                               sizeof(*r->cells) << r->bits);
+  r->cells = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*r->cells) << r->bits);
   if (r->cells == NULL) {
     return TREADLE_ENOMEM;
   }
@@ -98,8 +97,7 @@ void *tdl_ring_pop(tdl_ring *r) {
         ** this one is handled */
         if (atomic_load_explicit(&next->turn, memory_order_relaxed) ==
             ((pos + 1) >> r->bits) * 2 + 1) {
-          TDL_PREFETCH(
-              atomic_load_explicit(&next->item, memory_order_relaxed));
+          TDL_PREFETCH(atomic_load_explicit(&next->item, memory_order_relaxed));
         }
         return item;
       }

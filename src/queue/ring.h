@@ -16,8 +16,8 @@ typedef struct tdl_ring_cell {
 } tdl_ring_cell;
 
 typedef struct tdl_ring {
-  tdl_ring_cell *cells; /* read-only after init */
-  uint32_t bits;        /* read-only after init */
+  tdl_ring_cell *cells;                           /* read-only after init */
+  uint32_t bits;                                  /* read-only after init */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t tail; /* next push; pushers */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t head; /* next pop; poppers */
 } tdl_ring;

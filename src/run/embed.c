@@ -381,8 +381,8 @@ unsigned treadle_values_count(const treadle_values *values) {
 
 int treadle_get(treadle_values *values, treadle_value *out) {
   static const treadle_type types[] = {
-      TREADLE_NIL,    TREADLE_BOOLEAN, TREADLE_NUMBER, TREADLE_STRING,
-      TREADLE_TABLE,  TREADLE_NUMBERS, TREADLE_INT64,  TREADLE_UINT64};
+      TREADLE_NIL,   TREADLE_BOOLEAN, TREADLE_NUMBER, TREADLE_STRING,
+      TREADLE_TABLE, TREADLE_NUMBERS, TREADLE_INT64,  TREADLE_UINT64};
   tdl_item item;
   int status;
   if (values->reader.next == NULL) {

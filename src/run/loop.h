@@ -50,7 +50,7 @@ struct treadle_loop {
   /* the owner's */
   _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
   tdl_spin spin;
-  tdl_job *arriving; /* L3 */
+  tdl_job *arriving;                  /* L3 */
   tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);

@@ -77,16 +77,16 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   atomic_init(&pool->busy, (int)options->threads);
   status = tdl_queue_init(&pool->run, TDL_RING_CELLS);
   if (status == 0) {
-    status = tdl_bytes_append(&pool->boot, options->boot->data,
-                              options->boot->len);
+    status =
+        tdl_bytes_append(&pool->boot, options->boot->data, options->boot->len);
   }
   if (status == 0) {
     pool->workers = tdl_calloc(options->threads * sizeof(*pool->workers));
     status = pool->workers == NULL ? TREADLE_ENOMEM : 0;
   }
   while (status == 0 && pool->threads < options->threads) {
-    status = tdl_worker_new(pool, pool->threads + 1,
-                            &pool->workers[pool->threads]);
+    status =
+        tdl_worker_new(pool, pool->threads + 1, &pool->workers[pool->threads]);
     if (status == 0) {
       pool->threads++;
     }
@@ -112,8 +112,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
 static int claim_idle(treadle_pool *pool) {
   for (uint32_t w = 0; w * 64 < pool->threads; w++) {
     /* [park] seq_cst: after the sender published */
-    uint64_t bits =
-        atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
+    uint64_t bits = atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
     while (bits != 0) {
       uint64_t bit = bits & (~bits + 1);
       /* acq_rel: one claims it (P3) */
@@ -143,8 +142,8 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     int expected = 0, worker;
     /* [search] seq_cst: either we see the last searcher gone, or it sees
     ** our item when it looks again (P4) */
-    if (!atomic_compare_exchange_strong_explicit(&pool->searching, &expected,
-                                                 1, memory_order_seq_cst,
+    if (!atomic_compare_exchange_strong_explicit(&pool->searching, &expected, 1,
+                                                 memory_order_seq_cst,
                                                  memory_order_seq_cst)) {
       return;
     }

@@ -34,17 +34,17 @@ struct tdl_vm;
 
 /* What the home hears of its workers, in dispatch. */
 typedef enum tdl_pool_event {
-  TDL_POOL_STARTED,  /* a worker has loaded the module; bytes: its report */
-  TDL_POOL_FAILED,   /* it could not; bytes: the error */
-  TDL_POOL_EXITED,   /* a worker's thread has ended */
-  TDL_POOL_CLOSED    /* the last one has */
+  TDL_POOL_STARTED, /* a worker has loaded the module; bytes: its report */
+  TDL_POOL_FAILED,  /* it could not; bytes: the error */
+  TDL_POOL_EXITED,  /* a worker's thread has ended */
+  TDL_POOL_CLOSED   /* the last one has */
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
   uint32_t threads;
   uint32_t concurrency;
   uint32_t max_payload;
-  const char *name;  /* thread names; copied */
+  const char *name;      /* thread names; copied */
   const tdl_bytes *boot; /* payload for the workers' boot function; copied */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
@@ -68,7 +68,7 @@ struct treadle_pool {
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
   _Atomic uint32_t phase;
-  _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS]; /* P3 */
+  _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
   tdl_queue run;

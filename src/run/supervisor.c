@@ -20,8 +20,7 @@ static struct {
   pthread_t thread;
   tdl_job **heap; /* heap[1] is due first; job->heap_index is its place */
   uint32_t count, room;
-} sv = {.life = PTHREAD_MUTEX_INITIALIZER,
-        .lock = PTHREAD_MUTEX_INITIALIZER};
+} sv = {.life = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- the heap: a binary heap with places, as in any textbook -------------- */
 
@@ -45,8 +44,7 @@ static void down_locked(uint32_t i, tdl_job *job) {
         sv.heap[child + 1]->deadline_ns < sv.heap[child]->deadline_ns) {
       child++;
     }
-    if (child > sv.count ||
-        sv.heap[child]->deadline_ns >= job->deadline_ns) {
+    if (child > sv.count || sv.heap[child]->deadline_ns >= job->deadline_ns) {
       break;
     }
     put_locked(i, sv.heap[child]);

@@ -17,8 +17,7 @@ static void on_started(tdl_note *note, treadle_loop *at) {
   treadle_pool *pool = w->pool;
   (void)at;
   if (pool->event != NULL) {
-    pool->event(pool,
-                w->boot_status == 0 ? TDL_POOL_STARTED : TDL_POOL_FAILED,
+    pool->event(pool, w->boot_status == 0 ? TDL_POOL_STARTED : TDL_POOL_FAILED,
                 w->id, &w->report, pool->ctx);
   }
 }
@@ -122,8 +121,7 @@ static int spin(tdl_worker *w) {
       hit = (room && !tdl_queue_empty(&w->pool->run)) ||
             !tdl_queue_empty(&w->loop.inbox);
     }
-  } while (!hit && !tdl_worker_has_work(w) &&
-           tdl_now_ns() - start < budget);
+  } while (!hit && !tdl_worker_has_work(w) && tdl_now_ns() - start < budget);
   hit = hit || tdl_worker_has_work(w);
   tdl_spin_end(&w->loop.spin, hit);
   return hit;
@@ -133,16 +131,15 @@ static void set_idle(tdl_worker *w, int room) {
   if (room) {
     /* [park] seq_cst: before the second look (P3) */
     atomic_fetch_or_explicit(&w->pool->idle[(w->id - 1) / 64],
-                             1ull << ((w->id - 1) % 64),
-                             memory_order_seq_cst);
+                             1ull << ((w->id - 1) % 64), memory_order_seq_cst);
   }
 }
 
 static void clear_idle(tdl_worker *w, int room) {
   uint64_t bit = 1ull << ((w->id - 1) % 64);
-  if (room && !(atomic_fetch_and_explicit( /* acq_rel: as in claim_idle */
-                    &w->pool->idle[(w->id - 1) / 64], ~bit,
-                    memory_order_acq_rel) &
+  if (room && !(atomic_fetch_and_explicit(/* acq_rel: as in claim_idle */
+                                          &w->pool->idle[(w->id - 1) / 64],
+                                          ~bit, memory_order_acq_rel) &
                 bit)) {
     w->searching = 1; /* the waker counted us (P4) */
   }

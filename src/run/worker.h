@@ -21,10 +21,10 @@ typedef struct tdl_worker {
   treadle_pool *pool;
   uint32_t id; /* 1.. */
   pthread_t thread;
-  tdl_note started, exited; /* to the pool's home */
-  int boot_status;          /* in `started` */
-  tdl_bytes report;         /* in `started` */
-  int searching;            /* counted in pool->searching */
+  tdl_note started, exited;  /* to the pool's home */
+  int boot_status;           /* in `started` */
+  tdl_bytes report;          /* in `started` */
+  int searching;             /* counted in pool->searching */
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
   struct tdl_vm *vm;
@@ -32,8 +32,7 @@ typedef struct tdl_worker {
 
 /* any thread; tells the worker that nobody waits any more for a job that it
 ** runs: what the job waits for ends. */
-void tdl_worker_cancel(tdl_worker *worker, tdl_job *job,
-                       uint32_t generation);
+void tdl_worker_cancel(tdl_worker *worker, tdl_job *job, uint32_t generation);
 
 int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out);
 int tdl_worker_start(tdl_worker *worker);
