@@ -66,6 +66,13 @@
 #define TDL_SPIN_PAUSES 16
 #endif
 
+/* Pause instructions for which a caller looks whether an awake worker takes
+** the new call before it wakes a sleeping one (11 us): about half a
+** microsecond, the length of a whole trivial call. */
+#ifndef TDL_POOL_TAKE_PAUSES
+#define TDL_POOL_TAKE_PAUSES 24
+#endif
+
 /* Workers of one pool. The idle set is a bitmap of this many bits. */
 #ifndef TDL_POOL_MAX_WORKERS
 #define TDL_POOL_MAX_WORKERS 1024

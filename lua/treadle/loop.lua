@@ -201,13 +201,17 @@ function loop.poll()
   return events
 end
 
+local function is_ready()
+  return first <= last
+end
+
 --- Sleep until there is something to poll, at most `seconds`.
 local function block(seconds)
-  if first <= last then
+  if is_ready() then
     return
   end
   if package.loaded.luv then
-    require("treadle.luv").wait(seconds)
+    require("treadle.luv").wait(seconds, is_ready)
   else
     core.wait(seconds)
   end
@@ -229,7 +233,7 @@ local function worker_wait()
   if not package.loaded.luv then
     return false
   end
-  require("treadle.luv").wait(math.huge)
+  require("treadle.luv").wait(math.huge, is_ready)
   return true
 end
 
@@ -342,7 +346,7 @@ end
 
 --- Whether something is under way that the command waits for before it exits.
 function loop.is_busy()
-  return alive > 0 or first <= last
+  return alive > 0 or is_ready()
 end
 
 loop.worker_wait = worker_wait

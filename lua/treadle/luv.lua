@@ -30,12 +30,14 @@ local function make_handles()
 end
 
 --- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
-function M.wait(seconds)
+-- @tparam number seconds
+-- @tparam function is_ready whether a callback has made something ready meanwhile
+function M.wait(seconds, is_ready)
   if running then
     return core.wait(seconds)
   end
   run("nowait")
-  if core.has_work() then
+  if is_ready() or core.has_work() then
     return
   end
   if not poll or poll:is_closing() then

@@ -351,11 +351,12 @@ local function open(given, opts, level)
   end
   self._handle = handle
   pools[handle] = self
-  local started, failure = self._started:pawait()
-  if not started then
+  loop.wait_for(self._started)
+  if not self._index then
     self:terminate()
     self._closed:wait(self._terminate_timeout)
-    error(failure, 0)
+    future.seen(self._started)
+    error(future.error(self._started), 0)
   end
   self.call = call_proxy(self)
   return self

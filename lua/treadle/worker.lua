@@ -65,12 +65,9 @@ local function run_file(file, args)
   if not chunk then
     return nil, problem
   end
-  local ok, exports = xpcall(function()
-    return chunk(unpack(args or {}))
-  end, function(err)
-    return debug.traceback(errors.text(err), 2)
-  end)
+  local ok, exports = pcall(chunk, unpack(args or {}))
   if not ok then
+    exports = errors.text(exports)
     if exports:find("if treadle.is_main then", 1, true) then
       error(exports, 0)
     end

@@ -83,8 +83,7 @@ static int l_class(lua_State *L) {
   other = tdl_class_add(L);
   if (other != NULL) {
     return luaL_argerror(
-        L, 2,
-        lua_pushfstring(L, "metatable is already class '%s'", other));
+        L, 2, lua_pushfstring(L, "metatable is already class '%s'", other));
   }
   return 0;
 }

@@ -221,8 +221,8 @@ static int put_plain(tdl_encoder *e, int idx, const char *name, size_t len,
   }
   tdl_put_tag(&e->w, TDL_TAG_CDATA);
   tdl_put_string(&e->w, name, len);
-  p = tdl_put_room(&e->w, size < UINT32_MAX - 4 ? 4 + (size_t)size
-                                               : UINT32_MAX);
+  p = tdl_put_room(&e->w,
+                   size < UINT32_MAX - 4 ? 4 + (size_t)size : UINT32_MAX);
   if (p == NULL) {
     return e->w.status;
   }
@@ -242,8 +242,9 @@ int tdl_encode_cdata(tdl_encoder *e, int idx, const tdl_path *path) {
     return tdl_encode_refuse(e, path, "cannot send so many values at once");
   }
   if (!push_function(L, tdl_encode_store(e), TDL_STORE_CDATA_DESCRIBE)) {
-    return tdl_encode_refuse(e, path, "cannot send cdata without the ffi "
-                                      "library");
+    return tdl_encode_refuse(e, path,
+                             "cannot send cdata without the ffi "
+                             "library");
   }
   lua_pushvalue(L, idx);
   status = lua_pcall(L, 1, 3, 0);

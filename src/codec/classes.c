@@ -214,8 +214,9 @@ int tdl_encode_object(tdl_encoder *e, int idx, const tdl_path *path,
   int packs;
   int status;
   if (!lua_checkstack(L, LUA_MINSTACK) || depth >= TDL_DEPTH_MAX) {
-    return tdl_encode_refuse(e, path, "cannot send objects packed into "
-                                      "objects so deeply");
+    return tdl_encode_refuse(e, path,
+                             "cannot send objects packed into "
+                             "objects so deeply");
   }
   if (push_class_of(e, meta)) {
     lua_rawgeti(L, class, CLASS_PACK);
@@ -331,8 +332,7 @@ int tdl_decode_object_body(tdl_decoder *d, int idx, int depth) {
   if (status == 0) {
     status = get_counts(d, &array, &pairs);
   }
-  return status != 0 ? status
-                     : get_fields(d, idx, class, array, pairs, depth);
+  return status != 0 ? status : get_fields(d, idx, class, array, pairs, depth);
 }
 
 int tdl_decode_object(tdl_decoder *d, int depth) {
@@ -390,10 +390,9 @@ int tdl_decode_packed(tdl_decoder *d, int depth) {
     return TREADLE_ENOMEM;
   default:
     lua_rawgeti(L, class, CLASS_NAME);
-    return tdl_decode_fail(d, "cannot unpack an object of class '%s': %s",
-                           lua_tostring(L, -1),
-                           lua_isstring(L, -2) ? lua_tostring(L, -2)
-                                               : "an object was raised");
+    return tdl_decode_fail(
+        d, "cannot unpack an object of class '%s': %s", lua_tostring(L, -1),
+        lua_isstring(L, -2) ? lua_tostring(L, -2) : "an object was raised");
   }
   if (lua_isnil(L, -1)) {
     lua_rawgeti(L, class, CLASS_NAME);

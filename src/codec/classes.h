@@ -15,8 +15,7 @@
 const char *tdl_class_add(lua_State *L);
 
 /* Writes the table at `idx`; its metatable is at the top, and is popped. */
-int tdl_encode_object(tdl_encoder *e, int idx, const tdl_path *path,
-                      int depth);
+int tdl_encode_object(tdl_encoder *e, int idx, const tdl_path *path, int depth);
 
 /* The same for the body of an object that was left for later. */
 int tdl_encode_object_body(tdl_encoder *e, int idx, const tdl_path *path,

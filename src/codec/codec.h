@@ -18,8 +18,8 @@ void tdl_codec_open(lua_State *L);
 ** before and a message string is pushed, e.g. "cannot send a coroutine
 ** (arguments[1].items[3])"; `what` names the list of values in that path
 ** ("arguments", "results"). May raise a Lua memory error; nothing leaks. */
-int tdl_encode(lua_State *L, int first, int n, const char *what,
-               tdl_bytes *out, uint32_t limit);
+int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
+               uint32_t limit);
 
 /* Pushes the values of the payload; trusts none of its bytes.
 ** Returns their number (>= 0); or TREADLE_EPAYLOAD / TREADLE_ENOMEM with only

@@ -20,8 +20,11 @@
 #include "names.h"
 #include "numbers.h"
 
-/* Lua stack that one step needs, callbacks and messages included. */
-#define STEP_SLOTS 24
+/* Lua stack that one step takes, and that it needs at its end (callbacks,
+** messages). It is asked for every so many steps. */
+#define STEP_SLOTS    8
+#define STEPS_CHECKED 16
+#define END_SLOTS     24
 
 int tdl_decode_fail(tdl_decoder *d, const char *format, ...) {
   va_list args;
@@ -146,8 +149,7 @@ int tdl_decode_counts(tdl_decoder *d, int wide, uint32_t *array,
   *array = wide ? tdl_load_32(p) : p[0];
   *pairs = wide ? tdl_load_32(p + 4) : p[1];
   /* I1: an element is a byte at least, a pair two. */
-  if (*array + 2 * (uint64_t)*pairs + d->owed >
-      (uint64_t)tdl_get_left(&d->r)) {
+  if (*array + 2 * (uint64_t)*pairs + d->owed > (uint64_t)tdl_get_left(&d->r)) {
     return tdl_decode_malformed(d, "truncated");
   }
   if (*array > TDL_TABLE_ARRAY_MAX || *pairs > TDL_TABLE_PAIRS_MAX) {
@@ -210,7 +212,9 @@ int tdl_decode_fields(tdl_decoder *d, int idx, uint32_t array, uint32_t pairs,
   lua_State *L = d->L;
   const uint64_t owed = d->owed;
   int status;
-  if (depth >= TDL_DEPTH_DECODE || !lua_checkstack(L, STEP_SLOTS)) {
+  if (depth >= TDL_DEPTH_DECODE ||
+      (depth % STEPS_CHECKED == 0 &&
+       !lua_checkstack(L, STEPS_CHECKED * STEP_SLOTS + END_SLOTS))) {
     return tdl_decode_malformed(d, "nested too deeply");
   }
   depth++;
@@ -241,7 +245,7 @@ int tdl_decode_fields(tdl_decoder *d, int idx, uint32_t array, uint32_t pairs,
     if (status != 0) {
       return status;
     }
-    d->owed--;
+    d->owed = owed + 2 * ((uint64_t)i - 1);
     status = get_part(d, depth);
     if (status != 0) {
       return status;
@@ -257,9 +261,6 @@ static int get_table(tdl_decoder *d, int wide, int depth) {
   int status = tdl_decode_counts(d, wide, &array, &pairs);
   if (status != 0) {
     return status;
-  }
-  if (!lua_checkstack(d->L, STEP_SLOTS)) {
-    return tdl_decode_malformed(d, "nested too deeply");
   }
   lua_createtable(d->L, (int)array, (int)pairs);
   tdl_decode_number(d);
@@ -436,7 +437,7 @@ int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
                            TDL_WIRE_VERSION);
   }
   if (TDL_UNLIKELY(count > INT_MAX / 2 ||
-                   !lua_checkstack(L, (int)count + STEP_SLOTS))) {
+                   !lua_checkstack(L, (int)count + END_SLOTS))) {
     return tdl_decode_fail(&d, "payload holds more values than the Lua "
                                "stack");
   }

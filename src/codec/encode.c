@@ -5,7 +5,7 @@
 ** 1. The walk goes down the C stack, at most TDL_DEPTH_LATER steps; a table
 **    below that is queued, and a mark stands in its place.
 ** 2. An object's number is the order in which the walk met it. Most payloads
-**    have no object or one: only the second one opens the scratch memory.
+**    have a few objects: only more of them open the scratch memory.
 ** 3. No user code runs unless `guarded`. The walk that meets a value to be
 **    packed gives up with TDL_ENCODE_AGAIN, before it calls anything; then it
 **    starts again under lua_pcall. There, everything numbered is pinned, so
@@ -25,9 +25,11 @@
 /* Numbers in a row after which the next ones are worth a compiled loop. */
 #define RUN_BEFORE_LOOP 8
 
-/* Lua stack that one step of the walk needs, callbacks and messages
-** included. */
-#define STEP_SLOTS 24
+/* Lua stack that one step of the walk takes, and that it needs at its end
+** (callbacks, messages). It is asked for every so many steps. */
+#define STEP_SLOTS    8
+#define STEPS_CHECKED 16
+#define END_SLOTS     24
 
 int tdl_encode_refuse(tdl_encoder *e, const tdl_path *path, const char *format,
                       ...) {
@@ -60,8 +62,10 @@ tdl_seen *tdl_encode_map(tdl_encoder *e) {
   if (e->scratch == NULL) {
     tdl_scratch *s = tdl_scratch_take(e->L, tdl_encode_store(e));
     lua_replace(e->L, e->base + TDL_ENCODER_SCRATCH);
-    if (e->lone != NULL && tdl_seen_put(&s->seen, e->lone, 0) != 0) {
-      return NULL;
+    for (uint32_t i = 0; i < e->objects; i++) {
+      if (tdl_seen_put(&s->seen, e->few[i], i) != 0) {
+        return NULL;
+      }
     }
     e->scratch = s;
   }
@@ -79,13 +83,8 @@ void tdl_encode_pin(tdl_encoder *e, int idx) {
 }
 
 static int see_in_map(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
-  tdl_seen *map;
+  tdl_seen *map = tdl_encode_map(e);
   uint32_t *found;
-  if (e->scratch == NULL && p == e->lone) {
-    *id = 0;
-    return 1;
-  }
-  map = tdl_encode_map(e);
   if (map == NULL) {
     return TREADLE_ENOMEM;
   }
@@ -104,19 +103,26 @@ static int see_in_map(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
   return 0;
 }
 
-int tdl_encode_see(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
-  if (e->objects == 0 && e->scratch == NULL && !e->guarded) {
-    e->lone = p;
-    e->objects = 1;
-    return 0;
+/* Numbers the object at `idx`, known by the address `p`: 0 when it is new;
+** 1 when not, its number (or TDL_SEEN_OPEN) in `id`; or a status. */
+static inline int see(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
+  if (e->scratch != NULL || e->guarded || e->objects == TDL_ENCODER_FEW) {
+    return see_in_map(e, p, idx, id);
   }
-  return see_in_map(e, p, idx, id);
+  for (uint32_t i = 0; i < e->objects; i++) {
+    if (e->few[i] == p) {
+      *id = i;
+      return 1;
+    }
+  }
+  e->few[e->objects++] = p;
+  return 0;
 }
 
 int tdl_encode_known(tdl_encoder *e, const void *p, int idx,
                      const tdl_path *path) {
   uint32_t id;
-  int seen = tdl_encode_see(e, p, idx, &id);
+  int seen = see(e, p, idx, &id);
   if (seen <= 0) {
     return seen;
   }
@@ -243,8 +249,7 @@ static int next_is(lua_State *L, int t, uint32_t k) {
   if (!lua_next(L, t)) {
     return 0;
   }
-  is = lua_type(L, -2) == LUA_TNUMBER &&
-       lua_tonumber(L, -2) == (double)k + 1;
+  is = lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) == (double)k + 1;
   lua_pop(L, 2);
   return is;
 }
@@ -300,8 +305,7 @@ struct walk {
 static int put_numbers(tdl_encoder *e, struct walk *k) {
   lua_State *L = e->L;
   uint32_t done;
-  int status =
-      tdl_numbers_put(e, k->t, k->array + 1, k->len - k->array, &done);
+  int status = tdl_numbers_put(e, k->t, k->array + 1, k->len - k->array, &done);
   if (status != 0) {
     return status;
   }
@@ -400,7 +404,8 @@ int tdl_encode_fields(tdl_encoder *e, int idx, const tdl_path *path,
   uint32_t pairs = 0;
   int more;
   int status;
-  if (!lua_checkstack(L, STEP_SLOTS)) {
+  if (depth % STEPS_CHECKED == 0 &&
+      !lua_checkstack(L, STEPS_CHECKED * STEP_SLOTS + END_SLOTS)) {
     return tdl_encode_refuse(e, path, "cannot send so many values at once");
   }
   k.len = len < INT32_MAX ? (uint32_t)len : INT32_MAX;
@@ -441,8 +446,7 @@ int tdl_encode_fields(tdl_encoder *e, int idx, const tdl_path *path,
   return 0;
 }
 
-static int put_table(tdl_encoder *e, int idx, const tdl_path *path,
-                     int depth) {
+static int put_table(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
   int status;
   if (lua_getmetatable(e->L, idx)) {
     return tdl_encode_object(e, idx, path, depth);
@@ -458,8 +462,7 @@ static int put_table(tdl_encoder *e, int idx, const tdl_path *path,
   return tdl_encode_fields(e, idx, path, depth);
 }
 
-int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path,
-                     int depth) {
+int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
   lua_State *L = e->L;
   const char *s;
   size_t len;
@@ -494,7 +497,7 @@ int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path,
 static int put_values(tdl_encoder *e, int from) {
   lua_State *L = e->L;
   int status;
-  if (!lua_checkstack(L, TDL_ENCODER_SLOTS + STEP_SLOTS)) {
+  if (!lua_checkstack(L, TDL_ENCODER_SLOTS + END_SLOTS)) {
     lua_pushliteral(L, "cannot send so many values at once");
     e->failed = 1;
     return TREADLE_EPAYLOAD;
@@ -533,7 +536,6 @@ static void start(tdl_encoder *e) {
   e->upvalues = 0;
   e->queued = 0;
   e->pinned = 0;
-  e->lone = NULL;
   e->scratch = NULL;
 }
 
@@ -629,8 +631,8 @@ static int encode_rest(lua_State *L, int first, int n, int from,
   return tdl_put_end(&e.w);
 }
 
-int tdl_encode(lua_State *L, int first, int n, const char *what,
-               tdl_bytes *out, uint32_t limit) {
+int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
+               uint32_t limit) {
   tdl_writer w;
   tdl_put_begin(&w, out, limit, (uint32_t)n);
   for (int i = 0; i < n; i++) {

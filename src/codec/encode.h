@@ -38,6 +38,10 @@
 /* ... that has been packed into a value without identity. */
 #define TDL_SEEN_NONE (UINT32_MAX - 1)
 
+/* Objects that are told apart by looking through a list: most payloads have
+** no more, and pay for no map. */
+#define TDL_ENCODER_FEW 12
+
 typedef struct tdl_encoder {
   lua_State *L;
   tdl_writer w;
@@ -54,8 +58,8 @@ typedef struct tdl_encoder {
   uint32_t upvalues; /* numbered so far */
   uint32_t queued;   /* objects whose bodies wait */
   uint32_t pinned;
-  const void *lone;     /* object 0, while there is no scratch */
-  tdl_scratch *scratch; /* from the second object on */
+  tdl_scratch *scratch;             /* when `few` do not suffice */
+  const void *few[TDL_ENCODER_FEW]; /* the first objects, by number */
 } tdl_encoder;
 
 enum tdl_encoder_slot {
@@ -67,12 +71,10 @@ enum tdl_encoder_slot {
 };
 
 /* Writes the value at absolute index `idx`. */
-int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path,
-                     int depth);
+int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth);
 
 /* Writes counts, elements and pairs of the table at `idx`: no metatable. */
-int tdl_encode_fields(tdl_encoder *e, int idx, const tdl_path *path,
-                      int depth);
+int tdl_encode_fields(tdl_encoder *e, int idx, const tdl_path *path, int depth);
 
 /* Has the body of the object at `idx` written later. */
 int tdl_encode_later(tdl_encoder *e, int idx);
@@ -80,11 +82,8 @@ int tdl_encode_later(tdl_encoder *e, int idx);
 /* Writes the bodies that were queued since the queue had `from` of them. */
 int tdl_encode_bodies(tdl_encoder *e, uint32_t from, int depth);
 
-/* Numbers the object at `idx`, known by the address `p`: 0 when it is new;
-** 1 when not, its number (or TDL_SEEN_OPEN) in `id`; or a status. */
-int tdl_encode_see(tdl_encoder *e, const void *p, int idx, uint32_t *id);
-
-/* The same for objects (with a REF written when it is not new). */
+/* Numbers the object at `idx`, known by the address `p`. 0: it is new; 1: it
+** is not, and a reference to it has been written; or a status. */
 int tdl_encode_known(tdl_encoder *e, const void *p, int idx,
                      const tdl_path *path);
 

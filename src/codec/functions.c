@@ -70,15 +70,14 @@ static int put_bytecode(tdl_encoder *e, int idx, const tdl_path *path) {
   mark = e->w.out->len;
   lua_pushvalue(L, idx);
   if (lua_dump(L, append, &e->w) != 0) {
-    return e->w.status != 0
-               ? e->w.status
-               : tdl_encode_refuse(e, path, "cannot send a function that "
-                                            "has no bytecode");
+    return e->w.status != 0 ? e->w.status
+                            : tdl_encode_refuse(e, path,
+                                                "cannot send a function that "
+                                                "has no bytecode");
   }
   tdl_store_32(e->w.out->data + mark - 4, e->w.out->len - mark);
   /* dumps, function: dumps[function] = bytecode */
-  lua_pushlstring(L, (const char *)e->w.out->data + mark,
-                  e->w.out->len - mark);
+  lua_pushlstring(L, (const char *)e->w.out->data + mark, e->w.out->len - mark);
   lua_rawset(L, -3);
   lua_settop(L, top);
   return 0;
@@ -89,8 +88,9 @@ static int put_cfunction(tdl_encoder *e, int idx, const tdl_path *path) {
   const char *s;
   size_t len;
   if (!tdl_names_of_function(L, tdl_encode_store(e), idx)) {
-    return tdl_encode_refuse(e, path, "cannot send a C function that no "
-                                      "loaded module names");
+    return tdl_encode_refuse(e, path,
+                             "cannot send a C function that no "
+                             "loaded module names");
   }
   e->flags |= TDL_WIRE_CODE;
   tdl_put_tag(&e->w, TDL_TAG_CFUNCTION);
@@ -461,7 +461,7 @@ int tdl_decode_function(tdl_decoder *d, int depth, int later) {
     return tdl_decode_malformed(d, "a function with other upvalues");
   }
   tdl_decode_number(d);
-  return later ? tdl_decode_later(d)
-               : tdl_decode_upvalues(d, lua_gettop(d->L), d->objects - 1,
-                                     depth);
+  return later
+             ? tdl_decode_later(d)
+             : tdl_decode_upvalues(d, lua_gettop(d->L), d->objects - 1, depth);
 }

@@ -9,12 +9,12 @@ static const char *const standard[] = {
     "string", "table",   "math", "io",  "os",  "coroutine",
     "debug",  "package", "bit",  "jit", "ffi", NULL};
 static const char *const base[] = {
-    "assert",       "collectgarbage", "dofile",   "error",    "gcinfo",
-    "getfenv",      "getmetatable",   "ipairs",   "load",     "loadfile",
-    "loadstring",   "module",         "newproxy", "next",     "pairs",
-    "pcall",        "print",          "rawequal", "rawget",   "rawlen",
-    "rawset",       "require",        "select",   "setfenv",  "setmetatable",
-    "tonumber",     "tostring",       "type",     "unpack",   "xpcall",
+    "assert",     "collectgarbage", "dofile",   "error",   "gcinfo",
+    "getfenv",    "getmetatable",   "ipairs",   "load",    "loadfile",
+    "loadstring", "module",         "newproxy", "next",    "pairs",
+    "pcall",      "print",          "rawequal", "rawget",  "rawlen",
+    "rawset",     "require",        "select",   "setfenv", "setmetatable",
+    "tonumber",   "tostring",       "type",     "unpack",  "xpcall",
     NULL};
 
 static int is_in(const char *const *list, const char *s) {
@@ -63,10 +63,9 @@ static void note(lua_State *L, int modules, int names, int module, int name) {
   lua_rawget(L, names);
   module_now = lua_tostring(L, -2);
   name_now = lua_isstring(L, -1) ? lua_tostring(L, -1) : NULL;
-  if (module_now == NULL ||
-      is_better(lua_tostring(L, module),
-                name != 0 ? lua_tostring(L, name) : NULL, module_now,
-                name_now)) {
+  if (module_now == NULL || is_better(lua_tostring(L, module),
+                                      name != 0 ? lua_tostring(L, name) : NULL,
+                                      module_now, name_now)) {
     lua_pushvalue(L, f);
     lua_pushvalue(L, module);
     lua_rawset(L, modules);
@@ -171,8 +170,8 @@ int tdl_names_of_module(lua_State *L, int idx) {
   lua_pushnil(L);
   while (lua_next(L, loaded)) {
     if (is_name(L, -2) && lua_rawequal(L, -1, idx) &&
-        (lua_isnil(L, best) || is_better(lua_tostring(L, -2), NULL,
-                                         lua_tostring(L, best), NULL))) {
+        (lua_isnil(L, best) ||
+         is_better(lua_tostring(L, -2), NULL, lua_tostring(L, best), NULL))) {
       lua_pushvalue(L, -2);
       lua_replace(L, best);
     }
@@ -226,10 +225,9 @@ static int get_module(tdl_decoder *d) {
     lua_pushliteral(L, "not enough memory");
     return TREADLE_ENOMEM;
   default:
-    return tdl_decode_fail(d, "module '%s' cannot be loaded here: %s",
-                           lua_tostring(L, at),
-                           lua_isstring(L, -1) ? lua_tostring(L, -1)
-                                               : "an object was raised");
+    return tdl_decode_fail(
+        d, "module '%s' cannot be loaded here: %s", lua_tostring(L, at),
+        lua_isstring(L, -1) ? lua_tostring(L, -1) : "an object was raised");
   }
 }
 
@@ -270,8 +268,7 @@ int tdl_decode_cfunction(tdl_decoder *d) {
   if (!lua_isfunction(L, -1)) {
     const char *name = lua_gettop(L) > at + 1 ? lua_tostring(L, at + 2) : "";
     return tdl_decode_fail(d, "C function '%s%s%s' is not known here",
-                           lua_tostring(L, at), *name != '\0' ? "." : "",
-                           name);
+                           lua_tostring(L, at), *name != '\0' ? "." : "", name);
   }
   lua_replace(L, at);
   lua_settop(L, at);

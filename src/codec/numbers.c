@@ -9,27 +9,26 @@
 ** array that begins with a number may not go on with numbers. */
 #define CHUNK 8192
 
-static const char source[] =
-    "local ffi, loaded = ...\n"
-    "local type, cast = type, ffi.cast\n"
-    "local double_p = ffi.typeof('double *')\n"
-    "local function put(t, first, n, address)\n"
-    "  local p = cast(double_p, address)\n"
-    "  for i = 0, n - 1 do\n"
-    "    local v = t[first + i]\n"
-    "    if type(v) ~= 'number' then return i end\n"
-    "    p[i] = v\n"
-    "  end\n"
-    "  return n\n"
-    "end\n"
-    "local function get(t, first, n, address)\n"
-    "  local p = cast(double_p, address)\n"
-    "  for i = 0, n - 1 do\n"
-    "    t[first + i] = p[i]\n"
-    "  end\n"
-    "end\n"
-    "assert(type(1) == 'number')\n"
-    "return put, get, loaded.jit.status\n";
+static const char source[] = "local ffi, loaded = ...\n"
+                             "local type, cast = type, ffi.cast\n"
+                             "local double_p = ffi.typeof('double *')\n"
+                             "local function put(t, first, n, address)\n"
+                             "  local p = cast(double_p, address)\n"
+                             "  for i = 0, n - 1 do\n"
+                             "    local v = t[first + i]\n"
+                             "    if type(v) ~= 'number' then return i end\n"
+                             "    p[i] = v\n"
+                             "  end\n"
+                             "  return n\n"
+                             "end\n"
+                             "local function get(t, first, n, address)\n"
+                             "  local p = cast(double_p, address)\n"
+                             "  for i = 0, n - 1 do\n"
+                             "    t[first + i] = p[i]\n"
+                             "  end\n"
+                             "end\n"
+                             "assert(type(1) == 'number')\n"
+                             "return put, get, loaded.jit.status\n";
 
 /* Pushes the loop in `slot`; 0 and nothing when there is none, or when the
 ** compiler is off, because interpreted FFI code is slower than the C API. */

@@ -9,7 +9,7 @@
 #include "encode.h"
 
 /* A call of a loop costs as much as this many elements one by one. */
-#define TDL_NUMBERS_MIN 16
+#define TDL_NUMBERS_MIN 20
 
 /* Writes the elements `first` and following of the table at `t`, up to `n`
 ** of them and as long as they are numbers. `done`: how many those were; 0

@@ -32,8 +32,8 @@ static void add_quoted(luaL_Buffer *b, const char *s, size_t len) {
       luaL_addchar(b, '\\');
       luaL_addchar(b, (char)c);
     } else if (c < ' ') {
-      char escape[4] = {'\\', (char)('0' + c / 100),
-                        (char)('0' + c / 10 % 10), (char)('0' + c % 10)};
+      char escape[4] = {'\\', (char)('0' + c / 100), (char)('0' + c / 10 % 10),
+                        (char)('0' + c % 10)};
       luaL_addlstring(b, escape, 4);
     } else {
       luaL_addchar(b, (char)c);

@@ -41,7 +41,7 @@ typedef struct tdl_scratch {
   struct tdl_upvalue {
     uint32_t function; /* its object number */
     uint32_t slot;
-  } *upvalues;
+  } * upvalues;
   uint32_t upvalue_count;
   uint32_t upvalue_cap;
 } tdl_scratch;

@@ -30,20 +30,20 @@ typedef enum tdl_tag {
   TDL_TAG_NIL,
   TDL_TAG_FALSE,
   TDL_TAG_TRUE,
-  TDL_TAG_NUMBER,   /* f64 */
-  TDL_TAG_STR8,     /* u8 length, bytes */
-  TDL_TAG_STR32,    /* u32 length, bytes */
-  TDL_TAG_TABLE8,   /* u8 array, u8 pairs, elements, key value ... */
-  TDL_TAG_TABLE32,  /* the same with u32 */
-  TDL_TAG_NUMBERS,  /* u32 n, n f64: n elements of an array */
-  TDL_TAG_REF,      /* u32 object */
-  TDL_TAG_LATER,    /* a table whose body follows the values */
-  TDL_TAG_OBJECT,   /* class name, then a table: its raw fields */
-  TDL_TAG_PACKED,   /* class name, then the value to unpack, bodies */
-  TDL_TAG_INT64,    /* i64 */
-  TDL_TAG_UINT64,   /* u64 */
-  TDL_TAG_CDATA,    /* type name, u32 size, bytes */
-  TDL_TAG_FUNCTION, /* u32 length, bytecode, u8 n, n upvalues */
+  TDL_TAG_NUMBER,         /* f64 */
+  TDL_TAG_STR8,           /* u8 length, bytes */
+  TDL_TAG_STR32,          /* u32 length, bytes */
+  TDL_TAG_TABLE8,         /* u8 array, u8 pairs, elements, key value ... */
+  TDL_TAG_TABLE32,        /* the same with u32 */
+  TDL_TAG_NUMBERS,        /* u32 n, n f64: n elements of an array */
+  TDL_TAG_REF,            /* u32 object */
+  TDL_TAG_LATER,          /* a table whose body follows the values */
+  TDL_TAG_OBJECT,         /* class name, then a table: its raw fields */
+  TDL_TAG_PACKED,         /* class name, then the value to unpack, bodies */
+  TDL_TAG_INT64,          /* i64 */
+  TDL_TAG_UINT64,         /* u64 */
+  TDL_TAG_CDATA,          /* type name, u32 size, bytes */
+  TDL_TAG_FUNCTION,       /* u32 length, bytecode, u8 n, n upvalues */
   TDL_TAG_FUNCTION_LATER, /* the same; the upvalues follow the values */
   TDL_TAG_CFUNCTION,      /* module, name (or nil: the module itself) */
   TDL_TAG_MODULE,         /* name; only as an upvalue */

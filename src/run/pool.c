@@ -162,6 +162,21 @@ void tdl_pool_wake_one(treadle_pool *pool) {
   }
 }
 
+/* A worker that has just sent a result home takes the next call within a
+** moment, and waking another costs twenty times that moment: look first whether
+** it takes ours. 1 when somebody did, or searches and will. */
+static int is_taken_soon(const treadle_pool *pool) {
+  for (int i = 0; i < TDL_POOL_TAKE_PAUSES; i++) {
+    /* [search] seq_cst: as the failing compare-and-swap in wake_one */
+    if (tdl_queue_empty(&pool->run) ||
+        atomic_load_explicit(&pool->searching, memory_order_seq_cst) != 0) {
+      return 1;
+    }
+    tdl_pause();
+  }
+  return 0;
+}
+
 /* --- calls ---------------------------------------------------------------- */
 
 enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
@@ -201,7 +216,9 @@ void tdl_pool_submit(tdl_job *job) {
     return;
   }
   tdl_queue_push(&pool->run, &job->node);
-  tdl_pool_wake_one(pool);
+  if (TDL_UNLIKELY(any_idle(pool)) && !is_taken_soon(pool)) {
+    tdl_pool_wake_one(pool);
+  }
 }
 
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
