@@ -17,6 +17,21 @@ local function run(mode)
   running = false
 end
 
+--- Runs luv's loop once more when the state is closed, before luv frees the handles: this luv
+-- crashes there if one of them was closed and its loop has not run since. Finalizers run newest
+-- first, so it is made anew at each wait.
+local last_turn
+
+local function renew_last_turn()
+  if last_turn then
+    getmetatable(last_turn).__gc = nil
+  end
+  last_turn = newproxy(true)
+  getmetatable(last_turn).__gc = function()
+    uv.run("nowait")
+  end
+end
+
 local function nothing() end
 
 --- How long to look for results with luv's loop at rest, before sleeping in it.
@@ -36,6 +51,7 @@ function M.wait(seconds, is_ready)
   if running then
     return core.wait(seconds)
   end
+  renew_last_turn()
   run("nowait")
   if is_ready() or core.has_work() then
     return
@@ -61,8 +77,11 @@ function M.wait(seconds, is_ready)
   core.disarm()
 end
 
---- Whether luv's loop has handles of the script's that keep it alive.
+--- Whether luv's loop has handles of the script's that keep it alive; lets it finish what it can
+-- first.
 function M.is_alive()
+  renew_last_turn()
+  run("nowait")
   return uv.loop_alive()
 end
 
