@@ -54,7 +54,7 @@ local function main()
   heading "the traceback leads through the worker to the line that called"
   ok, err = pool.call.dig(2):pawait()
   print(ok, err.task, "worker " .. err.worker)
-  print(err.traceback)
+  print(err) -- the message and err.traceback
 
   heading "a timeout rejects, or gives a default"
   ok, err = pool.call.nap(10):pawait()

@@ -6,7 +6,7 @@
 -- that waits for its own pool lets the next job start, also where the pool has a single thread.
 local treadle = require "treadle"
 
-local CUTOFF = 22 -- below, a call costs more than the work it would give away
+local CUTOFF = 26 -- below, a call costs more than the work it would give away
 
 local function fib(n)
   return n < 2 and n or fib(n - 1) + fib(n - 2)
@@ -26,7 +26,7 @@ function tasks.fib(n)
 end
 
 local function main(argument)
-  local n = tonumber(argument or 38)
+  local n = tonumber(argument or 40)
   if not n or n % 1 ~= 0 or n < 0 or n > 45 then
     io.stderr:write(("fib_nested: N has to be a whole number from 0 to 45, got '%s'\n"):format(
       argument))

@@ -132,6 +132,9 @@ end
 -- @return all results of the task
 -- @raise the task's error, a `treadle.error`
 function methods:await()
+  if getmetatable(self) ~= mt then
+    check_self(self, "await")
+  end
   if self[STATE] == PENDING then
     loop.wait_for(self)
   end
@@ -141,7 +144,6 @@ function methods:await()
     end
     return results(self)
   end
-  check_self(self, "await")
   seen(self)
   error(errors.add_site(self[VALUE], 2), 0)
 end

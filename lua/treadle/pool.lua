@@ -90,10 +90,9 @@ local function make_caller(self, name)
 end
 
 local function call_proxy(self)
-  local weak = setmetatable({ self }, { __mode = "v" })
   return setmetatable({}, {
     __index = function(proxy, name)
-      local caller = make_caller(weak[1] or self, name)
+      local caller = make_caller(self, name)
       rawset(proxy, name, caller)
       return caller
     end,
@@ -270,11 +269,11 @@ local GUARD = "a pool cannot be made while a worker loads its module: "
   .. "put what only the host does behind `if treadle.is_main then`"
 
 --- What a worker needs to know to find each task of a table.
-local function describe_tasks(given, file)
+local function describe_tasks(given, file, level)
   local list = {}
   for name, value in pairs(given) do
     if type(name) ~= "string" then
-      options.bad_argument(1, "pool", "names of tasks are strings, got a " .. type(name), 3)
+      options.bad_argument(1, "pool", "names of tasks are strings, got a " .. type(name), level)
     end
     local entry = { name = name, options = tasks.call_options(value) }
     if tasks.is_import(value) then
@@ -283,7 +282,7 @@ local function describe_tasks(given, file)
       local fn = tasks.fn(value)
       if not fn then
         options.bad_argument(1, "pool", ("task '%s' is a %s, not a function or a task"):format(name,
-          type(value)), 3)
+          type(value)), level)
       end
       local info = debug.getinfo(fn, "S")
       if file and info.source == "@" .. file then
@@ -295,7 +294,7 @@ local function describe_tasks(given, file)
     list[#list + 1] = entry
   end
   if #list == 0 then
-    options.bad_argument(1, "pool", "a table with at least one task expected", 3)
+    options.bad_argument(1, "pool", "a table with at least one task expected", level)
   end
   table.sort(list, function(a, b) return a.name < b.name end)
   return list
@@ -326,7 +325,7 @@ local function open(given, opts, level)
     boot.module = given
   else
     boot.file = calling_file(level + 1)
-    boot.tasks = describe_tasks(given, boot.file)
+    boot.tasks = describe_tasks(given, boot.file, level + 1)
     boot.arg = type(arg) == "table" and arg or nil
   end
   local threads = opts.threads or core.cores()

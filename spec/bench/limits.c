@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@
 
 LIMIT_API double limit_now_s(void);
 LIMIT_API double limit_cpu_s(void);
+LIMIT_API double limit_children_cpu_s(void);
 LIMIT_API double limit_resident_bytes(void);
 LIMIT_API int limit_cores(void);
 LIMIT_API double limit_sleep_until(double when_s);
@@ -60,6 +62,16 @@ LIMIT_API double limit_now_s(void) {
 /* All threads of the process, user and system. */
 LIMIT_API double limit_cpu_s(void) {
   return seconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* All children that have ended and been waited for. */
+LIMIT_API double limit_children_cpu_s(void) {
+  struct rusage used;
+  if (getrusage(RUSAGE_CHILDREN, &used) != 0) {
+    return NAN;
+  }
+  return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+         (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1e-6;
 }
 
 /* Sleeps to an instant of limit_now_s with the smallest timer slack the

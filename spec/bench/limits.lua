@@ -5,6 +5,7 @@ local ffi = require "ffi"
 ffi.cdef [[
 double limit_now_s(void);
 double limit_cpu_s(void);
+double limit_children_cpu_s(void);
 double limit_resident_bytes(void);
 int limit_cores(void);
 double limit_sleep_until(double when_s);
@@ -43,6 +44,7 @@ function limits.load(build)
   local library = ffi.load(build .. "/limits.so")
   limits.now = library.limit_now_s
   limits.cpu = library.limit_cpu_s
+  limits.children_cpu = library.limit_children_cpu_s
   limits.resident = library.limit_resident_bytes
   limits.cores = library.limit_cores
   limits.sleep_until = library.limit_sleep_until

@@ -55,13 +55,14 @@ local function flight_limit(key)
   end
 end
 
-title "one call at a time, one worker"
+title "one call at a time; one worker where not said otherwise"
 row("number, main chunk", "time", "one.number", {
   goal = function(m) return 2.2 * m.pingpong end, limit = "pingpong", rival = rivals.one.number,
 })
 row("number, in a coroutine", "time", "one.coroutine", {
   goal = function(m) return 2.2 * m.pingpong end, limit = "pingpong",
 })
+row("number, two workers", "time", "one.two", { limit = "pingpong" })
 row("number, pinned to one core", "time", "pinned.one", {
   goal = 3e-6, limit = "handoff", rival = "love 3.2 µs",
 })
@@ -128,8 +129,8 @@ title "when spinning could hurt"
 row("number, 16 workers, one at a time", "time", "crowd.one", { limit = "pingpong" })
 row("number, 16 workers, 1,000 in flight", "rate", "crowd.flight", { limit = "ring" })
 row("number, pinned to one core, 1,000", "rate", "pinned.flight", { limit = "ring" })
-row("busy host: lost per call", "time", "busy", { limit = "pingpong" })
-row("busy host: CPU", "share", "busy.cpu", {})
+row("busy host: lost per call", "time", "busy")
+row("busy host: CPU", "share", "busy.cpu")
 
 title "limits of this machine, in this run"
 row("cache line there and back", "time", "pingpong")

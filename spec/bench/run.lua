@@ -15,10 +15,10 @@ ffi.cdef "int isatty(int fd);"
 local USAGE = "usage: run.lua [--quick] [--json FILE]"
 
 -- How long each thing is measured: `rounds` over all measures of a section; in each, for `round`
--- seconds, batches of about `batch` seconds, each batch a sample; `warm` seconds beforehand.
+-- seconds, batches of about `batch` seconds, their median a sample; `warm` seconds beforehand.
 local PLANS = {
-  full = { rounds = 9, round = 0.025, batch = 0.003, warm = 0.06, idle = 1, paced = 2 },
-  quick = { rounds = 5, round = 0.006, batch = 0.002, warm = 0.02, idle = 0.2, paced = 0.5 },
+  full = { rounds = 11, round = 0.03, batch = 0.002, warm = 0.06, idle = 1, paced = 2 },
+  quick = { rounds = 5, round = 0.008, batch = 0.001, warm = 0.02, idle = 0.2, paced = 0.5 },
 }
 
 -- Sections in the order of running: name, how often, a command to run it under, and how the keys
@@ -298,6 +298,12 @@ local function describe()
   }
 end
 
+--- Seconds that all cores have been busy since the machine was started.
+local function busy_seconds()
+  local user, nice, system = read("/proc/stat", "[^\n]*"):match("^cpu%s+(%d+) (%d+) (%d+)")
+  return user and (user + nice + system) / 100
+end
+
 local function main(args)
   local options = parse(args)
   local ok, err = limits.build(dir, root .. "/build/bench")
@@ -308,7 +314,7 @@ local function main(args)
   if options.section then return run_section(options.section, PLANS[options.plan]) end
   limits.load(root .. "/build/bench")
 
-  local started = limits.now()
+  local started, busy, own = limits.now(), busy_seconds(), limits.cpu() + limits.children_cpu()
   local machine = describe()
   local samples, errors = {}, {}
   local terminal = ffi.C.isatty(2) == 1
@@ -317,6 +323,9 @@ local function main(args)
     for _ = 1, section.times or 1 do collect(section, options, samples, errors) end
   end
   if terminal then io.stderr:write("\r\27[K") end
+  local wall = limits.now() - started
+  machine.others = busy
+    and (busy_seconds() - busy - (limits.cpu() + limits.children_cpu() - own)) / wall
 
   local rows = require "rows"
   local spread = evaluate(rows, samples)
@@ -332,7 +341,8 @@ local function main(args)
   end)
   print("+ goal reached, - not reached, ~ the middle half of the samples spreads over 30 %")
   print("ratio: how many times worse than the limit. What each row means: docs/bench.md")
-  print(("%s run, %.0f s"):format(options.plan, limits.now() - started))
+  print(("%s run, %.0f s; other processes used %.2f of the %d cores meanwhile"):format(
+    options.plan, wall, math.max(0, machine.others or 0), machine.cores))
   local told = {}
   for key, why in pairs(errors) do
     local first = why:match("[^\n]*")

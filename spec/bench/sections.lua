@@ -55,9 +55,15 @@ local function loop(kind, payload, ...)
   return assert(loadstring((LOOPS[kind]:gsub("TASK", payload.task)), "=" .. kind))(...)
 end
 
+local function median(list)
+  table.sort(list)
+  return list[math.ceil(#list / 2)]
+end
+
 --- Runs measures in turn, round after round, so that a busy moment of the machine hits all alike.
--- A measure is `{ key, fn, per, rate }`: `fn(n)` does n turns of `per` calls and the sample is
--- seconds per call, or calls per second; or `{ key, sample }`, where `sample()` returns it.
+-- A measure is `{ key, fn, per, rate }`: `fn(n)` does n turns of `per` calls, and a round's sample
+-- is the median of its batches, in seconds per call or in calls per second; or `{ key, sample }`,
+-- where `sample()` returns it.
 local function interleave(plan, emit, measures)
   local alive = {}
   local function try(m, fn)
@@ -68,24 +74,27 @@ local function interleave(plan, emit, measures)
       alive[m] = nil
     end
   end
-  local function timed(m, n)
+
+  -- One batch; the next one's length follows from it.
+  local function batch(m)
+    local n = m.n
     local start = limits.now()
     m.fn(n)
-    return limits.now() - start
+    local took = limits.now() - start
+    m.n = math.max(1, math.ceil(n * math.min(4, plan.batch / took)))
+    return took / n
   end
 
+  -- Warm up: the traces are compiled, and the batches are as long as they shall be.
   for _, m in ipairs(measures) do
     alive[m] = true
-    try(m, function()
-      if m.sample then return end
-      -- Warm up: the traces are compiled, and the batch is as long as it shall be.
-      m.n = 1
-      local stop = limits.now() + plan.warm
-      repeat
-        local took = timed(m, m.n)
-        if took < plan.batch then m.n = math.ceil(m.n * math.min(4, plan.batch / took + 0.1)) end
-      until limits.now() >= stop and took >= plan.batch / 2
-    end)
+    m.n = 1
+    if m.fn then
+      try(m, function()
+        local stop = limits.now() + plan.warm
+        repeat batch(m) until limits.now() >= stop
+      end)
+    end
   end
   for _ = 1, plan.rounds do
     for _, m in ipairs(measures) do
@@ -95,11 +104,11 @@ local function interleave(plan, emit, measures)
             emit(m.key, m.sample())
             return
           end
+          local took = {}
           local stop = limits.now() + plan.round
-          repeat
-            local each = timed(m, m.n) / (m.n * (m.per or 1))
-            emit(m.key, m.rate and 1 / each or each)
-          until limits.now() >= stop
+          repeat took[#took + 1] = batch(m) / (m.per or 1) until limits.now() >= stop
+          local each = median(took)
+          emit(m.key, m.rate and 1 / each or each)
         end)
       end
     end
@@ -151,6 +160,7 @@ function sections.calls(plan, emit)
     if p.key == "number" then
       local body = loop("one", p, pools[1], p.value)
       add { key = "one.coroutine", fn = function(n) treadle.run(body, n) end }
+      add { key = "one.two", fn = loop("one", p, pools[2], p.value) }
     end
     for threads, pool in ipairs(pools) do
       add {
