@@ -93,10 +93,14 @@ local function count_parallel(found, threads)
 end
 
 local function count_sequential(found)
-  local total = { counts = {}, words = 0 }
-  for _, batch in ipairs(textfiles.cut(found.files, SEQUENTIAL_BATCH)) do
-    merge(total, tasks.count(batch))
-  end
+  local total, done = { counts = {}, words = 0 }, 0
+  treadle.using(progress.new("checking", found.bytes), function(bar)
+    for _, batch in ipairs(textfiles.cut(found.files, SEQUENTIAL_BATCH)) do
+      merge(total, tasks.count(batch))
+      done = done + batch.bytes
+      bar:update(done)
+    end
+  end)
   return total
 end
 
@@ -206,7 +210,9 @@ end
 
 local function main(...)
   local folders, threads = parse { ... }
-  local found = textfiles.find(folders)
+  local found = treadle.using(progress.new("finding text files"), function()
+    return textfiles.find(folders)
+  end)
   if found.bytes == 0 then
     print("no text files below " .. table.concat(folders, ", "))
     return
@@ -219,7 +225,8 @@ local function main(...)
   row("speed-up", ("%.2f"):format(sequential_time / parallel_time))
   local wrong = difference(parallel, sequential)
   if wrong then
-    io.stderr:write("wordcount: the answers differ: ", wrong, "\n")
+    io.stderr:write("wordcount: the answers differ: ", wrong,
+      " (or a file changed meanwhile)\n")
     os.exit(1)
   end
   print("every count agrees with the sequential one")

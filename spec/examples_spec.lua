@@ -260,12 +260,14 @@ describe("the examples", function()
       assert.is_nil(out:find("every count agrees", 1, true))
     end)
 
-    it("draws a bar on a terminal, wipes it at the end, and draws none in a pipe", function()
+    it("draws bars on a terminal, wipes them at the end, and draws none in a pipe", function()
       local folder = folder_of("bar", { ["a.txt"] = ("some words "):rep(20000) })
       local command = command_line(treadle, root .. "/examples/wordcount.lua", folder)
       local out, _, code = shell(("script -qec %s /dev/null"):format(quote(command)))
       assert.are.equal(0, code)
-      assert.matches("^\rcounting %[%.+%]   0 %%.*\rcounting %[#+%] 100 %%\r\27%[Kfiles ", out)
+      local bar = "\r%s %%[%%.+%%]   0 %%%%.*\r%s %%[#+%%] 100 %%%%\r\27%%[K"
+      assert.matches("^\rfinding text files %.%.%.\r\27%[K" .. bar:format("counting", "counting")
+        .. bar:format("checking", "checking") .. "files ", out)
       assert.is_nil(output_of("wordcount.lua", folder):find("[\r\27]"))
     end)
 

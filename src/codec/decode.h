@@ -10,8 +10,8 @@
 #include <lua.h>
 
 #include "../treadle.h"
+#include "reader.h"
 #include "store.h"
-#include "wire.h"
 
 /* No encoder goes deeper (TDL_DEPTH_MAX and the steps of one object). */
 #define TDL_DEPTH_DECODE 220

@@ -12,7 +12,7 @@
 #include "../treadle.h"
 #include "path.h"
 #include "store.h"
-#include "wire.h"
+#include "writer.h"
 
 /* Tables deeper than this are written after the values, so that the C stack
 ** holds this many steps of 200 bytes however deep the values are. */
@@ -24,6 +24,9 @@
 
 /* How far below a packed object its own tables are nested at least. */
 #define TDL_DEPTH_PACKED 8
+
+/* Lua stack that a step needs beyond its own: callbacks, messages. */
+#define TDL_ENCODE_END_SLOTS 24
 
 /* A status besides those of treadle.h: a callback is needed, so start again
 ** under lua_pcall (see `guarded`). */

@@ -1,0 +1,222 @@
+--- luv beside treadle: timers and TCP mixed with await, in the host and in tasks.
+package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
+  .. package.path
+local helpers = require "helpers"
+local treadle = require "treadle"
+
+local uv = require "luv"
+
+-- An echo server for one connection; the future of the text that the client got back.
+local function echo_once(text)
+  local t, luv = require "treadle", require "luv"
+  local got, resolve, reject = t.future()
+  local server = luv.new_tcp()
+  server:bind("127.0.0.1", 0)
+  server:listen(16, function(err)
+    assert(not err, err)
+    local peer = luv.new_tcp()
+    server:accept(peer)
+    peer:read_start(function(_, chunk)
+      if chunk then
+        peer:write(chunk)
+      else
+        peer:close()
+      end
+    end)
+  end)
+  local client = luv.new_tcp()
+  client:connect("127.0.0.1", server:getsockname().port, function(err)
+    if err then
+      return reject(err)
+    end
+    local received = {}
+    client:read_start(function(_, chunk)
+      received[#received + 1] = chunk
+      if #table.concat(received) == #text then
+        client:close()
+        server:close()
+        resolve(table.concat(received))
+      end
+    end)
+    client:write(text)
+  end)
+  return got
+end
+
+-- A future that a luv timer resolves.
+local function timer(milliseconds, value)
+  local t, luv = require "treadle", require "luv"
+  local f, resolve = t.future()
+  local handle = luv.new_timer()
+  handle:start(milliseconds, 0, function()
+    handle:close()
+    resolve(value)
+  end)
+  return f
+end
+
+describe("luv", function()
+  local done, pool
+
+  setup(function()
+    treadle.fd()
+    timer(1, 1):await()
+    done = helpers.watch()
+    pool = treadle.pool("tasks", { threads = 2, concurrency = 10 })
+    pool:broadcast(function() require "luv" end):await()
+  end)
+
+  teardown(helpers.clean)
+
+  local places = {
+    ["in the host"] = function(fn) return fn() end,
+    ["in a coroutine of the host"] = function(fn) return treadle.run(fn) end,
+    ["in a task"] = function(fn) return pool:run(fn):await() end,
+  }
+  for place, run in pairs(places) do
+    it("timers settle futures, " .. place, function()
+      assert.equal("rung", run(function() return (timer(5, "rung"):await()) end))
+    end)
+
+    it("sockets work without uv.run, " .. place, function()
+      local text = ("0123456789"):rep(10000)
+      assert.is_true(run(function() return echo_once(text):await() == text end))
+    end)
+
+    it("callbacks, calls and sleeps go on side by side, " .. place, function()
+      local result = run(function()
+        local t = require "treadle"
+        local call = t.is_main and pool.call or t.worker.pool.call
+        return t.all {
+          timer(5, 1),
+          t.spawn(function() t.sleep(0.005) return 2 end),
+          call.add(1, 2),
+          echo_once("four"),
+          call.sleep(0.005),
+        }:await()
+      end)
+      assert.same({ 1, 2, 3, "four", 0.005 }, result)
+    end)
+
+    it("treadle.sleep is right beside a timer that goes on for ever, " .. place, function()
+      assert.is_true(run(function()
+        local t, luv = require "treadle", require "luv"
+        local ticks, handle = 0, luv.new_timer()
+        handle:start(1, 1, function() ticks = ticks + 1 end)
+        local before = t.now()
+        t.sleep(0.03)
+        local slept = t.now() - before
+        handle:close()
+        return slept >= 0.03 and ticks > 0
+      end))
+    end)
+
+    it("a callback may make calls, " .. place, function()
+      assert.equal(3, run(function()
+        local t, luv = require "treadle", require "luv"
+        local call = t.is_main and pool.call or t.worker.pool.call
+        local f, resolve = t.future()
+        local handle = luv.new_timer()
+        handle:start(1, 0, function()
+          handle:close()
+          call.add(1, 2):and_then(resolve)
+        end)
+        return (f:await())
+      end))
+    end)
+
+    it("a callback may await in a coroutine, " .. place, function()
+      assert.equal(7, run(function()
+        local t, luv = require "treadle", require "luv"
+        local f, resolve = t.future()
+        local handle = luv.new_timer()
+        handle:start(1, 0, coroutine.wrap(function()
+          handle:close()
+          t.sleep(0.001)
+          resolve(7)
+        end))
+        return (f:await())
+      end))
+    end)
+  end
+
+  it("keeps apart the loops of host and workers", function()
+    assert.same({ "a", "b", "c" }, treadle.all {
+      pool:run(function() return (timer(2, "a"):await()) end, {}, { worker = 1 }),
+      pool:run(function() return (timer(2, "b"):await()) end, {}, { worker = 2 }),
+      timer(2, "c"),
+    }:await())
+  end)
+
+  it("does not slow down calls much: 5,000 round trips end", function()
+    for i = 1, 5000 do
+      assert(pool.call.echo(i):await() == i)
+    end
+  end)
+
+  it("serves a server in a task while calls go on", function()
+    assert.equal("pong", pool:run(function() return (echo_once("pong"):await()) end):await())
+  end)
+
+  it("lets a script run uv.run itself", function()
+    local ran
+    timer(1, 1):and_then(function() ran = true end)
+    uv.run("nowait")
+    helpers.poll_until(function()
+      uv.run("nowait")
+      return ran
+    end)
+  end)
+
+  for _, program in ipairs { "luajit", "treadle" } do
+    it("and treadle end a process well, under " .. program, function()
+      local out, err, code = helpers.child(program, [[
+        local treadle, uv = require "treadle", require "luv"
+        local pool = treadle.pool("tasks", { threads = 2 })
+        pool:broadcast(function()
+          local t, luv = require "treadle", require "luv"
+          local h = luv.new_timer()
+          h:start(100000, 0, function() end)
+          t.sleep(0.001)
+        end):await()
+        local handle = uv.new_timer()
+        handle:start(1, 0, function() print "tick" handle:close() end)
+        print(pool.call.add(1, 2):await())
+        treadle.sleep(0.02)
+        pool:close()
+      ]])
+      assert.same({ "", 0 }, { err, code })
+      assert.matches("3\n", out, 1, true)
+      assert.matches("tick\n", out, 1, true)
+    end)
+  end
+
+  it("keeps the command's loop alive until its handles are closed", function()
+    local out, err, code = helpers.child("treadle", [[
+      local uv = require "luv"
+      local n, handle = 0, uv.new_timer()
+      handle:start(1, 1, function()
+        n = n + 1
+        io.write(n, " ")
+        if n == 3 then
+          handle:close()
+        end
+      end)
+    ]])
+    assert.same({ "1 2 3 ", "", 0 }, { out, err, code })
+  end)
+
+  it("an error in a callback is told", function()
+    local _, err = helpers.child("treadle", [[
+      local uv = require "luv"
+      local handle = uv.new_timer()
+      handle:start(1, 0, function() handle:close() error("in a callback") end)
+    ]])
+    assert.matches("in a callback", err, 1, true)
+  end)
+
+  it("leaves no thread and no descriptor", function()
+    pool:close(helpers.TIMEOUT)
+    done()
+  end)
+end)
