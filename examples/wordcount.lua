@@ -221,7 +221,8 @@ local function main(...)
   local sequential, sequential_time = timed(count_sequential, found)
   report(found, parallel)
   row("sequential", ("%.3f s"):format(sequential_time))
-  row("parallel", ("%.3f s"):format(parallel_time), threads .. " workers, their start included")
+  row("parallel", ("%.3f s"):format(parallel_time),
+    ("%d worker%s, their start included"):format(threads, threads == 1 and "" or "s"))
   row("speed-up", ("%.2f"):format(sequential_time / parallel_time))
   local wrong = difference(parallel, sequential)
   if wrong then

@@ -145,6 +145,17 @@ describe("the documentation:", function()
     assert.same({}, sorted_missing(present, tags))
   end)
 
+  it("every source file is in docs/architecture.md", function()
+    local page, missing = read("docs/architecture.md"), {}
+    for _, path in ipairs(lines_of("find src lua -type f | sort")) do
+      local stem = path:match("([^/]+)%.%a+$")
+      if not page:find("%f[%w_]" .. stem .. "%f[^%w_]") then
+        missing[#missing + 1] = path
+      end
+    end
+    assert.same({}, missing)
+  end)
+
   it("every link between pages leads to a file", function()
     local broken = {}
     for _, page in ipairs(pages) do

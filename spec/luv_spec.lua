@@ -60,7 +60,7 @@ describe("luv", function()
 
   setup(function()
     treadle.fd()
-    timer(1, 1):await()
+    timer(0, 1):wait(0.05)
     done = helpers.watch()
     pool = treadle.pool("tasks", { threads = 2, concurrency = 10 })
     pool:broadcast(function() require "luv" end):await()
@@ -139,6 +139,14 @@ describe("luv", function()
       end))
     end)
   end
+
+  it("callbacks that are due at once end the wait for what they settle", function()
+    for _ = 1, 5 do
+      local before, f = treadle.now(), timer(0, "due")
+      assert.is_true(f:wait(helpers.TIMEOUT))
+      assert.is_true(treadle.now() - before < helpers.TIMEOUT / 2)
+    end
+  end)
 
   it("keeps apart the loops of host and workers", function()
     assert.same({ "a", "b", "c" }, treadle.all {

@@ -29,11 +29,13 @@ describe("in a worker", function()
   end)
 
   it("the names of the threads show the pool", function()
-    local found = 0
-    for _, name in ipairs(helpers.thread_names()) do
-      found = found + (name:match("crew") and 1 or 0)
-    end
-    assert.equal(2, found)
+    helpers.eventually(function()
+      local found = 0
+      for _, name in ipairs(helpers.thread_names()) do
+        found = found + (name:match("crew") and 1 or 0)
+      end
+      return found == 2
+    end)
   end)
 
   it("globals and modules are its own", function()

@@ -110,9 +110,8 @@ function treadle.poll(timeout)
   if events == 0 and timeout and timeout > 0 then
     events = loop.turn(timeout)
   end
-  if has_descriptor and not core.arm() then
-    events = events + loop.poll()
-    core.arm()
+  if has_descriptor then
+    core.leave(loop.is_ready())
   end
   return events
 end
@@ -125,9 +124,9 @@ function treadle.fd()
   return fd
 end
 
---- Seconds until the next timer of treadle's: `math.huge` when there is none.
+--- Seconds until the next timer of treadle's, 0 when something is ready: `math.huge` for never.
 function treadle.next_timeout()
-  return core.next_timeout() or math.huge
+  return loop.is_ready() and 0 or core.next_timeout() or math.huge
 end
 
 local function close_after(x, ok, ...)

@@ -201,12 +201,19 @@ function loop.poll()
   return events
 end
 
+--- The future that the main chunk waits for while it sleeps.
+local awaited
+
+--- Whether there is something to go on with that no descriptor tells of.
 local function is_ready()
-  return first <= last
+  return first <= last or awaited ~= nil and awaited[STATE] ~= PENDING
 end
+loop.is_ready = is_ready
 
 --- Sleep until there is something to poll, at most `seconds`.
-local function block(seconds)
+-- @param future settled by a callback of luv's, it ends the sleep
+local function block(seconds, future)
+  awaited = future
   if is_ready() then
     return
   end
@@ -218,11 +225,14 @@ local function block(seconds)
 end
 
 --- One turn: poll, and if there was nothing, wait and poll again.
+-- @tparam number seconds to wait at most
+-- @param[opt] future ends the wait when it is settled
 -- @treturn number events handled
-function loop.turn(seconds)
+function loop.turn(seconds, future)
   local events = loop.poll()
   if events == 0 then
-    block(seconds)
+    block(seconds, future)
+    awaited = nil
     events = loop.poll()
   end
   return events
@@ -299,7 +309,7 @@ function loop.wait_for(future, deadline)
         loop.poll()
         break
       end
-      loop.turn(left)
+      loop.turn(left, future)
     end
   end
   return future[STATE] ~= PENDING

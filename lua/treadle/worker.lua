@@ -20,7 +20,8 @@ end
 
 --- Tell the caller what a job raised. What cannot travel is left out.
 local function fail(job, err, co)
-  local message, traceback = errors.text(err), debug.traceback(co)
+  local message = errors.is(err) and err.message or errors.text(err)
+  local traceback = debug.traceback(co)
   if not pcall(core.job_fail, job, "task", message, traceback, err) then
     core.job_fail(job, "task", message, traceback)
   end

@@ -75,19 +75,12 @@ void tdl_bind_resolve(tdl_bind *b, lua_State *L, int index, int n) {
   tell(b, L, index);
 }
 
-/* Removes futures[slot] and pushes it; 0 with nothing pushed if there is
-** none any more (B1). */
-static int claim(tdl_bind *b, lua_State *L, int slot) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
-  lua_rawgeti(L, -1, slot);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 2);
-    return 0;
-  }
+/* The future is about to be settled and its results are decoded: the table of
+** futures, at index top + 1, forgets it (B1). Not earlier: if decoding raises,
+** the job is reported once more (L3) and must find it. */
+static void release_slot(lua_State *L, int top, int slot) {
   lua_pushnil(L);
-  lua_rawseti(L, -3, slot);
-  lua_remove(L, -2);
-  return 1;
+  lua_rawseti(L, top + 1, slot);
 }
 
 /* hooks.rejected(future, kind, worker, pool object, task, report...). The
@@ -98,7 +91,8 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
   tdl_bind_hook(b, L, "rejected");
   lua_pushvalue(L, index);
   lua_pushstring(L, tdl_status_kind(status));
-  lua_pushinteger(L, (lua_Integer)job->worker);
+  /* a job that is still away may be written by its worker now */
+  lua_pushinteger(L, bytes == NULL ? 0 : (lua_Integer)job->worker);
   lua_pushnil(L);
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     if (h->pool == job->pool) {
@@ -125,13 +119,17 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
   }
   top = lua_gettop(L);
   luaL_checkstack(L, 12, "results");
-  if (!claim(b, L, (int)job->slot)) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+  lua_rawgeti(L, top + 1, (int)job->slot);
+  if (lua_isnil(L, top + 2)) { /* settled from this side (B1) */
+    lua_settop(L, top);
     return;
   }
   if (TDL_LIKELY(status == 0)) {
     n = tdl_decode(L, bytes->data, bytes->len);
     if (TDL_LIKELY(n >= 0)) {
-      tdl_bind_resolve(b, L, top + 1, n);
+      release_slot(L, top, (int)job->slot);
+      tdl_bind_resolve(b, L, top + 2, n);
       lua_settop(L, top);
       return;
     }
@@ -139,7 +137,8 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     job->bytes.len = 0;
     lua_pop(L, 1);
   }
-  reject(b, L, top + 1, job, status, bytes);
+  release_slot(L, top, (int)job->slot);
+  reject(b, L, top + 2, job, status, bytes);
   lua_settop(L, top);
 }
 

@@ -45,6 +45,9 @@ static int core_poll(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   uint32_t n = 0;
   b->L = L;
+  if (b->vm != NULL) {
+    b->vm->running = L;
+  }
   if (tdl_loop_has_work(b->loop)) {
     n = tdl_loop_dispatch(b->loop);
   }
@@ -87,7 +90,9 @@ static int core_fd(lua_State *L) {
 /* arm() -> true when another loop may sleep on fd() now */
 static int core_arm(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  int armed = tdl_loop_arm(b->loop);
+  int armed;
+  b->L = L; /* timers may fire */
+  armed = tdl_loop_arm(b->loop);
   if (armed && b->vm != NULL && tdl_worker_has_work(b->vm->worker)) {
     tdl_loop_disarm(b->loop);
     armed = 0;
@@ -96,8 +101,16 @@ static int core_arm(lua_State *L) {
   return 1;
 }
 
+/* leave(ready): what holds between two polls of a foreign loop */
+static int core_leave(lua_State *L) {
+  tdl_loop_leave(tdl_bind_of(L)->loop, lua_toboolean(L, 1));
+  return 0;
+}
+
 static int core_disarm(lua_State *L) {
-  tdl_loop_disarm(tdl_bind_of(L)->loop);
+  tdl_bind *b = tdl_bind_of(L);
+  b->L = L; /* timers may fire */
+  tdl_loop_disarm(b->loop);
   return 0;
 }
 
@@ -203,6 +216,7 @@ void tdl_bind_loops(lua_State *L) {
                                        {"next_timeout", core_next_timeout},
                                        {"fd", core_fd},
                                        {"arm", core_arm},
+                                       {"leave", core_leave},
                                        {"disarm", core_disarm},
                                        {"has_work", core_has_work},
                                        {"timer", core_timer},

@@ -61,6 +61,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   job->deadline_ns = TDL_NEVER;
   job->status = 0;
   job->parent = 0;
+  job->worker = 0;
   job->came_home = 0;
   return job;
 }

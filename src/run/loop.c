@@ -88,6 +88,13 @@ void tdl_loop_fini(treadle_loop *loop) {
     tdl_free(loop->uv);
     loop->uv = NULL;
   }
+  /* calls that never came home: the supervisor must not keep them */
+  for (tdl_job *job = tdl_jobs_next(&loop->jobs, NULL); job != NULL;
+       job = tdl_jobs_next(&loop->jobs, job)) {
+    if (job->deadline_ns != TDL_NEVER) {
+      tdl_supervisor_forget(job);
+    }
+  }
   tdl_jobs_fini(&loop->jobs);
   tdl_queue_fini(&loop->inbox);
 }
@@ -183,6 +190,14 @@ int tdl_loop_arm(treadle_loop *loop) {
   return 1;
 }
 
+void tdl_loop_leave(treadle_loop *loop, int ready) {
+  loop->belled = 1;
+  tdl_parker_announce(&loop->parker, TDL_BELLED);
+  if (ready || tdl_loop_has_work(loop)) {
+    tdl_parker_wake(&loop->parker);
+  }
+}
+
 void tdl_loop_disarm(treadle_loop *loop) {
   if (loop->belled) {
     loop->belled = 0;
@@ -199,9 +214,11 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
   tdl_parker_wake(&loop->parker);
 }
 
+/* Tells the caller; `away`: the job itself is still to come home. */
 static void report(treadle_loop *loop, tdl_job *job, int status,
-                   const tdl_bytes *bytes) {
+                   const tdl_bytes *bytes, int away) {
   loop->arriving = job; /* L3 */
+  loop->arriving_away = away;
   job->done(job, status, bytes, job->ctx);
   loop->arriving = NULL;
 }
@@ -225,7 +242,7 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
     }
   }
   if (TDL_LIKELY(!tdl_job_is_settled(job))) {
-    report(loop, job, job->status, &job->bytes);
+    report(loop, job, job->status, &job->bytes, 0);
   } /* else reported when it was settled (J3) */
   recycle(loop, job);
 }
@@ -233,11 +250,9 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
 static void expired(treadle_loop *loop, tdl_job *job) {
   int came_home = job->came_home;
   job->expiring = 0;
+  report(loop, job, TREADLE_ETIMEOUT, NULL, !came_home);
   if (came_home) {
-    report(loop, job, TREADLE_ETIMEOUT, NULL);
     recycle(loop, job);
-  } else {
-    job->done(job, TREADLE_ETIMEOUT, NULL, job->ctx);
   }
 }
 
@@ -246,7 +261,9 @@ static void report_lost(treadle_loop *loop) {
   tdl_job *job = loop->arriving;
   loop->arriving = NULL;
   job->done(job, TREADLE_ENOMEM, NULL, job->ctx);
-  recycle(loop, job);
+  if (!loop->arriving_away) {
+    recycle(loop, job);
+  }
 }
 
 static void add_call(treadle_loop *loop, tdl_node *node) {

@@ -50,7 +50,8 @@ struct treadle_loop {
   /* the owner's */
   _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
   tdl_spin spin;
-  tdl_job *arriving;                  /* L3 */
+  tdl_job *arriving;                  /* L3: being reported now */
+  int arriving_away;                  /* and still to come home */
   tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);
@@ -101,6 +102,10 @@ uint64_t tdl_loop_next_ns(const treadle_loop *loop);
 int tdl_loop_fd(treadle_loop *loop);
 int tdl_loop_arm(treadle_loop *loop);
 void tdl_loop_disarm(treadle_loop *loop);
+
+/* owner; the same for one who cannot ask first: the descriptor, which exists,
+** is readable at once if there is work, or if the owner is `ready`. */
+void tdl_loop_leave(treadle_loop *loop, int ready);
 
 /* owner; calls fire(ctx, id) from dispatch once, after `ns`. NULL without
 ** memory. Stop accepts a timer that fired in this dispatch. */

@@ -26,7 +26,10 @@ int tdl_pool_forked(void) {
 /* --- open and free -------------------------------------------------------- */
 
 static void free_pool(treadle_pool *pool) {
-  for (uint32_t i = 0; i < pool->threads && pool->workers != NULL; i++) {
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_worker_empty(pool->workers[i]);
+  }
+  for (uint32_t i = 0; i < pool->threads; i++) {
     tdl_worker_free(pool->workers[i]);
   }
   tdl_free(pool->workers);
@@ -115,9 +118,10 @@ static int claim_idle(treadle_pool *pool) {
     uint64_t bits = atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
     while (bits != 0) {
       uint64_t bit = bits & (~bits + 1);
-      /* acq_rel: one claims it (P3) */
+      /* [idle-bit] seq_cst: one claims it (P3), before it looks at the
+      ** parker */
       if (atomic_fetch_and_explicit(&pool->idle[w], ~bit,
-                                    memory_order_acq_rel) &
+                                    memory_order_seq_cst) &
           bit) {
         return (int)(w * 64) + __builtin_ctzll(bit);
       }

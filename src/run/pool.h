@@ -11,7 +11,8 @@
 **     workers only, and ends when nothing is left. STOPPED: workers leave,
 **     what is queued comes home as TREADLE_ECLOSED.
 ** P3  A worker's bit in `idle` is set by it before its second look at the
-**     queues, and cleared by whoever wakes it for work, or by itself.
+**     queues, and cleared by whoever wakes it for work, or by itself. It may
+**     sleep only while the bit is set: the second look includes the bit.
 ** P4  `searching` counts workers that are awake and look for work, those
 **     included that somebody is just waking. While it is not 0 nobody wakes
 **     another: the last searcher that finds work looks whether there is more

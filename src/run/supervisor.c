@@ -134,7 +134,7 @@ static void end_thread(void) {
   pthread_cond_destroy(&sv.changed);
   tdl_free(sv.heap);
   sv.heap = NULL;
-  sv.room = 0;
+  sv.count = sv.room = 0;
   sv.running = 0;
 }
 
@@ -175,7 +175,7 @@ int tdl_supervisor_watch(tdl_job *job) {
 
 void tdl_supervisor_forget(tdl_job *job) {
   pthread_mutex_lock(&sv.lock);
-  if (job->heap_index != 0) {
+  if (job->heap_index != 0 && sv.count > 0) {
     remove_locked(job);
   }
   pthread_mutex_unlock(&sv.lock);

@@ -191,7 +191,6 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     return;
   }
   status = lua_resume(co, job->task > 0 ? n : n - 1);
-  vm->current = 0;
   if (TDL_LIKELY(status == 0)) {
     tdl_vm_finish(vm, entry, co, lua_gettop(co));
     lua_settop(co, 0);
@@ -206,6 +205,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     fail_error(vm, entry, co);
     new_coroutine(vm);
   }
+  vm->current = 0; /* not earlier: an error out of here fails the entry (V1) */
 }
 
 void tdl_vm_turn(tdl_vm *vm) {
@@ -230,9 +230,9 @@ void tdl_vm_cancel(tdl_vm *vm, const tdl_job *job, uint32_t generation) {
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job == job && tdl_job_generation(job) == generation &&
         vm->entries[i].co != NULL && vm->cancel_ref != LUA_NOREF) {
-      lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->cancel_ref);
-      lua_pushinteger(vm->L, (lua_Integer)i);
-      lua_call(vm->L, 1, 0);
+      lua_rawgeti(vm->running, LUA_REGISTRYINDEX, vm->cancel_ref);
+      lua_pushinteger(vm->running, (lua_Integer)i);
+      lua_call(vm->running, 1, 0);
       return;
     }
   }

@@ -30,7 +30,8 @@ typedef struct tdl_entry {
 typedef struct tdl_vm {
   lua_State *L;
   tdl_worker *worker;
-  lua_State *co; /* for the next job; anchored by co_ref */
+  lua_State *running; /* whose stack dispatch may use */
+  lua_State *co;      /* for the next job; anchored by co_ref */
   int co_ref;
   int *tasks; /* registry references, by task number */
   uint32_t task_count;

@@ -10,6 +10,43 @@
 #include "../base/compiler.h"
 #include "vm.h"
 
+/* --- what nobody will handle any more -------------------------------------- */
+
+static void refuse(tdl_job *job) {
+  if (tdl_job_start(job)) {
+    job->status = TREADLE_ECLOSED;
+    job->bytes.len = 0;
+    tdl_job_finish(job);
+  }
+  job->node.kind = TDL_NODE_HOME;
+  tdl_loop_post(job->home, &job->node);
+}
+
+/* Jobs sent to this worker go home, messages go. Results of its own calls stay
+** where they are: their jobs are freed with it. */
+static void refuse_inbox(tdl_worker *w) {
+  tdl_node *node;
+  tdl_job *job;
+  while ((job = tdl_loop_next_call(&w->loop)) != NULL) {
+    refuse(job);
+  }
+  while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
+    if (node->kind == TDL_NODE_CALL) {
+      refuse(TDL_CONTAINER(node, tdl_job, node));
+    } else if (node->kind == TDL_NODE_NOTE) {
+      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+      note->arrive(note, &w->loop);
+    }
+  }
+}
+
+static void refuse_queue(treadle_pool *pool) {
+  tdl_node *node;
+  while ((node = tdl_queue_pop(&pool->run)) != NULL) {
+    refuse(TDL_CONTAINER(node, tdl_job, node));
+  }
+}
+
 /* --- notes to the home; run on the home's thread -------------------------- */
 
 static void on_started(tdl_note *note, treadle_loop *at) {
@@ -31,6 +68,12 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
     pthread_join(w->thread, NULL); /* it has nothing left to do */
   }
   pool->alive--;
+  /* What the home sent after this worker had looked for the last time; from
+  ** here on the home sees the pool STOPPED and sends nothing. */
+  refuse_inbox(w);
+  if (pool->alive == 0) {
+    refuse_queue(pool);
+  }
   if (pool->event != NULL) {
     pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
   }
@@ -46,15 +89,6 @@ void tdl_worker_send_home(tdl_worker *worker, tdl_job *job) {
   (void)worker;
   job->node.kind = TDL_NODE_HOME;
   tdl_loop_post(job->home, &job->node);
-}
-
-static void refuse(tdl_worker *w, tdl_job *job) {
-  if (tdl_job_start(job)) {
-    job->status = TREADLE_ECLOSED;
-    job->bytes.len = 0;
-    tdl_job_finish(job);
-  }
-  tdl_worker_send_home(w, job);
 }
 
 static void stop_searching(tdl_worker *w) {
@@ -92,8 +126,20 @@ static tdl_job *take(tdl_worker *w) {
   return TDL_CONTAINER(node, tdl_job, node);
 }
 
+/* Somebody has claimed this worker's idle bit to wake it (P3). */
+static int is_claimed(const tdl_worker *w) {
+  /* [idle-bit] seq_cst: after the announcement [park]. A claimer clears the
+  ** bit and then looks at the parker; without this look, one that came
+  ** between the bit and the announcement would have woken nobody. */
+  return w->lies_idle &&
+         !(atomic_load_explicit(&w->pool->idle[(w->id - 1) / 64],
+                                memory_order_seq_cst) &
+           (1ull << ((w->id - 1) % 64)));
+}
+
 int tdl_worker_has_work(const tdl_worker *w) {
   return tdl_loop_has_work(&w->loop) || tdl_pool_phase(w->pool) != w->phase ||
+         is_claimed(w) ||
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
 }
 
@@ -127,20 +173,25 @@ static int spin(tdl_worker *w) {
   return hit;
 }
 
-static void set_idle(tdl_worker *w, int room) {
-  if (room) {
+static void lie_idle(tdl_worker *w) {
+  if (tdl_vm_has_room(w->vm)) {
+    w->lies_idle = 1;
     /* [park] seq_cst: before the second look (P3) */
     atomic_fetch_or_explicit(&w->pool->idle[(w->id - 1) / 64],
                              1ull << ((w->id - 1) % 64), memory_order_seq_cst);
   }
 }
 
-static void clear_idle(tdl_worker *w, int room) {
+static void rise(tdl_worker *w) {
   uint64_t bit = 1ull << ((w->id - 1) % 64);
-  if (room && !(atomic_fetch_and_explicit(/* acq_rel: as in claim_idle */
-                                          &w->pool->idle[(w->id - 1) / 64],
-                                          ~bit, memory_order_acq_rel) &
-                bit)) {
+  if (!w->lies_idle) {
+    return;
+  }
+  w->lies_idle = 0;
+  /* [idle-bit] seq_cst: as in claim_idle */
+  if (!(atomic_fetch_and_explicit(&w->pool->idle[(w->id - 1) / 64], ~bit,
+                                  memory_order_seq_cst) &
+        bit)) {
     w->searching = 1; /* the waker counted us (P4) */
   }
 }
@@ -160,15 +211,24 @@ static int rest(tdl_worker *w) {
          tdl_queue_empty(&w->pool->run);
 }
 
+/* Undoes what sleep_on announced; also after an error out of a wait. */
+static void get_up(tdl_worker *w) {
+  rise(w);
+  if (w->resting) {
+    w->resting = 0;
+    /* [drain] seq_cst: before any look at the queues */
+    atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
+  }
+}
+
 static void sleep_on(tdl_worker *w) {
-  int room = tdl_vm_has_room(w->vm);
-  int resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
+  w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
   uint64_t start = tdl_now_ns();
   stop_searching(w);
-  if (resting && rest(w)) {
+  if (w->resting && rest(w)) {
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
-  set_idle(w, room);
+  lie_idle(w);
   if (!tdl_vm_wait(w->vm)) {
     tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
     if (tdl_worker_has_work(w)) { /* the second look [park] */
@@ -178,10 +238,7 @@ static void sleep_on(tdl_worker *w) {
       tdl_spin_slept(&w->loop.spin, tdl_now_ns() - start);
     }
   }
-  clear_idle(w, room);
-  if (resting) { /* [drain] seq_cst: before any look at the queues */
-    atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
-  }
+  get_up(w);
 }
 
 /* Step numbers: see worker.h. */
@@ -195,6 +252,7 @@ static void turns(tdl_vm *vm) {
       arrived = tdl_bind_dispatch(vm);
     }
     if (vm->turn) {
+      stop_searching(w); /* others must be woken while scripts run */
       vm->turn = 0;
       tdl_vm_turn(vm);
       arrived = 1;
@@ -217,28 +275,6 @@ static void name_thread(const tdl_worker *w) {
   prctl(PR_SET_NAME, name);
 }
 
-/* What nobody will handle any more: jobs sent here, and the pool's once it is
-** stopped, go home; messages go. Results of our own calls stay where they
-** are: their jobs are freed with the worker. */
-static void refuse_rest(tdl_worker *w) {
-  tdl_node *node;
-  tdl_job *job;
-  while ((job = tdl_loop_next_call(&w->loop)) != NULL) {
-    refuse(w, job);
-  }
-  while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
-    if (node->kind == TDL_NODE_CALL) {
-      refuse(w, TDL_CONTAINER(node, tdl_job, node));
-    } else if (node->kind == TDL_NODE_NOTE) {
-      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
-      note->arrive(note, &w->loop);
-    }
-  }
-  while ((node = tdl_queue_pop(&w->pool->run)) != NULL) {
-    refuse(w, TDL_CONTAINER(node, tdl_job, node));
-  }
-}
-
 static void *thread_main(void *arg) {
   tdl_worker *w = arg;
   treadle_pool *pool = w->pool;
@@ -248,6 +284,7 @@ static void *thread_main(void *arg) {
   if (w->boot_status == 0) {
     w->loop.owner = w->vm;
     while (tdl_vm_enter(w->vm, turns) != 0) {
+      get_up(w);
     }
     tdl_vm_abort_all(w->vm);
     tdl_vm_close(w->vm);
@@ -262,8 +299,14 @@ static void *thread_main(void *arg) {
     }
   }
   stop_searching(w);
-  refuse_rest(w);
-  tdl_loop_post(pool->home, &w->exited.node); /* the last touch (P1) */
+  refuse_inbox(w);
+  refuse_queue(pool);
+  {
+    treadle_loop *home = pool->home;
+    tdl_loop_hold(home); /* until its parker has been looked at */
+    tdl_loop_post(home, &w->exited.node); /* the pool's last touch (P1) */
+    tdl_loop_drop(home);
+  }
   return NULL;
 }
 
@@ -320,19 +363,20 @@ int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
   return 0;
 }
 
-void tdl_worker_free(tdl_worker *w) {
-  if (w != NULL) {
-    tdl_node *node;
-    while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
-      if (node->kind == TDL_NODE_NOTE) { /* too late for the thread */
-        tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
-        note->arrive(note, &w->loop);
-      }
+void tdl_worker_empty(tdl_worker *w) {
+  tdl_node *node;
+  while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
+    if (node->kind == TDL_NODE_NOTE) { /* too late for the thread */
+      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+      note->arrive(note, &w->loop);
     }
-    tdl_loop_fini(&w->loop);
-    tdl_bytes_reset(&w->report, NULL, 0);
-    tdl_free(w);
   }
+}
+
+void tdl_worker_free(tdl_worker *w) {
+  tdl_loop_fini(&w->loop);
+  tdl_bytes_reset(&w->report, NULL, 0);
+  tdl_free(w);
 }
 
 /* No signal is a worker's: the process's handlers expect the main thread, and

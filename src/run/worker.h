@@ -24,6 +24,8 @@ typedef struct tdl_worker {
   tdl_note started, exited;  /* to the pool's home */
   int boot_status;           /* in `started` */
   tdl_bytes report;          /* in `started` */
+  int lies_idle;             /* its idle bit was set, by itself */
+  int resting;               /* not counted in pool->busy */
   int searching;             /* counted in pool->searching */
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
@@ -36,6 +38,9 @@ void tdl_worker_cancel(tdl_worker *worker, tdl_job *job, uint32_t generation);
 
 int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out);
 int tdl_worker_start(tdl_worker *worker);
+/* The pool's end: first all workers are emptied, because what lies in one's
+** inbox may be another's, then all are freed. */
+void tdl_worker_empty(tdl_worker *worker);
 void tdl_worker_free(tdl_worker *worker);
 
 /* worker thread; 1 when a turn would find something to do. The second look
