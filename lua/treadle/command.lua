@@ -5,6 +5,7 @@ local core = require "treadle.core"
 local errors = require "treadle.error"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
+local luv = require "treadle.luv"
 
 local M = {}
 
@@ -24,7 +25,7 @@ end
 --- Finish what the script left running: coroutines, calls, timers, luv's handles.
 local function drain()
   while loop.is_busy() or core.is_live()
-    or package.loaded.luv and require("treadle.luv").is_alive() do
+    or luv.is_loaded() and luv.is_alive() do
     loop.turn(math.huge)
   end
 end

@@ -5,6 +5,7 @@
 -- @module treadle.loop
 local core = require "treadle.core"
 local errors = require "treadle.error"
+local luv = require "treadle.luv"
 
 local STATE, WAITER, OWN = core.STATE, core.WAITER, core.OWN
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
@@ -217,8 +218,8 @@ local function block(seconds, future)
   if is_ready() then
     return
   end
-  if package.loaded.luv then
-    require("treadle.luv").wait(seconds, is_ready)
+  if luv.is_loaded() then
+    luv.wait(seconds, is_ready)
   else
     core.wait(seconds)
   end
@@ -240,17 +241,17 @@ end
 
 --- What a worker does instead of sleeping, when its script uses luv.
 local function worker_wait()
-  if not package.loaded.luv then
+  if not luv.is_loaded() then
     return false
   end
-  require("treadle.luv").wait(math.huge, is_ready)
+  luv.wait(math.huge, is_ready)
   return true
 end
 
 --- The coroutine that runs, nil in a main chunk.
 local function running()
   local co, is_main = coroutine.running()
-  return not is_main and co or nil
+  return not is_main and not luv.is_home(co) and co or nil
 end
 
 --- The job on whose behalf this code runs, 0 for none.

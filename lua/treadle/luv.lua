@@ -2,16 +2,63 @@
 -- more thing to wait for. The two loops stay apart, each library's handles on its own.
 -- @module treadle.luv
 local core = require "treadle.core"
-local uv = require "luv"
 
 local M = {}
 
-local poll, timer
+--- luv's module, once there is need for it.
+local uv
+
+--- Whether luv has been loaded, by whomever.
+function M.is_loaded()
+  return package.loaded.luv ~= nil
+end
+
+--- luv runs its callbacks in the coroutine that loaded it. One of a task or of `treadle.run` would
+-- be dead or collected by then, so there it is loaded in a coroutine of its own, which stays.
+local function open(loader, name)
+  local co, is_main = coroutine.running()
+  if not co or is_main then
+    return loader(name)
+  end
+  local home = coroutine.create(loader)
+  debug.getregistry()["treadle.luv"] = home
+  local ok, result = coroutine.resume(home, name)
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+--- The coroutine that luv's callbacks run in; what waits in one cannot yield.
+function M.is_home(co)
+  return co ~= nil and co == debug.getregistry()["treadle.luv"]
+end
+
+--- A searcher for `package.loaders`: finds luv as the others do, and opens it as above.
+local function search(name)
+  if name ~= "luv" then
+    return nil
+  end
+  for _, other in ipairs(package.loaders) do
+    if other ~= search then
+      local loader = other(name)
+      if type(loader) == "function" then
+        return function()
+          return open(loader, name)
+        end
+      end
+    end
+  end
+end
+table.insert(package.loaders, 2, search)
+
+local poll, timer, prepare, idle
 
 --- Whether luv's loop runs now: what its callbacks call must not run it again.
 local running = false
 
 local function run(mode)
+  uv = uv or require "luv"
   running = true
   uv.run(mode)
   running = false
@@ -37,11 +84,22 @@ local function nothing() end
 --- How long to look for results with luv's loop at rest, before sleeping in it.
 local SPIN = 0.00005
 
+--- Runs before libuv sleeps: a timer that fell due in this very turn may have made something ready.
+local ready = nothing
+local function stay_awake()
+  if ready() then
+    idle:start(nothing)
+  end
+end
+
 local function make_handles()
   poll = uv.new_poll(core.fd())
   timer = uv.new_timer()
   poll:start("r", nothing)
   poll:unref()
+  idle, prepare = uv.new_idle(), uv.new_prepare()
+  prepare:start(stay_awake)
+  prepare:unref()
 end
 
 --- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
@@ -70,9 +128,12 @@ function M.wait(seconds, is_ready)
   if seconds < math.huge then
     timer:start(math.ceil(seconds * 1000), 0, nothing)
   end
+  ready = is_ready
   poll:ref()
   run("once")
   poll:unref()
+  idle:stop()
+  ready = nothing
   timer:stop()
   core.disarm()
 end

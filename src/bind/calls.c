@@ -51,6 +51,9 @@ static void tell(tdl_bind *b, lua_State *L, int index) {
     lua_pushvalue(L, index);
     lua_rawseti(L, -2, (int)++b->ready);
     lua_pop(L, 1);
+    if (b->vm != NULL) {
+      b->vm->turn = 1;
+    }
   }
   lua_pop(L, 1);
 }

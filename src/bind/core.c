@@ -209,11 +209,6 @@ void tdl_bind_worker(lua_State *L, tdl_vm *vm) {
 
 uint32_t tdl_bind_dispatch(tdl_vm *vm) {
   tdl_bind *b = find_bind(vm->L);
-  uint32_t n;
   b->L = vm->running = vm->L;
-  n = tdl_loop_dispatch(b->loop);
-  if (b->ready > 0) {
-    vm->turn = 1;
-  }
-  return n;
+  return tdl_loop_dispatch(b->loop);
 }

@@ -129,7 +129,7 @@ tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
                           void (*fire)(void *ctx, uint32_t id), void *ctx,
                           uint32_t id) {
   tdl_timer *timer;
-  uint64_t ms = (ns + 999999u) / 1000000u;
+  uint64_t now, due_ms;
   if (need_uv(loop) != 0) {
     return NULL;
   }
@@ -150,7 +150,9 @@ tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
   timer->active = 1;
   loop->timers++;
   uv_update_time(loop->uv);
-  uv_timer_start(&timer->uv, fired, ms, 0);
+  now = uv_now(loop->uv); /* whole milliseconds of the clock we use, too */
+  due_ms = (tdl_now_ns() + ns + 999999u) / 1000000u; /* never too early */
+  uv_timer_start(&timer->uv, fired, due_ms > now ? due_ms - now : 0, 0);
   update_due(loop);
   return timer;
 }

@@ -238,7 +238,7 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
 int tdl_pool_settle(tdl_job *job) {
   uint32_t generation = tdl_job_generation(job);
   int state = tdl_job_settle(job, generation);
-  if (state == TDL_JOB_RUNNING) {
+  if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker_cancel(job->pool->workers[job->worker - 1], job, generation);
   }
   return state != 0;

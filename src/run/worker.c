@@ -139,7 +139,7 @@ static int is_claimed(const tdl_worker *w) {
 
 int tdl_worker_has_work(const tdl_worker *w) {
   return tdl_loop_has_work(&w->loop) || tdl_pool_phase(w->pool) != w->phase ||
-         is_claimed(w) ||
+         is_claimed(w) || w->vm->turn ||
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
 }
 
