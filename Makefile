@@ -222,12 +222,19 @@ RUN_TESTS = $(call only,$(call test_bins,$(C_TESTS)))
 RUN_SPECS = $(call only,$(SPECS))
 RUN_TINY  = $(RUN_TESTS:build/%=build/tiny/%)
 
+# The codec alone, as a module: with what only C can ask of it.
+CODEC_MODULE := $(B)/test/codec_module.so
+$(CODEC_MODULE): $(B)/obj/spec/c/codec_module.o $(B)/obj/bind/codec_bind.o \
+  $(filter $(B)/obj/base/% $(B)/obj/codec/%,$(CORE_OBJ)) $(B)/link.flags
+	@mkdir -p $(@D)
+	$(call SAY,LINK)$(CC) -shared $(ALL_LDFLAGS) -o $@ $(filter %.o,$^)
+
 .PHONY: test test-build
 test: setup ## set up, build, run all C tests and specs (ONLY="word ...")
 	$(AGAIN) all test-build
 	$(AGAIN) VARIANT=tiny test-build
 	@$(SUITE) $(RUN_TESTS) $(RUN_TINY) $(RUN_SPECS)
-test-build: $(call test_bins,$(C_TESTS))
+test-build: $(call test_bins,$(C_TESTS)) $(CODEC_MODULE)
 	@:
 
 # Each prints its closing line; `make check` adds them up.

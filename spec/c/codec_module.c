@@ -10,8 +10,9 @@
 #include "../../src/bind/codec_bind.h"
 #include "../../src/codec/codec.h"
 #include "../../src/config.h"
+#include "../../src/treadle.h"
 
-int luaopen_codec_module(lua_State *L);
+TREADLE_API int luaopen_codec_module(lua_State *L);
 
 /* encode_limited(limit, ...) -> string, or nil and the message. */
 static int l_encode_limited(lua_State *L) {
@@ -90,7 +91,7 @@ static int l_measure(lua_State *L) {
   return 2;
 }
 
-int luaopen_codec_module(lua_State *L) {
+TREADLE_API int luaopen_codec_module(lua_State *L) {
   lua_newtable(L);
   tdl_bind_codec(L);
   lua_pushcfunction(L, l_encode_limited);
