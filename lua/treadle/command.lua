@@ -45,10 +45,10 @@ local function run(chunk, problem, name, args)
   _G.treadle = treadle
   require("treadle.pool").is_global = true
   local f = loop.spawn(future.new(), chunk, unpack(args))
-  local ok, err = f:pawait()
-  if ok then
-    ok, err = pcall(drain)
-  end
+  local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is
+    f:await()
+    drain()
+  end)
   if not ok then
     io.stderr:write("treadle: ", is_interrupt(err) and "interrupted" or errors.text(err), "\n")
     return 1

@@ -49,18 +49,18 @@ end
 
 --- What limits one call: the call's own options, else the task's, else the pool's.
 local function policy_of(self, task, given)
-  if given and given.timeout ~= nil then
+  local own = self._options[task] or {}
+  local timeout = given and given.timeout or own.timeout or self._timeout
+  if not timeout then
+    return nil
+  elseif given and (given.timeout or given.default ~= nil or given.error ~= nil) then
     return {
-      timeout = given.timeout,
+      timeout = timeout,
       default = given.default, has_default = given.default ~= nil,
       error = given.error, has_error = given.error ~= nil,
     }
   end
-  local own = self._options[task]
-  if own and own.timeout then
-    return own
-  end
-  return self._timeout and { timeout = self._timeout } or nil
+  return own.timeout and own or { timeout = timeout }
 end
 
 local function submit(self, task, worker, policy, ...)
@@ -122,7 +122,8 @@ function methods:run(task, args, given)
   local number = task_number(self, "run", task, 1)
   args = options.argument(2, "run", args == nil and {} or args, "table")
   given = options.check(3, "run", given, RUN_OPTIONS)
-  if given.timeout == nil and (given.default ~= nil or given.error ~= nil) then
+  local policy = policy_of(self, number, given)
+  if not policy and (given.default ~= nil or given.error ~= nil) then
     options.bad_argument(3, "run", "'default' and 'error' need a 'timeout'")
   end
   local worker = given.worker or 0
@@ -130,7 +131,6 @@ function methods:run(task, args, given)
     options.bad_argument(3, "run", ("option 'worker': 1 to %d expected, got %d"):format(
       self.threads, worker))
   end
-  local policy = policy_of(self, number, given)
   local n = args.n or #args
   if number == SHIPPED then
     return submit(self, number, worker, policy, task, unpack(args, 1, n))
