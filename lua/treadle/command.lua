@@ -24,9 +24,15 @@ end
 
 --- Finish what the script left running: coroutines, calls, timers, luv's handles.
 local function drain()
-  while loop.is_busy() or core.is_live()
-    or luv.is_loaded() and luv.is_alive() do
-    loop.turn(math.huge)
+  while true do
+    if loop.is_busy() or core.is_live() then
+      loop.turn(math.huge)
+    elseif luv.is_loaded() and luv.is_alive() then
+      luv.wait(math.huge, loop.is_ready, true)
+      loop.poll()
+    else
+      return
+    end
   end
 end
 

@@ -105,7 +105,8 @@ end
 --- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
 -- @tparam number seconds
 -- @tparam function is_ready whether a callback has made something ready meanwhile
-function M.wait(seconds, is_ready)
+-- @tparam[opt] boolean luv_only return, too, as soon as luv has nothing to wait for
+function M.wait(seconds, is_ready, luv_only)
   if running then
     return core.wait(seconds)
   end
@@ -129,7 +130,9 @@ function M.wait(seconds, is_ready)
     timer:start(math.ceil(seconds * 1000), 0, nothing)
   end
   ready = is_ready
-  poll:ref()
+  if not luv_only then
+    poll:ref()
+  end
   run("once")
   poll:unref()
   idle:stop()
