@@ -27,20 +27,17 @@ void tdl_parker_awake(tdl_parker *p) {
   atomic_store_explicit(&p->state, TDL_AWAKE, memory_order_relaxed);
 }
 
-int tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
+void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
   struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-  int whole = 1;
   /* relaxed: the futex compares again in the kernel */
   while (atomic_load_explicit(&p->state, memory_order_relaxed) == TDL_ASLEEP) {
     if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
                 ns == TDL_NEVER ? NULL : &t, NULL, 0) != 0 &&
         errno != EAGAIN) {
-      whole = errno != EINTR;
-      break;
+      break; /* time, or a signal */
     }
   }
   tdl_parker_awake(p);
-  return whole;
 }
 
 void tdl_parker_wake(tdl_parker *p) {

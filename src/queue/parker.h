@@ -36,9 +36,8 @@ void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how);
 void tdl_parker_awake(tdl_parker *p);
 
 /* owner, after announcing TDL_ASLEEP; blocks until woken, until `ns` have
-** passed (TDL_NEVER: no limit) or until a signal handler ran. Awake after.
-** Returns 0 when a signal cut it short, else 1. */
-int tdl_parker_sleep(tdl_parker *p, uint64_t ns);
+** passed (TDL_NEVER: no limit) or until a signal handler ran. Awake after. */
+void tdl_parker_sleep(tdl_parker *p, uint64_t ns);
 
 /* any thread, after publishing; one load when the owner is awake, one system
 ** call per sleep otherwise. */

@@ -4,7 +4,8 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
-#include "../codec/wire.h"
+#include "../codec/reader.h"
+#include "../codec/writer.h"
 #include "worker.h"
 
 /* How long a pool that is terminated waits for its threads. */

@@ -216,6 +216,11 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
   tdl_parker_wake(&loop->parker);
 }
 
+void tdl_loop_send_home(tdl_job *job) {
+  job->node.kind = TDL_NODE_HOME;
+  tdl_loop_post(job->home, &job->node);
+}
+
 /* Tells the caller; `away`: the job itself is still to come home. */
 static void report(treadle_loop *loop, tdl_job *job, int status,
                    const tdl_bytes *bytes, int away) {

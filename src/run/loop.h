@@ -79,6 +79,9 @@ void tdl_loop_fini(treadle_loop *loop);
 /* any thread; gives the node to the loop and wakes its owner. */
 void tdl_loop_post(treadle_loop *loop, tdl_node *node);
 
+/* any thread that holds the job; gives it back to the state that made it. */
+void tdl_loop_send_home(tdl_job *job);
+
 /* owner; handles all that has arrived and the timers that are due. Returns
 ** how many. Runs handlers, so it may leave by a Lua error (L3). */
 uint32_t tdl_loop_dispatch(treadle_loop *loop);

@@ -203,8 +203,7 @@ static int takes_calls(const treadle_pool *pool, const tdl_job *job) {
 static void refuse(tdl_job *job) {
   job->status = TREADLE_ECLOSED;
   job->bytes.len = 0;
-  job->node.kind = TDL_NODE_HOME;
-  tdl_loop_post(job->home, &job->node);
+  tdl_loop_send_home(job);
 }
 
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {

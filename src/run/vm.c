@@ -77,7 +77,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   free_entry_if_done(vm, i);
   job->status = status;
   tdl_job_finish(job); /* settled meanwhile: it goes home all the same (J2) */
-  tdl_worker_send_home(vm->worker, job);
+  tdl_loop_send_home(job);
 }
 
 int tdl_vm_has_room(const tdl_vm *vm) {
@@ -161,7 +161,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   int n, status;
   job->worker = vm->worker->id; /* before it is RUNNING: see tdl_job */
   if (TDL_UNLIKELY(!tdl_job_start(job))) {
-    tdl_worker_send_home(vm->worker, job);
+    tdl_loop_send_home(job);
     return;
   }
   entry = new_entry(vm, job);
@@ -169,7 +169,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     job->status = TREADLE_ENOMEM;
     job->bytes.len = 0;
     tdl_job_finish(job);
-    tdl_worker_send_home(vm->worker, job);
+    tdl_loop_send_home(job);
     return;
   }
   vm->current = entry;

@@ -18,8 +18,7 @@ static void refuse(tdl_job *job) {
     job->bytes.len = 0;
     tdl_job_finish(job);
   }
-  job->node.kind = TDL_NODE_HOME;
-  tdl_loop_post(job->home, &job->node);
+  tdl_loop_send_home(job);
 }
 
 /* Jobs sent to this worker go home, messages go. Results of its own calls stay
@@ -84,12 +83,6 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
 }
 
 /* --- the worker's thread from here on ------------------------------------- */
-
-void tdl_worker_send_home(tdl_worker *worker, tdl_job *job) {
-  (void)worker;
-  job->node.kind = TDL_NODE_HOME;
-  tdl_loop_post(job->home, &job->node);
-}
 
 static void stop_searching(tdl_worker *w) {
   if (w->searching) {

@@ -47,7 +47,4 @@ void tdl_worker_free(tdl_worker *worker);
 ** before it sleeps [park]. */
 int tdl_worker_has_work(const tdl_worker *worker);
 
-/* worker thread; sends a job that is done back to where it came from. */
-void tdl_worker_send_home(tdl_worker *worker, tdl_job *job);
-
 #endif
