@@ -264,8 +264,10 @@ stress: setup ## long proofs with seeds, and the fuzzers
 
 asan ubsan tsan: setup-check ## C tests under that sanitizer; asan, ubsan: specs, too
 	$(AGAIN) VARIANT=$@ sanitized
-# TSan sees of LuaJIT, which is not instrumented, only its memcpy and memcmp,
-# and reports those against writes that the queue orders: C tests alone.
+# TSan runs the C tests alone: it holds signals back (command_spec), a child
+# that finds the plain build by `make env` has atomics that it cannot see
+# (examples_spec), and libuv closes by a bare system call, so that it takes a
+# descriptor's number used again for a race (handoff_spec).
 sanitized: all test-build $(B)/luajit
 	@$(SUITE) -t 240 $(RUN_TESTS) $(if $(filter-out tsan,$(VARIANT)),$(filter-out \
 	  $(STATIC_SPECS),$(RUN_SPECS)))
