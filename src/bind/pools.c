@@ -180,13 +180,6 @@ static int core_pool_abandon(lua_State *L) {
   return 0;
 }
 
-/* pool_is_open(handle) -> whether it takes calls of this state */
-static int core_pool_is_open(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  lua_pushboolean(L, h != NULL && tdl_pool_phase(h->pool) == TDL_POOL_OPEN);
-  return 1;
-}
-
 /* --- the end -------------------------------------------------------------- */
 
 static void run_until(tdl_bind *b, const treadle_pool *pool, uint64_t ns) {
@@ -231,7 +224,6 @@ void tdl_bind_pools(lua_State *L) {
                                        {"pool_close", core_pool_close},
                                        {"pool_terminate", core_pool_terminate},
                                        {"pool_abandon", core_pool_abandon},
-                                       {"pool_is_open", core_pool_is_open},
                                        {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);

@@ -21,6 +21,14 @@ static void refuse(tdl_job *job) {
   tdl_loop_send_home(job);
 }
 
+/* A message that comes too late for the thread still frees what it brings. */
+static void drop_message(tdl_worker *w, tdl_node *node) {
+  if (node->kind == TDL_NODE_NOTE) {
+    tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
+    note->arrive(note, &w->loop);
+  }
+}
+
 /* Jobs sent to this worker go home, messages go. Results of its own calls stay
 ** where they are: their jobs are freed with it. */
 static void refuse_inbox(tdl_worker *w) {
@@ -32,9 +40,8 @@ static void refuse_inbox(tdl_worker *w) {
   while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
     if (node->kind == TDL_NODE_CALL) {
       refuse(TDL_CONTAINER(node, tdl_job, node));
-    } else if (node->kind == TDL_NODE_NOTE) {
-      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
-      note->arrive(note, &w->loop);
+    } else {
+      drop_message(w, node);
     }
   }
 }
@@ -359,10 +366,7 @@ int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
 void tdl_worker_empty(tdl_worker *w) {
   tdl_node *node;
   while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
-    if (node->kind == TDL_NODE_NOTE) { /* too late for the thread */
-      tdl_note *note = TDL_CONTAINER(node, tdl_note, node);
-      note->arrive(note, &w->loop);
-    }
+    drop_message(w, node);
   }
 }
 
