@@ -239,45 +239,73 @@ static void a_sleep_ends_when_its_time_is_over(void) {
   CHECK(tdl_now_ns() - start >= 2000000);
 }
 
+/* Looks that spins have taken, and at which of them something is there. */
+typedef struct looks {
+  int taken;
+  int hit_at;
+} looks;
+
+static looks seen;
+
+static int look(const void *arg) {
+  const looks *plan = arg;
+  return ++seen.taken == plan->hit_at;
+}
+
+static int spin(tdl_spin *s, int hit_at) {
+  looks plan = {0, hit_at};
+  seen.taken = 0;
+  return tdl_spin_until(s, look, &plan, TDL_NEVER);
+}
+
 static void spins_that_fail_grow_shorter_until_a_short_sleep(void) {
   tdl_spin s = {TDL_SPIN_MAX_NS, 0};
-  uint32_t before;
-  if (tdl_spin_cores() < 2) { /* there, spinning is never right */
-    CHECK(tdl_spin_begin(&s) == 0);
-    return;
-  }
-  for (int i = 0; i < 40 && (before = tdl_spin_begin(&s)) > 0; i++) {
-    tdl_spin_end(&s, 0);
+  for (int i = 0; i < 40 && s.budget_ns > 0; i++) {
+    uint32_t before = s.budget_ns;
+    CHECK(!spin(&s, 0) && seen.taken > 0);
     CHECK(s.budget_ns < before);
   }
-  CHECK(tdl_spin_begin(&s) == 0);
+  CHECK(!spin(&s, 0) && seen.taken == 0);
   tdl_spin_slept(&s, (uint64_t)TDL_SPIN_MAX_NS * 10);
-  CHECK(tdl_spin_begin(&s) == 0);
+  CHECK(!spin(&s, 0) && seen.taken == 0);
   tdl_spin_slept(&s, 0);
-  CHECK(tdl_spin_begin(&s) == TDL_SPIN_MAX_NS);
-  tdl_spin_end(&s, 1);
+  CHECK(spin(&s, 1) && s.budget_ns == TDL_SPIN_MAX_NS);
   while (s.budget_ns > 0) {
-    CHECK(tdl_spin_begin(&s) > 0);
-    tdl_spin_end(&s, 0);
+    CHECK(!spin(&s, 0) && seen.taken > 0);
   }
   for (int i = 0; i < TDL_SPIN_RETRY_SLEEPS; i++) { /* long ones only */
-    CHECK(tdl_spin_begin(&s) == 0);
+    CHECK(!spin(&s, 0) && seen.taken == 0);
     tdl_spin_slept(&s, (uint64_t)TDL_SPIN_MAX_NS * 10);
   }
-  CHECK(tdl_spin_begin(&s) > 0);
-  tdl_spin_end(&s, 0);
+  CHECK(!spin(&s, 0) && seen.taken > 0);
+}
+
+static void a_spin_ends_when_its_time_is_over(void) {
+  tdl_spin s = {TDL_SPIN_MAX_NS, 0};
+  looks plan = {0, 0};
+  seen.taken = 0;
+  CHECK(!tdl_spin_until(&s, look, &plan, 0));
+  CHECK(seen.taken <= TDL_SPIN_PAUSES);  /* none of them with a yield */
+  CHECK(s.budget_ns == TDL_SPIN_MAX_NS); /* it was not the spin's fault */
+}
+
+/* A spin inside of a spin, as deep as they are granted. */
+static int spin_deeper(const void *arg) {
+  tdl_spin s = {TDL_SPIN_MAX_NS, 0};
+  seen.taken++;
+  if (seen.taken < 4096) {
+    tdl_spin_until(&s, spin_deeper, arg, TDL_NEVER);
+  }
+  return 1;
 }
 
 static void no_more_threads_spin_than_there_are_processors(void) {
-  tdl_spin s[2] = {{TDL_SPIN_MAX_NS, 0}, {TDL_SPIN_MAX_NS, 0}};
-  int granted = 0;
-  for (int i = 0; i < tdl_spin_cores() + 3; i++) {
-    granted += tdl_spin_begin(&s[0]) > 0;
-  }
-  CHECK(granted == (tdl_spin_cores() < 2 ? 0 : tdl_spin_cores()));
-  CHECK(tdl_spin_begin(&s[1]) == 0);
-  for (int i = 0; i < granted; i++) {
-    tdl_spin_end(&s[0], 1);
+  int most = tdl_spin_cores() < 2 ? 2 : tdl_spin_cores();
+  for (int i = 0; i < 2; i++) { /* they are given back */
+    tdl_spin s = {TDL_SPIN_MAX_NS, 0};
+    seen.taken = 0;
+    tdl_spin_until(&s, spin_deeper, NULL, TDL_NEVER);
+    CHECK(seen.taken == most);
   }
 }
 
@@ -291,6 +319,7 @@ int main(void) {
   RUN(the_bell_rings_once_per_announcement);
   RUN(a_sleep_ends_when_its_time_is_over);
   RUN(spins_that_fail_grow_shorter_until_a_short_sleep);
+  RUN(a_spin_ends_when_its_time_is_over);
   RUN(no_more_threads_spin_than_there_are_processors);
   return check_any_failed;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../base/clock.h"
+#include "../base/compiler.h"
 #include "../config.h"
 
 void tdl_parker_init(tdl_parker *p) {
@@ -70,22 +71,20 @@ int tdl_spin_cores(void) {
   return n;
 }
 
-uint32_t tdl_spin_begin(tdl_spin *s) {
-  int cores = tdl_spin_cores();
-  if (s->budget_ns == 0 || cores < 2) {
+static int may_spin(const tdl_spin *s, int cores) {
+  int most = cores < 2 ? 2 : cores; /* on one, they take turns */
+  if (s->budget_ns == 0) {
     return 0;
   }
   /* relaxed: only a count that bounds waste */
-  if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) >= cores) {
+  if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) >= most) {
     atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed); /* ditto */
     return 0;
   }
-  return s->budget_ns;
+  return 1;
 }
 
-void tdl_spin_end(tdl_spin *s, int hit) {
-  /* relaxed: see tdl_spin_begin */
-  atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+static void learn(tdl_spin *s, int hit) {
   if (hit) {
     s->budget_ns = TDL_SPIN_MAX_NS;
   } else {
@@ -94,6 +93,36 @@ void tdl_spin_end(tdl_spin *s, int hit) {
       s->budget_ns = 0;
     }
   }
+}
+
+int tdl_spin_until(tdl_spin *s, int (*ready)(const void *arg), const void *arg,
+                   uint64_t limit_ns) {
+  int cores = tdl_spin_cores();
+  int hit = 0, spun = 0;
+  uint64_t start = 0, now = 0, budget;
+  if (!may_spin(s, cores)) {
+    return 0;
+  }
+  for (int i = 0; cores > 1 && i < TDL_SPIN_PAUSES && !hit; i++) {
+    tdl_pause();
+    hit = ready(arg);
+  }
+  budget = s->budget_ns < limit_ns ? s->budget_ns : limit_ns;
+  if (!hit) {
+    start = now = tdl_now_ns();
+  }
+  while (!hit && now - start < budget) {
+    sched_yield();
+    hit = ready(arg);
+    now = tdl_now_ns();
+  }
+  spun = now - start >= s->budget_ns;
+  /* relaxed: see may_spin */
+  atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+  if (hit || spun) {
+    learn(s, hit);
+  }
+  return hit;
 }
 
 void tdl_spin_slept(tdl_spin *s, uint64_t ns) {

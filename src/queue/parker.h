@@ -47,20 +47,20 @@ void tdl_parker_wake(tdl_parker *p);
 
 /* How long the owner spins: what paid off lately. Owner only. */
 typedef struct tdl_spin {
-  uint32_t budget_ns;
-  uint32_t sleeps; /* in a row without a spin before them */
+  uint32_t budget_ns; /* starts as TDL_SPIN_MAX_NS */
+  uint32_t sleeps;    /* in a row without a spin before them */
 } tdl_spin;
 
 /* Processors that this process may use; 1 or more. Looked up once. */
 int tdl_spin_cores(void);
 
-/* The length of the next spin, 0 for none: with one processor, or when as
-** many threads as processors spin already. After a length above 0 the owner
-** must call tdl_spin_end. */
-uint32_t tdl_spin_begin(tdl_spin *s);
-
-/* The spin is over; `hit` says that something came. */
-void tdl_spin_end(tdl_spin *s, int hit);
+/* Looks, at most `limit_ns` long, whether `ready(arg)`, and says so at the end.
+** 0 at once where spinning has not paid off lately, or when as many threads
+** as processors spin already. First it only pauses: the answer to a trivial
+** call is half a microsecond away. Then it offers its processor to others
+** between two looks, for the thread that it waits for may have no other. */
+int tdl_spin_until(tdl_spin *s, int (*ready)(const void *arg), const void *arg,
+                   uint64_t limit_ns);
 
 /* It slept `ns`. A sleep that a spin would have caught asks for spinning; and
 ** after TDL_SPIN_RETRY_SLEEPS without a spin one is tried, because two states

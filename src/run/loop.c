@@ -336,37 +336,30 @@ int tdl_loop_has_work(const treadle_loop *loop) {
          tdl_loop_next_ns(loop) == 0;
 }
 
+static int has_arrived(const void *loop) {
+  return !tdl_queue_empty(&((const treadle_loop *)loop)->inbox);
+}
+
 void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   uint64_t next = tdl_loop_next_ns(loop);
-  uint64_t start, now;
-  uint32_t budget;
+  uint64_t start = 0, end;
   ns = next < ns ? next : ns;
   if (ns == 0 || tdl_loop_has_work(loop)) {
     return;
   }
-  budget = tdl_spin_begin(&loop->spin);
+  end = ns == TDL_NEVER ? TDL_NEVER : tdl_now_ns() + ns;
+  if (tdl_spin_until(&loop->spin, has_arrived, loop, ns)) {
+    return;
+  }
   start = tdl_now_ns();
-  if (budget > 0) {
-    int hit = 0;
-    do {
-      for (int i = 0; i < TDL_SPIN_PAUSES && !hit; i++) {
-        tdl_pause();
-        hit = !tdl_queue_empty(&loop->inbox);
-      }
-      now = tdl_now_ns();
-    } while (!hit && now - start < budget && now - start < ns);
-    tdl_spin_end(&loop->spin, hit);
-    if (hit || now - start >= ns) {
-      return;
-    }
-    ns = ns == TDL_NEVER ? ns : ns - (now - start);
-    start = now;
+  if (start >= end) {
+    return;
   }
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);
   if (!tdl_queue_empty(&loop->inbox)) { /* the second look [park] */
     tdl_parker_awake(&loop->parker);
     return;
   }
-  tdl_parker_sleep(&loop->parker, ns);
+  tdl_parker_sleep(&loop->parker, end == TDL_NEVER ? TDL_NEVER : end - start);
   tdl_spin_slept(&loop->spin, tdl_now_ns() - start);
 }

@@ -143,12 +143,24 @@ int tdl_worker_has_work(const tdl_worker *w) {
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
 }
 
+static int is_called(const void *arg) {
+  const tdl_worker *w = arg;
+  return !tdl_queue_empty(&w->pool->run) || !tdl_queue_empty(&w->loop.inbox) ||
+         tdl_pool_phase(w->pool) != w->phase;
+}
+
+static int is_called_home(const void *arg) { /* no room for another job */
+  const tdl_worker *w = arg;
+  return !tdl_queue_empty(&w->loop.inbox) ||
+         tdl_pool_phase(w->pool) != w->phase;
+}
+
 static int spin(tdl_worker *w) {
-  int room = tdl_vm_has_room(w->vm);
-  uint32_t budget;
-  uint64_t start;
-  int hit = 0;
-  if (room && !w->searching) {
+  uint64_t limit = tdl_loop_next_ns(&w->loop);
+  if (!tdl_vm_has_room(w->vm)) {
+    return tdl_spin_until(&w->loop.spin, is_called_home, w, limit);
+  }
+  if (!w->searching) {
     w->searching = 1;
     /* [search] seq_cst: see tdl_pool_wake_one */
     if (atomic_fetch_add_explicit(&w->pool->searching, 1,
@@ -156,21 +168,7 @@ static int spin(tdl_worker *w) {
       return 0; /* one that spins is enough */
     }
   }
-  budget = tdl_spin_begin(&w->loop.spin);
-  if (budget == 0) {
-    return 0;
-  }
-  start = tdl_now_ns();
-  do {
-    for (int i = 0; i < TDL_SPIN_PAUSES && !hit; i++) {
-      tdl_pause();
-      hit = (room && !tdl_queue_empty(&w->pool->run)) ||
-            !tdl_queue_empty(&w->loop.inbox);
-    }
-  } while (!hit && !tdl_worker_has_work(w) && tdl_now_ns() - start < budget);
-  hit = hit || tdl_worker_has_work(w);
-  tdl_spin_end(&w->loop.spin, hit);
-  return hit;
+  return tdl_spin_until(&w->loop.spin, is_called, w, limit);
 }
 
 static void lie_idle(tdl_worker *w) {
