@@ -199,6 +199,17 @@ describe("the end of a pool", function()
       return list
     end
 
+    -- The record of the refused call counted as a call under way.
+    it("close ends after a task whose own call was refused", function()
+      local pool = treadle.pool("tasks", { threads = 1 })
+      local kind = pool:run(function()
+        local own = require("treadle").worker.pool
+        return select(2, own.call.echo(coroutine.create(function() end)):pawait()).kind
+      end):await()
+      assert.equal("payload", kind)
+      pool:close()
+    end)
+
     it("close gives all results", function()
       local pool = treadle.pool("tasks", { threads = 2 })
       local list = flood(pool)

@@ -4,6 +4,7 @@
 -- The host calls that in `run`, a worker before it takes its next job.
 -- @module treadle.loop
 local core = require "treadle.core"
+local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local luv = require "treadle.luv"
 
@@ -37,6 +38,8 @@ local function is_collector(waiter)
   return type(waiter) == "table" and type(waiter[1]) == "number"
 end
 
+local in_worker = core.worker ~= nil
+
 --- Put a future that Lua has just settled, and that has waiters, on the ready list.
 function loop.tell(future)
   local waiter = future[WAITER]
@@ -45,7 +48,9 @@ function loop.tell(future)
   end
   last = last + 1
   ready[last] = future
-  core.turn()
+  if in_worker then
+    core.turn()
+  end
 end
 
 --- Call `fn` at the next turn of the loop.
@@ -128,8 +133,6 @@ local function ended(co, ok, ...)
   end
 end
 
-local in_worker = core.worker ~= nil
-
 local function resume(co, ...)
   waiting[co] = nil
   if not in_worker then
@@ -177,12 +180,16 @@ end
 --- Handle what has arrived and run what is ready; never blocks.
 -- @treturn number events handled
 function loop.poll()
-  local events, fresh = core.poll()
-  local list = core.ready
-  for i = 1, fresh do
-    last = last + 1
-    ready[last] = list[i]
-    list[i] = nil
+  local events, more = direct.receive(loop.tell)
+  if more then
+    local others, fresh = core.poll()
+    local list = core.ready
+    for i = 1, fresh do
+      last = last + 1
+      ready[last] = list[i]
+      list[i] = nil
+    end
+    events = events + others
   end
   local stop = last
   while first <= stop do
@@ -251,7 +258,36 @@ end
 --- The coroutine that runs, nil in a main chunk.
 local function running()
   local co, is_main = coroutine.running()
-  return not is_main and not luv.is_home(co) and co or nil
+  return not is_main and co and not (luv.is_loaded() and luv.is_home(co)) and co or nil
+end
+
+--- The future for which the main chunk runs the loop until it is settled, if it does that now.
+local driving
+
+--- Whether the future is settled within a spin, in which this state has nothing else to do.
+local function settles_soon(future)
+  repeat
+    local _, more = direct.receive(loop.tell)
+    if future[STATE] ~= PENDING then
+      return true
+    end
+  until more or first <= last or luv.is_loaded() or not direct.spin()
+  return false
+end
+
+--- The main chunk's way to wait.
+local function drive(future, deadline)
+  local before = driving
+  driving = not deadline and future or nil
+  while future[STATE] == PENDING do
+    local left = deadline and deadline - core.now() or math.huge
+    if left <= 0 then
+      loop.poll()
+      break
+    end
+    loop.turn(left, future)
+  end
+  driving = before
 end
 
 --- The job on whose behalf this code runs, 0 for none.
@@ -278,6 +314,10 @@ end
 function loop.wait_for(future, deadline)
   local co = running()
   loop.check()
+  if not deadline and (not co or driving and driving[STATE] == PENDING and first > last)
+      and settles_soon(future) then
+    return true
+  end
   if co then
     local job = in_worker and future[OWN] and current_job() or 0
     local timer
@@ -304,14 +344,7 @@ function loop.wait_for(future, deadline)
     end
     loop.check()
   else
-    while future[STATE] == PENDING do
-      local left = deadline and deadline - core.now() or math.huge
-      if left <= 0 then
-        loop.poll()
-        break
-      end
-      loop.turn(left, future)
-    end
+    drive(future, deadline)
   end
   return future[STATE] ~= PENDING
 end

@@ -2,6 +2,7 @@
 -- @classmod treadle.pool
 local core = require "treadle.core"
 local combine = require "treadle.combine"
+local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
@@ -82,7 +83,7 @@ local function make_caller(self, name)
   end
   local policy = policy_of(self, task)
   if not policy then
-    return core.caller(self._handle, task)
+    return direct.caller(self._handle, task, future.mt)
   end
   return function(...)
     return submit(self, task, 0, policy, ...)

@@ -9,11 +9,20 @@
 
 #define TDL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define TDL_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define TDL_PREFETCH(p) __builtin_prefetch((p), 1)
 
 /* The struct that holds `member` at `ptr`. */
 #define TDL_CONTAINER(ptr, type, member)                                       \
   ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+/* Asks for the line of `p` (anything), to be written soon: it comes without a
+** copy staying elsewhere, so that the write need not send for it again. */
+static inline void tdl_prefetch(const void *p) {
+#if defined(__x86_64__)
+  __asm__ __volatile__("prefetchw %0" ::"m"(*(const char *)p));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
 
 /* Tells the processor (and a sibling thread on its core) that we spin. */
 static inline void tdl_pause(void) {

@@ -7,8 +7,9 @@
 ** lua/treadle/future.lua know them, nobody else.
 ** B1  futures[slot] is the future of the job with that number from submit
 **     until it is settled; who finds another table there is too late.
-** B2  Nothing may raise between taking a job and submitting it, except with
-**     the job in `draft`. */
+** B2  A job that is taken and not submitted counts nowhere. Where a memory
+**     error leaves in between, the record is idle until the state ends; after
+**     the submission nothing may raise. */
 #ifndef TDL_BIND_H
 #define TDL_BIND_H
 
@@ -56,7 +57,6 @@ typedef struct tdl_bind {
   lua_State *L; /* the coroutine that runs now, as far as C needs it */
   treadle_loop *loop;
   tdl_vm *vm;        /* NULL in a host */
-  tdl_job *draft;    /* B2 */
   tdl_handle *pools; /* B3 */
   int pool_count;    /* ever opened */
   int futures_ref, ready_ref, timers_ref, objects_ref;
@@ -80,6 +80,9 @@ void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own);
 /* Gives the values on top of the stack to the future at index `future` and
 ** tells its waiter. */
 void tdl_bind_resolve(tdl_bind *b, lua_State *L, int future, int n);
+
+/* A job for a call of this state's, or NULL without memory (B2). */
+tdl_job *tdl_bind_take_job(tdl_bind *b);
 
 /* What a job's `done` is: settles futures[slot]. ctx is the tdl_bind. */
 void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx);

@@ -147,18 +147,13 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
 
 /* --- calls ---------------------------------------------------------------- */
 
-static void set_draft(tdl_bind *b, lua_State *L) {
-  if (b->draft == NULL) {
-    b->draft = tdl_jobs_take(&b->loop->jobs, b->loop);
-    if (b->draft == NULL) {
-      luaL_error(L, "not enough memory");
-    }
-    b->draft->done = tdl_bind_done;
-    b->draft->ctx = b;
-  } else {
-    b->draft->bytes.len = 0;
-    b->draft->deadline_ns = TDL_NEVER;
+tdl_job *tdl_bind_take_job(tdl_bind *b) {
+  tdl_job *job = tdl_jobs_take(&b->loop->jobs, b->loop);
+  if (job != NULL) {
+    job->done = tdl_bind_done;
+    job->ctx = b;
   }
+  return job;
 }
 
 /* hooks.refused(handle, task, worker, timeout, kind, message, n, args...):
@@ -195,10 +190,13 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     return refused(b, L, handle, first, n, task, worker, timeout,
                    TREADLE_ECLOSED);
   }
-  set_draft(b, L);
-  job = b->draft;
+  job = tdl_bind_take_job(b);
+  if (job == NULL) {
+    return luaL_error(L, "not enough memory");
+  }
   status = tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
   if (TDL_UNLIKELY(status != 0)) {
+    tdl_jobs_give(&b->loop->jobs, job);
     return refused(b, L, handle, first, n, task, worker, timeout, status);
   }
   job->task = task;
@@ -208,9 +206,10 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
   }
   if (TDL_UNLIKELY(tdl_pool_prepare(pool, job) != 0)) {
+    tdl_jobs_give(&b->loop->jobs, job);
     return luaL_error(L, "not enough memory");
   }
-  b->draft = NULL; /* B2: nothing raises from here on */
+  /* B2: nothing raises from here on */
   if (own && tdl_vm_add_calls(b->vm, b->vm->current, 1)) {
     job->parent = b->vm->current;
   }
@@ -253,11 +252,11 @@ static int core_submit(lua_State *L) {
                 timeout);
 }
 
-/* settle(future) -> whether its job was still under way. The job's result, if
+/* settle(future): nobody else settles it from here on. The job's result, if
 ** there ever is one, will be dropped; the future is left to the caller. */
 static int core_settle(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  int slot, won = 0;
+  int slot;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_rawgeti(L, 1, TDL_F_SLOT);
   slot = (int)lua_tointeger(L, -1);
@@ -265,16 +264,13 @@ static int core_settle(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
     lua_rawgeti(L, -1, slot);
     if (lua_rawequal(L, -1, 1)) { /* B1 */
-      tdl_job *job = tdl_jobs_at(&b->loop->jobs, (uint32_t)slot);
-      won = tdl_pool_settle(job);
-      if (won) {
-        lua_pushnil(L);
-        lua_rawseti(L, -3, slot);
-      }
+      /* it may have finished, and wait in the inbox: too late all the same */
+      tdl_pool_settle(tdl_jobs_at(&b->loop->jobs, (uint32_t)slot));
+      lua_pushnil(L);
+      lua_rawseti(L, -3, slot);
     }
   }
-  lua_pushboolean(L, won);
-  return 1;
+  return 0;
 }
 
 void tdl_bind_calls(lua_State *L) {

@@ -7,6 +7,7 @@
 #include "../base/compiler.h"
 #include "../codec/codec.h"
 #include "codec_bind.h"
+#include "direct.h"
 #include "embedded.h"
 
 TREADLE_API int luaopen_treadle(lua_State *L);
@@ -160,6 +161,9 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_loops(L);
   tdl_bind_pools(L);
   tdl_bind_jobs(L);
+  if (b->vm == NULL) {
+    tdl_bind_direct(b, L);
+  }
   return 1;
 }
 

@@ -45,8 +45,7 @@ static int core_turn(lua_State *L) {
 /* is_live() -> whether calls or timers of this state are under way */
 static int core_is_live(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  uint32_t drafts = b->draft != NULL;
-  lua_pushboolean(L, b->loop->jobs.live > drafts || b->loop->timers > 0);
+  lua_pushboolean(L, b->loop->jobs.live > 0 || b->loop->timers > 0);
   return 1;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "../base/alloc.h"
+#include "../base/compiler.h"
 
 /* now() -> seconds of the monotonic clock */
 static int core_now(lua_State *L) {
@@ -40,18 +41,35 @@ static int core_cores(lua_State *L) {
   return 1;
 }
 
-/* poll() -> events handled, ready futures in core.ready */
-static int core_poll(lua_State *L) {
-  tdl_bind *b = tdl_bind_of(L);
-  uint32_t n = 0;
+static int dispatch(lua_State *L) {
+  tdl_bind *b = lua_touserdata(L, 1);
   b->L = L;
   if (b->vm != NULL) {
     b->vm->running = L;
   }
-  if (tdl_loop_has_work(b->loop)) {
-    n = tdl_loop_dispatch(b->loop);
+  lua_pushinteger(L, (lua_Integer)tdl_loop_dispatch(b->loop));
+  return 1;
+}
+
+/* poll() -> events handled, ready futures in core.ready */
+static int core_poll(lua_State *L) {
+  tdl_bind *b = tdl_bind_of(L);
+  treadle_loop *loop = b->loop;
+  lua_State *outer_L = b->L;
+  tdl_job *outer = loop->arriving; /* L4 */
+  int status;
+  loop->arriving = NULL;
+  lua_pushcfunction(L, dispatch);
+  lua_pushlightuserdata(L, b);
+  status = lua_pcall(L, 1, 1, 0);
+  if (TDL_UNLIKELY(status != 0)) {
+    tdl_loop_lose(loop); /* L3 */
   }
-  lua_pushinteger(L, (lua_Integer)n);
+  loop->arriving = outer;
+  b->L = outer_L;
+  if (TDL_UNLIKELY(status != 0)) {
+    return lua_error(L);
+  }
   lua_pushinteger(L, (lua_Integer)b->ready);
   b->ready = 0;
   return 2;

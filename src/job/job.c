@@ -55,14 +55,17 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   }
   job = jobs->idle;
   jobs->idle = job->next_idle;
+  if (jobs->idle != NULL) { /* the next call's */
+    tdl_prefetch(&jobs->idle->node);
+  }
   jobs->kept_bytes -= tdl_bytes_heap(&job->bytes);
-  jobs->live++;
   job->bytes.len = 0;
   job->deadline_ns = TDL_NEVER;
   job->status = 0;
   job->parent = 0;
   job->worker = 0;
   job->came_home = 0;
+  job->away = 0;
   return job;
 }
 
@@ -70,6 +73,7 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   uint32_t heap = tdl_bytes_heap(&job->bytes);
   /* relaxed: the job is ours alone (J4) */
   uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
+  jobs->live -= TDL_JOB_STATE(word) != TDL_JOB_IDLE;
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */
@@ -78,7 +82,6 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
     heap = 0;
   }
   jobs->kept_bytes += heap;
-  jobs->live--;
   job->next_idle = jobs->idle;
   jobs->idle = job;
 }
@@ -88,9 +91,17 @@ uint32_t tdl_job_generation(const tdl_job *job) {
   return atomic_load_explicit(&job->word, memory_order_relaxed) & ~7u;
 }
 
-void tdl_job_submit(tdl_job *job) {
+void tdl_jobs_submit(tdl_jobs *jobs, tdl_job *job) {
+  jobs->live++;
   /* relaxed: the queue publishes it (J1) */
   atomic_store_explicit(&job->word, tdl_job_generation(job) | TDL_JOB_QUEUED,
+                        memory_order_relaxed);
+}
+
+void tdl_jobs_withdraw(tdl_jobs *jobs, tdl_job *job) {
+  jobs->live--;
+  /* relaxed: nobody else has seen it (J1) */
+  atomic_store_explicit(&job->word, tdl_job_generation(job) | TDL_JOB_IDLE,
                         memory_order_relaxed);
 }
 

@@ -53,21 +53,23 @@ typedef struct tdl_job {
   void (*done)(struct tdl_job *job, int status, const tdl_bytes *bytes,
                void *ctx);
   void *ctx;
-  uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads it, too */
+  uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads one, too */
   uint32_t slot;        /* its number at home, for as long as it exists */
   uint32_t parent;      /* the entry of the job that made the call, or 0 */
   tdl_node expiry;      /* the supervisor's: on its way while `expiring` */
   uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
   uint8_t expiring;     /* the supervisor's until the job is forgotten */
   uint8_t came_home;    /* and waits for `expiry` */
+  uint8_t away;         /* reported (L3), and still to come home */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
-  _Atomic uint32_t word;
-  uint32_t task;             /* which task of the pool */
-  int32_t status;            /* the worker's: 0 or a treadle_status */
-  uint32_t worker;           /* the worker's: its number, before RUNNING */
   struct treadle_loop *home; /* read-only after allocation */
   tdl_bytes bytes;
+  _Atomic uint32_t word;
+  uint32_t task;   /* which task of the pool */
+  int8_t status;   /* the worker's: 0 or a treadle_status */
+  uint8_t timed;   /* it has a deadline */
+  uint16_t worker; /* the worker's: its number, before RUNNING */
   uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
 } tdl_job;
 
@@ -77,7 +79,7 @@ typedef struct tdl_jobs {
   tdl_job **slabs;
   uint32_t slab_count;
   uint32_t count;      /* jobs that exist */
-  uint32_t live;       /* taken and not given back */
+  uint32_t live;       /* submitted and not given back */
   uint64_t kept_bytes; /* heap bytes held by idle jobs */
 } tdl_jobs;
 
@@ -97,8 +99,10 @@ tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after);
 /* home; the job with this number, 1 to jobs->count. */
 tdl_job *tdl_jobs_at(const tdl_jobs *jobs, uint32_t slot);
 
-/* home; IDLE to QUEUED, before the job is pushed to a queue (J1). */
-void tdl_job_submit(tdl_job *job);
+/* home; IDLE to QUEUED, before the job is pushed to a queue (J1); and back, if
+** it was not pushed after all. */
+void tdl_jobs_submit(tdl_jobs *jobs, tdl_job *job);
+void tdl_jobs_withdraw(tdl_jobs *jobs, tdl_job *job);
 
 /* worker; QUEUED to RUNNING. 0 when it was settled meanwhile (J2). */
 int tdl_job_start(tdl_job *job);

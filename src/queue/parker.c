@@ -71,19 +71,6 @@ int tdl_spin_cores(void) {
   return n;
 }
 
-static int may_spin(const tdl_spin *s, int cores) {
-  int most = cores < 2 ? 2 : cores; /* on one, they take turns */
-  if (s->budget_ns == 0) {
-    return 0;
-  }
-  /* relaxed: only a count that bounds waste */
-  if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) >= most) {
-    atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed); /* ditto */
-    return 0;
-  }
-  return 1;
-}
-
 static void learn(tdl_spin *s, int hit) {
   if (hit) {
     s->budget_ns = TDL_SPIN_MAX_NS;
@@ -95,34 +82,43 @@ static void learn(tdl_spin *s, int hit) {
   }
 }
 
+/* Looks for as long as the budget allows, and lets others run in between. */
+static int look_patiently(tdl_spin *s, int cores, int (*ready)(const void *arg),
+                          const void *arg, uint64_t limit_ns) {
+  int most = cores < 2 ? 2 : cores; /* on one, they take turns */
+  int hit = 0;
+  /* relaxed: only a count that bounds waste */
+  if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) < most) {
+    uint64_t start = tdl_now_ns(), spent = 0;
+    while (!hit && spent < s->budget_ns && spent < limit_ns) {
+      sched_yield();
+      hit = ready(arg);
+      spent = tdl_now_ns() - start;
+    }
+    if (hit || spent >= s->budget_ns) {
+      learn(s, hit);
+    }
+  }
+  /* relaxed: see above */
+  atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+  return hit;
+}
+
 int tdl_spin_until(tdl_spin *s, int (*ready)(const void *arg), const void *arg,
                    uint64_t limit_ns) {
   int cores = tdl_spin_cores();
-  int hit = 0, spun = 0;
-  uint64_t start = 0, now = 0, budget;
-  if (!may_spin(s, cores)) {
+  if (s->budget_ns == 0) {
     return 0;
   }
-  for (int i = 0; cores > 1 && i < TDL_SPIN_PAUSES && !hit; i++) {
+  /* Here nobody is counted: a shared counter would cost more than it saves. */
+  for (int i = 0; cores > 1 && i < TDL_SPIN_PAUSES; i++) {
+    if (ready(arg)) {
+      s->budget_ns = TDL_SPIN_MAX_NS;
+      return 1;
+    }
     tdl_pause();
-    hit = ready(arg);
   }
-  budget = s->budget_ns < limit_ns ? s->budget_ns : limit_ns;
-  if (!hit) {
-    start = now = tdl_now_ns();
-  }
-  while (!hit && now - start < budget) {
-    sched_yield();
-    hit = ready(arg);
-    now = tdl_now_ns();
-  }
-  spun = now - start >= s->budget_ns;
-  /* relaxed: see may_spin */
-  atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
-  if (hit || spun) {
-    learn(s, hit);
-  }
-  return hit;
+  return look_patiently(s, cores, ready, arg, limit_ns);
 }
 
 void tdl_spin_slept(tdl_spin *s, uint64_t ns) {

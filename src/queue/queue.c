@@ -104,6 +104,10 @@ int tdl_queue_empty(const tdl_queue *q) {
          atomic_load_explicit(&q->spilled, memory_order_seq_cst) == 0;
 }
 
+int tdl_queue_ready(const tdl_queue *q) {
+  return tdl_ring_ready(&q->ring) || spilled(q) != 0;
+}
+
 uint32_t tdl_queue_length(const tdl_queue *q) {
   return tdl_ring_length(&q->ring) + spilled(q);
 }

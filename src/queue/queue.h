@@ -34,6 +34,10 @@ void tdl_queue_push(tdl_queue *q, tdl_node *node);
 /* The oldest node, or NULL when there is none that can be had at once. */
 tdl_node *tdl_queue_pop(tdl_queue *q);
 
+/* 1 when pop would find a node at once; cheaper for the pushers than empty, and
+** no ground to sleep on. */
+int tdl_queue_ready(const tdl_queue *q);
+
 /* 0 as soon as a push is certain to be seen by a later pop. */
 int tdl_queue_empty(const tdl_queue *q);
 

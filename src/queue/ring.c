@@ -1,18 +1,23 @@
-/* A cell's turn tells whose it is:
+/* A cell's turn tells which lap's item it holds:
 **
-**   position p = lap * cells + i           cell i
-**   push p:  waits for turn 2*lap      ->  item, then turn 2*lap + 1
-**   pop p:   waits for turn 2*lap + 1  ->  item, then turn 2*lap + 2
+**   position p = lap * cells + i            cell i
+**   push p:  waits for head > p - cells  -> item, then turn = lap + 1
+**   pop p:   waits for turn == lap + 1   -> item, then head = p + 1
 **
-** I1  Only the thread that moved tail from p to p+1 writes cell p's item, and
-**     only between turns 2*lap and 2*lap + 1.
-** I2  Only the thread that moved head from p to p+1 reads it, and only between
-**     turns 2*lap + 1 and 2*lap + 2.
-** I3  turn never falls, so a late compare-and-swap on tail or head cannot
-**     succeed on a stale position: positions are 64 bits and never reused.
+** I1  Only the thread that moved tail from p to p+1 writes cell i for p, and
+**     only once head has passed p - cells: what it overwrites was taken.
+** I2  A popper reads the item first and then claims it by moving head from p
+**     to p+1. Until that succeeds nobody may overwrite the item (I1), and if
+**     it fails somebody else has it.
+** I3  Neither position nor turn ever falls, and positions are 64 bits and
+**     never reused: a late compare-and-swap cannot succeed on a stale one.
+** I4  head_seen is some value that head had: pushers look at head itself, in
+**     the poppers' line, only when that is not enough.
 **
-** Source: Dmitry Vyukov's bounded MPMC queue (1024cores.net), with laps in
-** place of sequence numbers so that zeroed memory is an empty ring. */
+** So an item costs the move of one line, the cell's: poppers write no cell and
+** pushers' positions are not read. Source: Dmitry Vyukov's bounded MPMC queue
+** (1024cores.net) for the turns; the claim after the read is that of the
+** deque of Chase and Lev (SPAA 2005). */
 #include "ring.h"
 
 #include "../base/alloc.h"
@@ -21,12 +26,12 @@
 
 /* Neighbouring positions lie in different cache lines, so that pusher and
 ** popper do not fight over one: the top two bits become the lowest. */
-static uint64_t place(const tdl_ring *r, uint64_t pos) {
+static tdl_ring_cell *cell_at(const tdl_ring *r, uint64_t pos) {
   uint64_t i = pos & ((1u << r->bits) - 1);
-  if (r->bits < 4) {
-    return i;
+  if (r->bits >= 4) {
+    i = ((i << 2) | (i >> (r->bits - 2))) & ((1u << r->bits) - 1);
   }
-  return ((i << 2) | (i >> (r->bits - 2))) & ((1u << r->bits) - 1);
+  return &r->cells[i];
 }
 
 int tdl_ring_init(tdl_ring *r, uint32_t cells) {
@@ -39,6 +44,7 @@ int tdl_ring_init(tdl_ring *r, uint32_t cells) {
     return TREADLE_ENOMEM;
   }
   atomic_init(&r->tail, 0);
+  atomic_init(&r->head_seen, 0);
   atomic_init(&r->head, 0);
   return 0;
 }
@@ -48,29 +54,49 @@ void tdl_ring_fini(tdl_ring *r) {
   r->cells = NULL;
 }
 
+/* 1 when position `pos` may be pushed to (I1). A `pos` that is behind the
+** times looks far ahead of head, and full. */
+static int has_room(tdl_ring *r, uint64_t pos) {
+  uint64_t cells = (uint64_t)1 << r->bits;
+  /* [ring-head] acquire: the poppers before it have read their items */
+  uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire);
+  if (TDL_UNLIKELY(pos - head >= cells)) {
+    /* [ring-head] acquire: the same */
+    head = atomic_load_explicit(&r->head, memory_order_acquire);
+    if (pos - head >= cells) {
+      return 0;
+    }
+    /* [ring-head] release: passes on what the acquire has seen (I4) */
+    atomic_store_explicit(&r->head_seen, head, memory_order_release);
+  }
+  return 1;
+}
+
 int tdl_ring_push(tdl_ring *r, void *item) {
   /* relaxed: a guess that the compare-and-swap checks */
   uint64_t pos = atomic_load_explicit(&r->tail, memory_order_relaxed);
   for (;;) {
-    tdl_ring_cell *cell = &r->cells[place(r, pos)];
-    uint64_t free_turn = (pos >> r->bits) * 2;
-    /* [ring-turn] acquire: the last reader is done with the item */
-    uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
-    if (turn == free_turn) {
-      /* seq_cst: publishes before the pusher looks for sleepers [park] */
-      if (atomic_compare_exchange_weak_explicit(&r->tail, &pos, pos + 1,
-                                                memory_order_seq_cst,
-                                                memory_order_relaxed)) {
-        /* I1; relaxed: the turn publishes it */
-        atomic_store_explicit(&cell->item, item, memory_order_relaxed);
-        /* [ring-turn] release: the item is written */
-        atomic_store_explicit(&cell->turn, turn + 1, memory_order_release);
-        return 1;
+    if (TDL_UNLIKELY(!has_room(r, pos))) {
+      /* relaxed: only whether the guess was old */
+      uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+      if (tail == pos) {
+        return 0;
       }
-    } else if (turn < free_turn) {
-      return 0;
-    } else { /* relaxed: somebody else took pos; guess again */
-      pos = atomic_load_explicit(&r->tail, memory_order_relaxed);
+      pos = tail;
+      continue;
+    }
+    /* seq_cst: publishes before the pusher looks for sleepers [park] */
+    if (atomic_compare_exchange_weak_explicit(
+            &r->tail, &pos, pos + 1, memory_order_seq_cst,
+            memory_order_relaxed)) { /* relaxed: a guess, as above */
+      tdl_ring_cell *cell = cell_at(r, pos);
+      /* I1; relaxed: the turn publishes it */
+      atomic_store_explicit(&cell->item, item, memory_order_relaxed);
+      /* [ring-turn] release: the item is written */
+      atomic_store_explicit(&cell->turn, (pos >> r->bits) + 1,
+                            memory_order_release);
+      tdl_prefetch(cell_at(r, pos + 2));
+      return 1;
     }
   }
 }
@@ -79,34 +105,40 @@ void *tdl_ring_pop(tdl_ring *r) {
   /* relaxed: a guess that the compare-and-swap checks */
   uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
   for (;;) {
-    tdl_ring_cell *cell = &r->cells[place(r, pos)];
-    uint64_t full_turn = (pos >> r->bits) * 2 + 1;
+    tdl_ring_cell *cell = cell_at(r, pos);
+    uint64_t full = (pos >> r->bits) + 1;
     /* [ring-turn] acquire: the item is written */
     uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
-    if (turn == full_turn) {
-      /* relaxed: cell->turn orders the item; head only deals out places */
-      if (atomic_compare_exchange_weak_explicit(&r->head, &pos, pos + 1,
-                                                memory_order_relaxed,
-                                                memory_order_relaxed)) {
-        /* I2; relaxed: the turn ordered it */
-        void *item = atomic_load_explicit(&cell->item, memory_order_relaxed);
-        tdl_ring_cell *next = &r->cells[place(r, pos + 1)];
-        /* [ring-turn] release: done with the item */
-        atomic_store_explicit(&cell->turn, turn + 1, memory_order_release);
+    if (turn == full) {
+      /* I2; relaxed: the turn ordered it */
+      void *item = atomic_load_explicit(&cell->item, memory_order_relaxed);
+      tdl_prefetch(item);
+      /* [ring-head] release: the item is read */
+      if (atomic_compare_exchange_weak_explicit(
+              &r->head, &pos, pos + 1, memory_order_release,
+              memory_order_relaxed)) { /* relaxed: a guess, as above */
+        cell = cell_at(r, pos + 1);
+        full = ((pos + 1) >> r->bits) + 1;
         /* relaxed, both: a hint; the next item's memory is on its way while
         ** this one is handled */
-        if (atomic_load_explicit(&next->turn, memory_order_relaxed) ==
-            ((pos + 1) >> r->bits) * 2 + 1) {
-          TDL_PREFETCH(atomic_load_explicit(&next->item, memory_order_relaxed));
+        if (atomic_load_explicit(&cell->turn, memory_order_relaxed) == full) {
+          tdl_prefetch(atomic_load_explicit(&cell->item, memory_order_relaxed));
         }
         return item;
       }
-    } else if (turn < full_turn) {
+    } else if (turn < full) {
       return NULL;
     } else { /* relaxed: somebody else took pos; guess again */
       pos = atomic_load_explicit(&r->head, memory_order_relaxed);
     }
   }
+}
+
+int tdl_ring_ready(const tdl_ring *r) {
+  /* relaxed, both: pop looks again */
+  uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
+  return atomic_load_explicit(&cell_at(r, pos)->turn, memory_order_relaxed) ==
+         (pos >> r->bits) + 1;
 }
 
 uint32_t tdl_ring_length(const tdl_ring *r) {

@@ -11,14 +11,15 @@
 #include "../config.h"
 
 typedef struct tdl_ring_cell {
-  _Atomic uint64_t turn; /* [ring-turn] 2 * lap: free, 2 * lap + 1: full */
-  _Atomic(void *) item;  /* turn orders it; atomic for the hint in pop */
+  _Atomic uint64_t turn; /* [ring-turn] the lap of its item, plus 1 */
+  _Atomic(void *) item;  /* turn orders it; several poppers may read it */
 } tdl_ring_cell;
 
 typedef struct tdl_ring {
   tdl_ring_cell *cells;                           /* read-only after init */
   uint32_t bits;                                  /* read-only after init */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t tail; /* next push; pushers */
+  _Atomic uint64_t head_seen;                     /* I4; pushers */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t head; /* next pop; poppers */
 } tdl_ring;
 
@@ -32,6 +33,10 @@ int tdl_ring_push(tdl_ring *r, void *item);
 
 /* The oldest item, or NULL: empty, or its pusher has not written it yet. */
 void *tdl_ring_pop(tdl_ring *r);
+
+/* 1 when pop would find an item: a look at the next cell alone, which leaves
+** the pushers' line to them. Says nothing about pushes under way. */
+int tdl_ring_ready(const tdl_ring *r);
 
 /* Items claimed and not popped; exact when nobody else is at work. */
 uint32_t tdl_ring_length(const tdl_ring *r);

@@ -221,13 +221,12 @@ void tdl_loop_send_home(tdl_job *job) {
   tdl_loop_post(job->home, &job->node);
 }
 
-/* Tells the caller; `away`: the job itself is still to come home. */
+/* Tells the caller. */
 static void report(treadle_loop *loop, tdl_job *job, int status,
-                   const tdl_bytes *bytes, int away) {
+                   const tdl_bytes *bytes) {
   loop->arriving = job; /* L3 */
-  loop->arriving_away = away;
   job->done(job, status, bytes, job->ctx);
-  loop->arriving = NULL;
+  loop->arriving = NULL; /* again ours, if there was a dispatch within (L4) */
 }
 
 /* The job is over for everybody; its caller has been told. */
@@ -249,7 +248,7 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
     }
   }
   if (TDL_LIKELY(!tdl_job_is_settled(job))) {
-    report(loop, job, job->status, &job->bytes, 0);
+    report(loop, job, job->status, &job->bytes);
   } /* else reported when it was settled (J3) */
   recycle(loop, job);
 }
@@ -257,20 +256,37 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
 static void expired(treadle_loop *loop, tdl_job *job) {
   int came_home = job->came_home;
   job->expiring = 0;
-  report(loop, job, TREADLE_ETIMEOUT, NULL, !came_home);
+  job->away = !came_home;
+  report(loop, job, TREADLE_ETIMEOUT, NULL);
+  job->away = 0;
   if (came_home) {
     recycle(loop, job);
   }
 }
 
-/* L3: a handler left by an error before its job was recycled. */
-static void report_lost(treadle_loop *loop) {
+void tdl_loop_lose(treadle_loop *loop) {
   tdl_job *job = loop->arriving;
-  loop->arriving = NULL;
-  job->done(job, TREADLE_ENOMEM, NULL, job->ctx);
-  if (!loop->arriving_away) {
-    recycle(loop, job);
+  if (job != NULL) {
+    loop->arriving = NULL;
+    job->next_idle = loop->lost;
+    loop->lost = job;
   }
+}
+
+/* L3 */
+static uint32_t report_lost(treadle_loop *loop) {
+  uint32_t count = 0;
+  while (loop->lost != NULL) {
+    tdl_job *job = loop->lost;
+    loop->lost = job->next_idle;
+    report(loop, job, TREADLE_ENOMEM, NULL);
+    if (!job->away) {
+      recycle(loop, job);
+    }
+    job->away = 0;
+    count++;
+  }
+  return count;
 }
 
 static void add_call(treadle_loop *loop, tdl_node *node) {
@@ -302,14 +318,43 @@ static void arrive(treadle_loop *loop, tdl_node *node) {
   }
 }
 
-uint32_t tdl_loop_dispatch(treadle_loop *loop) {
-  uint32_t count = 0;
+static tdl_node *next_node(treadle_loop *loop) {
+  tdl_node *node = loop->held;
+  loop->held = NULL;
+  return node != NULL ? node : tdl_queue_pop(&loop->inbox);
+}
+
+tdl_job *tdl_loop_next_home(treadle_loop *loop) {
   tdl_node *node;
-  if (TDL_UNLIKELY(loop->arriving != NULL)) {
-    report_lost(loop);
-    count++;
+  tdl_job *job;
+  if (loop->arriving != NULL || (node = next_node(loop)) == NULL) {
+    return NULL;
   }
-  while ((node = tdl_queue_pop(&loop->inbox)) != NULL) {
+  job = TDL_CONTAINER(node, tdl_job, node);
+  if (node->kind != TDL_NODE_HOME || job->deadline_ns != TDL_NEVER ||
+      job->status != 0 || tdl_job_is_settled(job)) {
+    loop->held = node;
+    return NULL;
+  }
+  loop->arriving = job;
+  return job;
+}
+
+void tdl_loop_reported(treadle_loop *loop) {
+  tdl_job *job = loop->arriving;
+  loop->arriving = NULL;
+  recycle(loop, job);
+}
+
+void tdl_loop_hold_back(treadle_loop *loop) {
+  loop->held = &loop->arriving->node;
+  loop->arriving = NULL;
+}
+
+uint32_t tdl_loop_dispatch(treadle_loop *loop) {
+  uint32_t count = report_lost(loop);
+  tdl_node *node;
+  while ((node = next_node(loop)) != NULL) {
     arrive(loop, node);
     count++;
   }
@@ -331,13 +376,23 @@ tdl_job *tdl_loop_next_call(treadle_loop *loop) {
   return TDL_CONTAINER(node, tdl_job, node);
 }
 
+int tdl_loop_is_ready(const treadle_loop *loop) {
+  return tdl_queue_ready(&loop->inbox) || loop->lost != NULL ||
+         loop->held != NULL || tdl_loop_next_ns(loop) == 0;
+}
+
 int tdl_loop_has_work(const treadle_loop *loop) {
-  return !tdl_queue_empty(&loop->inbox) || loop->arriving != NULL ||
-         tdl_loop_next_ns(loop) == 0;
+  return !tdl_queue_empty(&loop->inbox) || loop->lost != NULL ||
+         loop->held != NULL || tdl_loop_next_ns(loop) == 0;
 }
 
 static int has_arrived(const void *loop) {
-  return !tdl_queue_empty(&((const treadle_loop *)loop)->inbox);
+  return tdl_queue_ready(&((const treadle_loop *)loop)->inbox);
+}
+
+int tdl_loop_spin(treadle_loop *loop) {
+  return loop->due_ns == TDL_NEVER && loop->held == NULL &&
+         tdl_spin_until(&loop->spin, has_arrived, loop, TDL_NEVER);
 }
 
 void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {

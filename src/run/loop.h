@@ -6,8 +6,11 @@
 ** L1  The memory lives until the last reference is dropped: the owner's own,
 **     and one of every pool whose workers may post to it.
 ** L2  What arrives is handled by the owner in tdl_loop_dispatch, nowhere else.
-** L3  If a handler leaves by a Lua error, its job is kept in `arriving` and
-**     reported as TREADLE_ENOMEM by the next dispatch: no future is lost. */
+** L3  The job that is being reported is `arriving`. If the handler leaves by a
+**     Lua error, whoever catches that calls tdl_loop_lose, and the next
+**     dispatch reports the job as TREADLE_ENOMEM: no future is lost.
+** L4  A handler may run a finalizer, which may dispatch: that one keeps the
+**     outer `arriving` and puts it back. */
 #ifndef TDL_LOOP_H
 #define TDL_LOOP_H
 
@@ -50,8 +53,8 @@ struct treadle_loop {
   /* the owner's */
   _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
   tdl_spin spin;
-  tdl_job *arriving;                  /* L3: being reported now */
-  int arriving_away;                  /* and still to come home */
+  tdl_node *held;                     /* popped, to be handled next */
+  tdl_job *arriving, *lost;           /* L3 */
   tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);
@@ -86,6 +89,17 @@ void tdl_loop_send_home(tdl_job *job);
 ** how many. Runs handlers, so it may leave by a Lua error (L3). */
 uint32_t tdl_loop_dispatch(treadle_loop *loop);
 
+/* owner; L3. */
+void tdl_loop_lose(treadle_loop *loop);
+
+/* owner; a step of dispatch by hand. If what has arrived first is a job of ours
+** with results: that job, now `arriving`. The caller reports it and says so, or
+** holds it back for dispatch; nothing in between may raise. NULL: nothing has
+** arrived, or it is for dispatch. */
+tdl_job *tdl_loop_next_home(treadle_loop *loop);
+void tdl_loop_reported(treadle_loop *loop);
+void tdl_loop_hold_back(treadle_loop *loop);
+
 /* owner; the oldest job that was sent to this loop, or NULL. */
 tdl_job *tdl_loop_next_call(treadle_loop *loop);
 
@@ -93,7 +107,13 @@ tdl_job *tdl_loop_next_call(treadle_loop *loop);
 ** or a signal handler ran. Handles nothing. */
 void tdl_loop_wait(treadle_loop *loop, uint64_t ns);
 
-/* owner; 1 when dispatch would find something now. */
+/* owner; the part of wait that spins: 1 when something has arrived. 0 at once
+** with a timer, whose time it does not look at. */
+int tdl_loop_spin(treadle_loop *loop);
+
+/* owner; 1 when dispatch would find something now. The second is 1 also for what
+** is just being pushed: who sleeps asks that [park]. */
+int tdl_loop_is_ready(const treadle_loop *loop);
 int tdl_loop_has_work(const treadle_loop *loop);
 
 /* owner; nanoseconds until the next timer, TDL_NEVER without one. */

@@ -166,6 +166,14 @@ void tdl_pool_wake_one(treadle_pool *pool) {
   }
 }
 
+void tdl_pool_wake_if_work(treadle_pool *pool) {
+  /* First the line that rarely changes. Who lies idle after this look looks
+  ** at the queue himself (P3). */
+  if (any_idle(pool) && !tdl_queue_empty(&pool->run)) {
+    tdl_pool_wake_one(pool);
+  }
+}
+
 /* A worker that has just sent a result home takes the next call within a
 ** moment, and waking another costs twenty times that moment: look first whether
 ** it takes ours. 1 when somebody did, or searches and will. */
@@ -207,9 +215,18 @@ static void refuse(tdl_job *job) {
 }
 
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
+  tdl_jobs *jobs = &job->home->jobs;
+  int status = 0;
   job->pool = pool;
-  tdl_job_submit(job);
-  return job->deadline_ns == TDL_NEVER ? 0 : tdl_supervisor_watch(job);
+  job->timed = job->deadline_ns != TDL_NEVER;
+  tdl_jobs_submit(jobs, job);
+  if (TDL_UNLIKELY(job->timed)) {
+    status = tdl_supervisor_watch(job);
+    if (status != 0) {
+      tdl_jobs_withdraw(jobs, job);
+    }
+  }
+  return status;
 }
 
 void tdl_pool_submit(tdl_job *job) {

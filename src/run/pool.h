@@ -110,6 +110,10 @@ void tdl_pool_abandon(treadle_pool *pool);
 
 enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);
 
+/* worker, when the last one has stopped to search; the same, if the queue holds
+** anything. */
+void tdl_pool_wake_if_work(treadle_pool *pool);
+
 /* worker or submitter; wakes one idle worker if nobody searches (P4). */
 void tdl_pool_wake_one(treadle_pool *pool);
 

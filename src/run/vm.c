@@ -75,7 +75,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   e->co = NULL;
   vm->progress--;
   free_entry_if_done(vm, i);
-  job->status = status;
+  job->status = (int8_t)status;
   tdl_job_finish(job); /* settled meanwhile: it goes home all the same (J2) */
   tdl_loop_send_home(job);
 }
@@ -159,7 +159,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   lua_State *co = vm->co;
   uint32_t entry;
   int n, status;
-  job->worker = vm->worker->id; /* before it is RUNNING: see tdl_job */
+  job->worker =
+      (uint16_t)vm->worker->id; /* before it is RUNNING: see tdl_job */
   if (TDL_UNLIKELY(!tdl_job_start(job))) {
     tdl_loop_send_home(job);
     return;
@@ -173,7 +174,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     return;
   }
   vm->current = entry;
-  if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER) &&
+  if (TDL_UNLIKELY(job->timed) &&
       tdl_now_ns() >= job->deadline_ns) { /* expired: it never runs */
     vm->current = 0;
     job->bytes.len = 0;
@@ -270,6 +271,7 @@ int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm)) {
   if (status == 0) {
     return 0;
   }
+  tdl_loop_lose(&vm->worker->loop); /* L3 */
   if (vm->current != 0) {
     uint32_t entry = vm->current;
     vm->current = 0;

@@ -96,9 +96,8 @@ static void stop_searching(tdl_worker *w) {
     w->searching = 0;
     /* [search] seq_cst: before the look at the queue (P4) */
     if (atomic_fetch_sub_explicit(&w->pool->searching, 1,
-                                  memory_order_seq_cst) == 1 &&
-        !tdl_queue_empty(&w->pool->run)) {
-      tdl_pool_wake_one(w->pool);
+                                  memory_order_seq_cst) == 1) {
+      tdl_pool_wake_if_work(w->pool);
     }
   }
 }
@@ -120,7 +119,7 @@ static tdl_job *take(tdl_worker *w) {
   }
   if (w->searching) {
     stop_searching(w);
-  } else if (!tdl_queue_empty(&w->pool->run)) {
+  } else if (tdl_queue_ready(&w->pool->run)) {
     tdl_pool_wake_one(w->pool);
   }
   return TDL_CONTAINER(node, tdl_job, node);
@@ -145,14 +144,13 @@ int tdl_worker_has_work(const tdl_worker *w) {
 
 static int is_called(const void *arg) {
   const tdl_worker *w = arg;
-  return !tdl_queue_empty(&w->pool->run) || !tdl_queue_empty(&w->loop.inbox) ||
+  return tdl_queue_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
          tdl_pool_phase(w->pool) != w->phase;
 }
 
 static int is_called_home(const void *arg) { /* no room for another job */
   const tdl_worker *w = arg;
-  return !tdl_queue_empty(&w->loop.inbox) ||
-         tdl_pool_phase(w->pool) != w->phase;
+  return tdl_queue_ready(&w->loop.inbox) || tdl_pool_phase(w->pool) != w->phase;
 }
 
 static int spin(tdl_worker *w) {
@@ -246,7 +244,7 @@ static void turns(tdl_vm *vm) {
     uint32_t arrived = 0;
     tdl_job *job;
     w->phase = tdl_pool_phase(w->pool);
-    if (tdl_loop_has_work(&w->loop)) { /* 1 */
+    if (tdl_loop_is_ready(&w->loop)) { /* 1 */
       arrived = tdl_bind_dispatch(vm);
     }
     if (vm->turn) {

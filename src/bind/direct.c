@@ -1,0 +1,228 @@
+#include "direct.h"
+
+#include <string.h>
+
+#include "../base/compiler.h"
+#include "../codec/reader.h"
+#include "../codec/writer.h"
+
+/* Compiles a declaration, and keeps its text for the FFI. */
+#define DECLARE(name, ...)                                                     \
+  typedef __VA_ARGS__ name;                                                    \
+  static const char name##_text[] = #__VA_ARGS__;
+
+/* What Lua sees. Functions that say int answer 0 to send it the other way. */
+/* clang-format off */
+DECLARE(face, struct {
+  uint32_t opened;  /* the slot of the call that is being made, 0 for none */
+  uint32_t slot;    /* of the result */
+  uint32_t length;  /* a string's */
+  const char *text;
+  double number;
+  int (*open)(void *self, void *handle, uint32_t count);
+  int (*put_nil)(void *self);
+  int (*put_boolean)(void *self, int value);
+  int (*put_number)(void *self, double value);
+  int (*put_string)(void *self, const char *s, size_t length);
+  void (*submit)(void *self, uint32_t task);
+  int (*next)(void *self);
+  void (*reported)(void *self);
+  void (*hold_back)(void *self);
+  int (*spin)(void *self);
+})
+/* clang-format on */
+
+/* What next found. */
+enum found {
+  NOTHING = 0,
+  OTHER, /* for core.poll */
+  NONE,  /* a call's end without results */
+  NIL,   /* with one result */
+  FALSE,
+  TRUE,
+  NUMBER,
+  STRING
+};
+
+typedef struct direct {
+  face face; /* first: the FFI's pointer is ours */
+  tdl_bind *bind;
+  lua_State *L; /* a thread that lives as long; to ask for hooks */
+  tdl_job *job; /* taken, and not submitted */
+  treadle_pool *pool;
+  tdl_writer writer;
+} direct;
+
+/* Compiled code does not look at hooks (a debugger's, or Ctrl-C's), calls of
+** the other kind do. */
+static int has_hook(const direct *d) {
+  return lua_gethookmask(d->L) != 0;
+}
+
+/* --- a call --------------------------------------------------------------- */
+
+static int call_open(void *self, void *handle, uint32_t count) {
+  direct *d = self;
+  tdl_handle *h = *(tdl_handle **)handle;
+  /* A finalizer's call, made while another one is, goes the other way. */
+  if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
+                   has_hook(d))) {
+    return 0;
+  }
+  if (d->job == NULL) {
+    d->job = tdl_bind_take_job(d->bind);
+    if (d->job == NULL) {
+      return 0;
+    }
+  }
+  d->pool = h->pool;
+  d->job->bytes.len = 0;
+  if (tdl_put_begin(&d->writer, &d->job->bytes, h->pool->max_payload, count) !=
+      0) {
+    return 0;
+  }
+  d->face.opened = d->job->slot;
+  return 1;
+}
+
+static int call_put_nil(void *self) {
+  return tdl_put_nil(&((direct *)self)->writer) == 0;
+}
+
+static int call_put_boolean(void *self, int value) {
+  return tdl_put_boolean(&((direct *)self)->writer, value) == 0;
+}
+
+static int call_put_number(void *self, double value) {
+  return tdl_put_number(&((direct *)self)->writer, value) == 0;
+}
+
+static int call_put_string(void *self, const char *s, size_t length) {
+  return tdl_put_string(&((direct *)self)->writer, s, length) == 0;
+}
+
+static void call_submit(void *self, uint32_t task) {
+  direct *d = self;
+  tdl_job *job = d->job;
+  d->job = NULL;
+  d->face.opened = 0;
+  job->task = task;
+  tdl_pool_prepare(d->pool, job); /* without a deadline it cannot fail */
+  tdl_pool_submit(job);
+}
+
+/* --- results -------------------------------------------------------------- */
+
+static enum found look_at(direct *d, const tdl_job *job) {
+  tdl_reader reader;
+  tdl_item item;
+  uint32_t count;
+  uint8_t flags;
+  if (tdl_get_begin(&reader, job->bytes.data, job->bytes.len, &count, &flags) !=
+          0 ||
+      flags != 0 || count > 1) {
+    return OTHER;
+  }
+  if (count == 0) {
+    return reader.next == reader.end ? NONE : OTHER;
+  }
+  if (tdl_get_value(&reader, &item) != 0 || reader.next != reader.end) {
+    return OTHER;
+  }
+  switch (item.kind) {
+  case TDL_ITEM_NIL:
+    return NIL;
+  case TDL_ITEM_BOOLEAN:
+    return item.boolean ? TRUE : FALSE;
+  case TDL_ITEM_NUMBER:
+    d->face.number = item.number;
+    return NUMBER;
+  case TDL_ITEM_STRING:
+    d->face.text = item.string;
+    d->face.length = item.n;
+    return STRING;
+  default:
+    return OTHER;
+  }
+}
+
+/* What has arrived first. A result is Lua's until it says that the future is
+** settled, or that it cannot settle it. */
+static int result_next(void *self) {
+  direct *d = self;
+  treadle_loop *loop = d->bind->loop;
+  tdl_job *job;
+  enum found found;
+  job = loop->arriving == NULL && loop->lost == NULL ? tdl_loop_next_home(loop)
+                                                     : NULL;
+  if (job == NULL) {
+    return loop->held != NULL || loop->arriving != NULL || loop->lost != NULL ||
+                   loop->due_ns != TDL_NEVER || d->bind->ready > 0 ||
+                   has_hook(d)
+               ? OTHER
+               : NOTHING;
+  }
+  found = look_at(d, job);
+  if (TDL_UNLIKELY(found == OTHER)) {
+    tdl_loop_hold_back(loop);
+  }
+  d->face.slot = job->slot;
+  return (int)found;
+}
+
+static void result_reported(void *self) {
+  tdl_loop_reported(((direct *)self)->bind->loop);
+}
+
+static void result_hold_back(void *self) {
+  tdl_loop_hold_back(((direct *)self)->bind->loop);
+}
+
+static int result_spin(void *self) {
+  direct *d = self;
+  return !has_hook(d) && tdl_loop_spin(d->bind->loop);
+}
+
+/* --- for Lua -------------------------------------------------------------- */
+
+static void set_number(lua_State *L, const char *name, int value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, name);
+}
+
+void tdl_bind_direct(tdl_bind *b, lua_State *L) {
+  direct *d;
+  lua_newtable(L);
+  d = lua_newuserdata(L, sizeof(*d));
+  memset(d, 0, sizeof(*d));
+  d->face.open = call_open;
+  d->face.put_nil = call_put_nil;
+  d->face.put_boolean = call_put_boolean;
+  d->face.put_number = call_put_number;
+  d->face.put_string = call_put_string;
+  d->face.submit = call_submit;
+  d->face.next = result_next;
+  d->face.reported = result_reported;
+  d->face.hold_back = result_hold_back;
+  d->face.spin = result_spin;
+  d->bind = b;
+  d->L = L;
+  luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushthread(L);
+  luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushlightuserdata(L, d);
+  lua_setfield(L, -2, "self");
+  lua_pushstring(L, face_text);
+  lua_setfield(L, -2, "declaration");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+  lua_setfield(L, -2, "futures");
+  set_number(L, "NOTHING", NOTHING);
+  set_number(L, "OTHER", OTHER);
+  set_number(L, "NONE", NONE);
+  set_number(L, "NIL", NIL);
+  set_number(L, "FALSE", FALSE);
+  set_number(L, "TRUE", TRUE);
+  set_number(L, "NUMBER", NUMBER);
+  set_number(L, "STRING", STRING);
+  lua_setfield(L, -2, "direct");
+}
