@@ -7,7 +7,7 @@ local core = require "treadle.core"
 local M = {}
 
 local STATE, VALUE, COUNT = core.STATE, core.VALUE, core.COUNT
-local WAITER, SLOT = core.WAITER, core.SLOT
+local WAITER = core.WAITER
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
 
 local has_ffi, ffi = pcall(require, "ffi")

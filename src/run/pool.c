@@ -180,8 +180,8 @@ void tdl_pool_wake_if_work(treadle_pool *pool) {
 static int is_taken_soon(const treadle_pool *pool) {
   for (int i = 0; i < TDL_POOL_TAKE_PAUSES; i++) {
     /* [search] seq_cst: as the failing compare-and-swap in wake_one */
-    if (tdl_queue_empty(&pool->run) ||
-        atomic_load_explicit(&pool->searching, memory_order_seq_cst) != 0) {
+    if (atomic_load_explicit(&pool->searching, memory_order_seq_cst) != 0 ||
+        tdl_queue_empty(&pool->run)) {
       return 1;
     }
     tdl_pause();
