@@ -57,6 +57,9 @@ LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
 TEST_ALLOC := -DTDL_TEST_ALLOC
 TINY       := $(TEST_ALLOC) -DTDL_RING_CELLS=2 -DTDL_JOB_INLINE_BYTES=8 \
               -DTDL_JOB_SLAB_COUNT=1 -DTDL_JOB_KEEP_BYTES=64 \
+              -DTDL_JOB_BUSY_BYTES=128 -DTDL_HEAP_CLASS_BYTES=64 \
+              -DTDL_HEAP_SMALLEST_BYTES=256 -DTDL_HEAP_LARGEST_BYTES=4096 \
+              -DTDL_HEAP_KEEP_BYTES=16384 \
               -DTDL_SPIN_MAX_NS=1
 BIG_STACK  := -DTDL_WORKER_STACK_BYTES=8388608
 SANE       := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all

@@ -84,7 +84,7 @@ static void jobs_under_way_are_found_and_idle_ones_are_not(void) {
 }
 
 static void idle_jobs_keep_a_bounded_amount_of_memory(void) {
-  static char large[TDL_JOB_KEEP_BYTES / 2 + 64];
+  static char large[TDL_JOB_BUSY_BYTES / 2 + 64];
   tdl_jobs jobs;
   tdl_job *job[4];
   tdl_jobs_init(&jobs);
@@ -95,7 +95,25 @@ static void idle_jobs_keep_a_bounded_amount_of_memory(void) {
   for (int i = 0; i < 4; i++) {
     tdl_jobs_give(&jobs, job[i]);
   }
+  CHECK(jobs.kept_bytes > 0 && jobs.kept_bytes <= TDL_JOB_BUSY_BYTES);
+  tdl_jobs_trim(&jobs);
   CHECK(jobs.kept_bytes <= TDL_JOB_KEEP_BYTES);
+  tdl_jobs_fini(&jobs);
+}
+
+static void a_job_keeps_its_memory_for_the_next_call(void) {
+  static char some[TDL_JOB_KEEP_BYTES / 2];
+  tdl_jobs jobs;
+  tdl_job *job;
+  const uint8_t *data;
+  tdl_jobs_init(&jobs);
+  job = tdl_jobs_take(&jobs, NULL);
+  CHECK(tdl_bytes_append(&job->bytes, some, sizeof(some)) == 0);
+  data = job->bytes.data;
+  tdl_jobs_give(&jobs, job);
+  tdl_jobs_trim(&jobs);
+  CHECK(tdl_jobs_take(&jobs, NULL) == job && job->bytes.data == data);
+  tdl_jobs_give(&jobs, job);
   tdl_jobs_fini(&jobs);
 }
 
@@ -159,6 +177,7 @@ int main(void) {
   RUN(a_late_settler_misses_the_next_use_of_the_record);
   RUN(jobs_under_way_are_found_and_idle_ones_are_not);
   RUN(idle_jobs_keep_a_bounded_amount_of_memory);
+  RUN(a_job_keeps_its_memory_for_the_next_call);
   RUN(result_and_two_settlers_race_and_one_wins);
   return check_any_failed;
 }

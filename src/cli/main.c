@@ -13,6 +13,7 @@
 
 #include <uv.h>
 
+#include "../run/heap.h"
 #include "../treadle.h"
 
 #define EXIT_INTERRUPTED 130
@@ -114,7 +115,8 @@ static int protected_main(lua_State *L) {
 
 int main(int argc, char **argv) {
   arguments a = {argc, argv, EXIT_FAILURE};
-  main_state = luaL_newstate();
+  tdl_heap heap;
+  main_state = tdl_heap_open(&heap);
   if (main_state == NULL) {
     fputs("treadle: not enough memory\n", stderr);
     return EXIT_FAILURE;
@@ -125,6 +127,6 @@ int main(int argc, char **argv) {
     a.code = EXIT_FAILURE;
   }
   fflush(stdout);
-  lua_close(main_state);
+  tdl_heap_close(&heap, main_state);
   return interrupted ? EXIT_INTERRUPTED : a.code;
 }

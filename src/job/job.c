@@ -77,13 +77,22 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */
-  if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_KEEP_BYTES) {
+  if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_BUSY_BYTES) {
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
     heap = 0;
   }
   jobs->kept_bytes += heap;
   job->next_idle = jobs->idle;
   jobs->idle = job;
+}
+
+void tdl_jobs_trim(tdl_jobs *jobs) {
+  for (tdl_job *job = jobs->idle;
+       job != NULL && jobs->kept_bytes > TDL_JOB_KEEP_BYTES;
+       job = job->next_idle) {
+    jobs->kept_bytes -= tdl_bytes_heap(&job->bytes);
+    tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
+  }
 }
 
 uint32_t tdl_job_generation(const tdl_job *job) {

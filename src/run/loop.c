@@ -410,6 +410,7 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   if (start >= end) {
     return;
   }
+  tdl_jobs_trim(&loop->jobs);
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);
   if (!tdl_queue_empty(&loop->inbox)) { /* the second look [park] */
     tdl_parker_awake(&loop->parker);

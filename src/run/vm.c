@@ -449,7 +449,7 @@ int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report) {
   vm->worker = worker;
   vm->co_ref = vm->turn_ref = vm->wait_ref = vm->fail_ref = LUA_NOREF;
   vm->fibers_ref = vm->teardown_ref = vm->cancel_ref = LUA_NOREF;
-  vm->L = luaL_newstate(); /* NULL without memory or address space */
+  vm->L = tdl_heap_open(&vm->heap); /* NULL without memory or address space */
   if (vm->L != NULL) {
     worker->loop.owner = vm;
     status = make_vm(&call);
@@ -481,7 +481,7 @@ void tdl_vm_close(tdl_vm *vm) {
     if (vm->teardown_ref != LUA_NOREF) {
       lua_cpcall(vm->L, teardown, vm);
     }
-    lua_close(vm->L);
+    tdl_heap_close(&vm->heap, vm->L);
   }
   tdl_free(vm->tasks);
   tdl_free(vm->entries);

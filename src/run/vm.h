@@ -16,6 +16,7 @@
 
 #include <lua.h>
 
+#include "heap.h"
 #include "worker.h"
 
 typedef struct tdl_entry {
@@ -29,6 +30,7 @@ typedef struct tdl_entry {
 
 typedef struct tdl_vm {
   lua_State *L;
+  tdl_heap heap;
   tdl_worker *worker;
   lua_State *running; /* whose stack dispatch may use */
   lua_State *co;      /* for the next job; anchored by co_ref */

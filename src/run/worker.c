@@ -224,6 +224,7 @@ static void sleep_on(tdl_worker *w) {
   if (w->resting && rest(w)) {
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
+  tdl_jobs_trim(&w->loop.jobs);
   lie_idle(w);
   if (!tdl_vm_wait(w->vm)) {
     tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);

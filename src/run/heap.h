@@ -1,0 +1,35 @@
+/* tdl_heap: the memory of one Lua state.
+** Threads: the state's own.
+** Owns:    the state's blocks; freed ones of some sizes, for their next use.
+** Fails:   with NULL, which Lua reports as "not enough memory".
+**
+** Small blocks come from LuaJIT's own allocator. That one maps every block of
+** 128 KiB or more by itself and unmaps it when it is freed, so that a string
+** of 1 MiB costs 256 page faults each time. Here such blocks come from malloc,
+** and up to TDL_HEAP_KEEP_BYTES of freed ones wait for their next use. */
+#ifndef TDL_RUN_HEAP_H
+#define TDL_RUN_HEAP_H
+
+#include <lua.h>
+
+#include "../config.h"
+
+#define TDL_HEAP_CLASSES (TDL_HEAP_LARGEST_BYTES / TDL_HEAP_CLASS_BYTES)
+
+typedef struct tdl_heap {
+  lua_State
+      *donor; /* runs nothing; its allocator is the one for small blocks */
+  lua_Alloc allocate;
+  void *allocate_ud;
+  void *kept[TDL_HEAP_CLASSES]; /* each block begins with the next one */
+  size_t kept_bytes;
+} tdl_heap;
+
+/* A state with this heap, or NULL. Where LuaJIT takes no allocator but its own
+** (32-bit references on 64-bit machines), a state without it. */
+lua_State *tdl_heap_open(tdl_heap *heap);
+
+/* Closes the state that open returned, and frees all its memory. */
+void tdl_heap_close(tdl_heap *heap, lua_State *L);
+
+#endif
