@@ -3,6 +3,7 @@
 #include "../base/alloc.h"
 #include "../base/clock.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 
 void tdl_jobs_init(tdl_jobs *jobs) {
   memset(jobs, 0, sizeof(*jobs));
@@ -117,6 +118,7 @@ void tdl_jobs_withdraw(tdl_jobs *jobs, tdl_job *job) {
 static int move(tdl_job *job, uint32_t generation, enum tdl_job_state from,
                 enum tdl_job_state to) {
   uint32_t expected = generation | (uint32_t)from;
+  TDL_STALL();
   /* [job-word] acq_rel: the winner sees what was written before the last
   ** move, and the next one to look sees what the winner wrote */
   return atomic_compare_exchange_strong_explicit(

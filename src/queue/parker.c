@@ -10,6 +10,7 @@
 
 #include "../base/clock.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "../config.h"
 
 void tdl_parker_init(tdl_parker *p) {
@@ -21,6 +22,7 @@ void tdl_parker_init(tdl_parker *p) {
 void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how) {
   /* [park] seq_cst: before the owner's second look at its queues */
   atomic_store_explicit(&p->state, how, memory_order_seq_cst);
+  TDL_STALL();
 }
 
 void tdl_parker_awake(tdl_parker *p) {
@@ -32,23 +34,28 @@ void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
   struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
   /* relaxed: the futex compares again in the kernel */
   while (atomic_load_explicit(&p->state, memory_order_relaxed) == TDL_ASLEEP) {
+    TDL_STALL();
     if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
                 ns == TDL_NEVER ? NULL : &t, NULL, 0) != 0 &&
         errno != EAGAIN) {
       break; /* time, or a signal */
     }
   }
+  TDL_STALL();
   tdl_parker_awake(p);
 }
 
 void tdl_parker_wake(tdl_parker *p) {
   uint32_t how;
+  TDL_STALL();
   /* [park] seq_cst: after the sender published */
   if (atomic_load_explicit(&p->state, memory_order_seq_cst) == TDL_AWAKE) {
     return;
   }
+  TDL_STALL();
   /* acq_rel: one sender rings, and the bell's fields are there to see */
   how = atomic_exchange_explicit(&p->state, TDL_AWAKE, memory_order_acq_rel);
+  TDL_STALL();
   if (how == TDL_ASLEEP) {
     syscall(SYS_futex, &p->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
   } else if (how == TDL_BELLED) {

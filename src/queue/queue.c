@@ -10,6 +10,8 @@
 **     foreign code or waits for anything under it. */
 #include "queue.h"
 
+#include "../base/stall.h"
+
 int tdl_queue_init(tdl_queue *q, uint32_t cells) {
   int status = tdl_ring_init(&q->ring, cells);
   if (status == 0) {
@@ -40,6 +42,7 @@ static void count_locked(tdl_queue *q, uint32_t n) {
 }
 
 static void spill(tdl_queue *q, tdl_node *node) {
+  TDL_STALL();
   pthread_mutex_lock(&q->lock);
   if (q->first != NULL || !tdl_ring_push(&q->ring, node)) { /* I1 */
     node->next = NULL;
@@ -61,9 +64,11 @@ static void refill_locked(tdl_queue *q) {
     if (!tdl_ring_push(&q->ring, q->first)) {
       break;
     }
+    TDL_STALL();
     q->first = next;
     n--;
   }
+  TDL_STALL();
   count_locked(q, n);
 }
 
@@ -75,6 +80,7 @@ void tdl_queue_push(tdl_queue *q, tdl_node *node) {
 
 tdl_node *tdl_queue_pop(tdl_queue *q) {
   tdl_node *node = tdl_ring_pop(&q->ring);
+  TDL_STALL();
   if (spilled(q) == 0) {
     return node;
   }
@@ -86,6 +92,7 @@ tdl_node *tdl_queue_pop(tdl_queue *q) {
     }
     return node;
   }
+  TDL_STALL();
   pthread_mutex_lock(&q->lock);
   node = tdl_ring_pop(&q->ring);
   if (node == NULL && tdl_ring_length(&q->ring) == 0 && q->first != NULL) {
@@ -99,6 +106,7 @@ tdl_node *tdl_queue_pop(tdl_queue *q) {
 }
 
 int tdl_queue_empty(const tdl_queue *q) {
+  TDL_STALL();
   /* seq_cst: ordered after the sleeper's announcement [park] */
   return tdl_ring_empty(&q->ring) &&
          atomic_load_explicit(&q->spilled, memory_order_seq_cst) == 0;

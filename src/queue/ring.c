@@ -22,6 +22,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "../treadle.h"
 
 /* Neighbouring positions lie in different cache lines, so that pusher and
@@ -85,13 +86,16 @@ int tdl_ring_push(tdl_ring *r, void *item) {
       pos = tail;
       continue;
     }
+    TDL_STALL();
     /* seq_cst: publishes before the pusher looks for sleepers [park] */
     if (atomic_compare_exchange_weak_explicit(
             &r->tail, &pos, pos + 1, memory_order_seq_cst,
             memory_order_relaxed)) { /* relaxed: a guess, as above */
       tdl_ring_cell *cell = cell_at(r, pos);
+      TDL_STALL();
       /* I1; relaxed: the turn publishes it */
       atomic_store_explicit(&cell->item, item, memory_order_relaxed);
+      TDL_STALL();
       /* [ring-turn] release: the item is written */
       atomic_store_explicit(&cell->turn, (pos >> r->bits) + 1,
                             memory_order_release);
@@ -110,9 +114,11 @@ void *tdl_ring_pop(tdl_ring *r) {
     /* [ring-turn] acquire: the item is written */
     uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
     if (turn == full) {
+      TDL_STALL();
       /* I2; relaxed: the turn ordered it */
       void *item = atomic_load_explicit(&cell->item, memory_order_relaxed);
       tdl_prefetch(item);
+      TDL_STALL();
       /* [ring-head] release: the item is read */
       if (atomic_compare_exchange_weak_explicit(
               &r->head, &pos, pos + 1, memory_order_release,
@@ -152,5 +158,6 @@ int tdl_ring_empty(const tdl_ring *r) {
   /* seq_cst: ordered after the sleeper's announcement [park]. A head that is
   ** read too old only makes the ring look fuller, which costs a second look. */
   uint64_t head = atomic_load_explicit(&r->head, memory_order_seq_cst);
+  TDL_STALL();
   return atomic_load_explicit(&r->tail, memory_order_seq_cst) == head;
 }

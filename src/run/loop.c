@@ -2,6 +2,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "supervisor.h"
 
 int tdl_loop_init(treadle_loop *loop) {
@@ -204,6 +205,7 @@ void tdl_loop_disarm(treadle_loop *loop) {
   if (loop->belled) {
     loop->belled = 0;
     tdl_parker_awake(&loop->parker);
+    TDL_STALL();
     uv_run(loop->uv, UV_RUN_NOWAIT); /* takes the ring off the descriptor */
     update_due(loop);
   }
@@ -213,6 +215,7 @@ void tdl_loop_disarm(treadle_loop *loop) {
 
 void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
   tdl_queue_push(&loop->inbox, node);
+  TDL_STALL();
   tdl_parker_wake(&loop->parker);
 }
 
@@ -241,6 +244,7 @@ static void recycle(treadle_loop *loop, tdl_job *job) {
 
 static void come_home(treadle_loop *loop, tdl_job *job) {
   if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER)) {
+    TDL_STALL();
     tdl_supervisor_forget(job);
     if (job->expiring) { /* S2: its expiry comes behind it */
       job->came_home = 1;
@@ -411,6 +415,7 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
     return;
   }
   tdl_jobs_trim(&loop->jobs);
+  TDL_STALL();
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);
   if (!tdl_queue_empty(&loop->inbox)) { /* the second look [park] */
     tdl_parker_awake(&loop->parker);

@@ -4,6 +4,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "supervisor.h"
 #include "worker.h"
 
@@ -118,6 +119,7 @@ static int claim_idle(treadle_pool *pool) {
     uint64_t bits = atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
     while (bits != 0) {
       uint64_t bit = bits & (~bits + 1);
+      TDL_STALL();
       /* [idle-bit] seq_cst: one claims it (P3), before it looks at the
       ** parker */
       if (atomic_fetch_and_explicit(&pool->idle[w], ~bit,
@@ -144,6 +146,7 @@ static int any_idle(const treadle_pool *pool) {
 void tdl_pool_wake_one(treadle_pool *pool) {
   while (any_idle(pool)) {
     int expected = 0, worker;
+    TDL_STALL();
     /* [search] seq_cst: either we see the last searcher gone, or it sees
     ** our item when it looks again (P4) */
     if (!atomic_compare_exchange_strong_explicit(&pool->searching, &expected, 1,
@@ -151,7 +154,9 @@ void tdl_pool_wake_one(treadle_pool *pool) {
                                                  memory_order_seq_cst)) {
       return;
     }
+    TDL_STALL();
     worker = claim_idle(pool);
+    TDL_STALL();
     if (worker >= 0) {
       tdl_parker_wake(&pool->workers[worker]->loop.parker);
       return;
@@ -160,6 +165,7 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     ** have gone, and a worker may have lain down: look again. */
     /* [search] seq_cst: see above */
     atomic_fetch_sub_explicit(&pool->searching, 1, memory_order_seq_cst);
+    TDL_STALL();
     if (tdl_queue_empty(&pool->run)) {
       return;
     }
@@ -167,6 +173,7 @@ void tdl_pool_wake_one(treadle_pool *pool) {
 }
 
 void tdl_pool_wake_if_work(treadle_pool *pool) {
+  TDL_STALL();
   /* First the line that rarely changes. Who lies idle after this look looks
   ** at the queue himself (P3). */
   if (any_idle(pool) && !tdl_queue_empty(&pool->run)) {
@@ -235,7 +242,9 @@ void tdl_pool_submit(tdl_job *job) {
     refuse(job);
     return;
   }
+  TDL_STALL();
   tdl_queue_push(&pool->run, &job->node);
+  TDL_STALL();
   if (TDL_UNLIKELY(any_idle(pool)) && !is_taken_soon(pool)) {
     tdl_pool_wake_one(pool);
   }
@@ -248,12 +257,14 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
     return;
   }
   job->node.kind = TDL_NODE_CALL;
+  TDL_STALL();
   tdl_loop_post(&pool->workers[worker - 1]->loop, &job->node);
 }
 
 int tdl_pool_settle(tdl_job *job) {
   uint32_t generation = tdl_job_generation(job);
   int state = tdl_job_settle(job, generation);
+  TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker_cancel(job->pool->workers[job->worker - 1], job, generation);
   }
@@ -271,6 +282,7 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
              memory_order_acquire)) {
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
+    TDL_STALL();
     tdl_parker_wake(&pool->workers[i]->loop.parker);
   }
 }

@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 
 #include "../base/alloc.h"
+#include "../base/stall.h"
 #include "pool.h"
 
 /* One for the process. `life` guards users and running, and is held while the
@@ -69,7 +70,9 @@ static void expire_locked(uint64_t now) {
   while (sv.count > 0 && sv.heap[1]->deadline_ns <= now) {
     tdl_job *job = sv.heap[1];
     remove_locked(job);
+    TDL_STALL();
     if (tdl_pool_settle(job)) {
+      TDL_STALL();
       job->expiring = 1; /* S2 */
       job->expiry.kind = TDL_NODE_EXPIRED;
       tdl_loop_post(job->home, &job->expiry);
@@ -174,6 +177,7 @@ int tdl_supervisor_watch(tdl_job *job) {
 }
 
 void tdl_supervisor_forget(tdl_job *job) {
+  TDL_STALL();
   pthread_mutex_lock(&sv.lock);
   if (job->heap_index != 0 && sv.count > 0) {
     remove_locked(job);

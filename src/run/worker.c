@@ -8,6 +8,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "vm.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
@@ -94,6 +95,7 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
 static void stop_searching(tdl_worker *w) {
   if (w->searching) {
     w->searching = 0;
+    TDL_STALL();
     /* [search] seq_cst: before the look at the queue (P4) */
     if (atomic_fetch_sub_explicit(&w->pool->searching, 1,
                                   memory_order_seq_cst) == 1) {
@@ -117,6 +119,7 @@ static tdl_job *take(tdl_worker *w) {
   if (node == NULL) {
     return NULL;
   }
+  TDL_STALL();
   if (w->searching) {
     stop_searching(w);
   } else if (tdl_queue_ready(&w->pool->run)) {
@@ -166,15 +169,18 @@ static int spin(tdl_worker *w) {
       return 0; /* one that spins is enough */
     }
   }
+  TDL_STALL();
   return tdl_spin_until(&w->loop.spin, is_called, w, limit);
 }
 
 static void lie_idle(tdl_worker *w) {
   if (tdl_vm_has_room(w->vm)) {
     w->lies_idle = 1;
+    TDL_STALL();
     /* [park] seq_cst: before the second look (P3) */
     atomic_fetch_or_explicit(&w->pool->idle[(w->id - 1) / 64],
                              1ull << ((w->id - 1) % 64), memory_order_seq_cst);
+    TDL_STALL();
   }
 }
 
@@ -184,6 +190,7 @@ static void rise(tdl_worker *w) {
     return;
   }
   w->lies_idle = 0;
+  TDL_STALL();
   /* [idle-bit] seq_cst: as in claim_idle */
   if (!(atomic_fetch_and_explicit(&w->pool->idle[(w->id - 1) / 64], ~bit,
                                   memory_order_seq_cst) &
@@ -212,6 +219,7 @@ static void get_up(tdl_worker *w) {
   rise(w);
   if (w->resting) {
     w->resting = 0;
+    TDL_STALL();
     /* [drain] seq_cst: before any look at the queues */
     atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
   }
@@ -221,7 +229,9 @@ static void sleep_on(tdl_worker *w) {
   w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
   uint64_t start = tdl_now_ns();
   stop_searching(w);
+  TDL_STALL();
   if (w->resting && rest(w)) {
+    TDL_STALL();
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
   tdl_jobs_trim(&w->loop.jobs);
@@ -245,6 +255,7 @@ static void turns(tdl_vm *vm) {
     uint32_t arrived = 0;
     tdl_job *job;
     w->phase = tdl_pool_phase(w->pool);
+    TDL_STALL();
     if (tdl_loop_is_ready(&w->loop)) { /* 1 */
       arrived = tdl_bind_dispatch(vm);
     }
@@ -297,7 +308,9 @@ static void *thread_main(void *arg) {
   }
   stop_searching(w);
   refuse_inbox(w);
+  TDL_STALL();
   refuse_queue(pool);
+  TDL_STALL();
   {
     treadle_loop *home = pool->home;
     tdl_loop_hold(home); /* until its parker has been looked at */
