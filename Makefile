@@ -81,7 +81,11 @@ variant_tsan_flags  := $(SANE) -fsanitize=thread -Wno-tsan $(TEST_ALLOC) \
                        $(BIG_STACK)
 variant_tsan_cc     := gcc
 variant_tsan_lib     = libtsan.so
-VARIANTS            := tiny asan ubsan tsan
+# stall: pauses of random length between the steps of the hand-off.
+variant_nospin_flags    := $(TEST_ALLOC) -DTDL_SPIN_MAX_NS=1
+variant_stall_flags     := $(TEST_ALLOC) -DTDL_TEST_STALL
+variant_tinystall_flags := $(TINY) -DTDL_TEST_STALL
+VARIANTS            := tiny asan ubsan tsan nospin stall tinystall
 
 ifneq ($(VARIANT),)
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
@@ -258,22 +262,35 @@ reformat: ## let clang-format change it
 layers: setup ## the rules of src/: what may include what, and how a header looks
 	@$(SUITE) $(wildcard $(STATIC_SPECS))
 
-# A sanitizer is slower: longer limits. Static specs have nothing to find.
-.PHONY: stress asan ubsan tsan valgrind packaging sanitized
-stress: setup ## long proofs with seeds, and the fuzzers
-	$(AGAIN) all $(call test_bins,$(STRESS_TESTS))
-	@$(if $(STRESS_TESTS)$(STRESS_SPECS),$(SUITE) -t 300 $(call only,$(call \
-	  test_bins,$(STRESS_TESTS)) $(STRESS_SPECS)),echo '0 passed, 0 failed')
+# `make stress` runs the stress tests as shipped; and these and the C tests in
+# the variants that shake the hand-off. STRESS_ARGS is for the programs. A
+# sanitizer is slower: longer limits. Static specs have nothing to find.
+STRESS_SECONDS := 300
+SHAKEN     := nospin stall tinystall
+RUN_STRESS  = $(call only,$(call test_bins,$(STRESS_TESTS)))
+RUN_SHAKEN  = $(call only,$(call test_bins,$(C_TESTS) \
+                $(filter spec/stress/%,$(STRESS_TESTS))))
+
+.PHONY: stress stress-build shaken-build asan ubsan tsan valgrind packaging sanitized
+stress: setup ## long proofs with seeds, and the fuzzers (STRESS_ARGS=...)
+	$(AGAIN) all stress-build
+	$(foreach v,$(SHAKEN),$(AGAIN) VARIANT=$v shaken-build$(newline))
+	@$(SUITE) -t $(STRESS_SECONDS) -a '$(STRESS_ARGS)' $(RUN_STRESS) \
+	  $(foreach v,$(SHAKEN),$(RUN_SHAKEN:build/%=build/$v/%)) \
+	  $(call only,$(STRESS_SPECS))
+stress-build: $(RUN_STRESS)
+	@:
+shaken-build: $(RUN_SHAKEN)
+	@:
 
 asan ubsan tsan: setup-check ## C tests under that sanitizer; asan, ubsan: specs, too
 	$(AGAIN) VARIANT=$@ sanitized
-# TSan runs the C tests alone: it holds signals back (command_spec), a child
-# that finds the plain build by `make env` has atomics that it cannot see
-# (examples_spec), and libuv closes by a bare system call, so that it takes a
-# descriptor's number used again for a race (handoff_spec).
-sanitized: all test-build $(B)/luajit
-	@$(SUITE) -t 240 $(RUN_TESTS) $(if $(filter-out tsan,$(VARIANT)),$(filter-out \
-	  $(STATIC_SPECS),$(RUN_SPECS)))
+# TSan runs C tests alone, the stress tests among them: it holds signals back
+# (command_spec), and a child that finds the plain build by `make env` has
+# atomics that it cannot see (examples_spec).
+sanitized: all test-build $(B)/luajit $(if $(filter tsan,$(VARIANT)),stress-build)
+	@$(SUITE) -t 240 $(RUN_TESTS) $(if $(filter tsan,$(VARIANT)),$(RUN_STRESS), \
+	  $(filter-out $(STATIC_SPECS),$(RUN_SPECS)))
 
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full \
            --errors-for-leak-kinds=definite --fair-sched=yes
