@@ -199,10 +199,11 @@ static void rise(tdl_worker *w) {
   }
 }
 
-/* Nothing can come of this worker unless somebody sends it something. */
+/* Nothing can come of this worker unless somebody sends it something. Its
+** inbox counts: a call may lie there behind a push that is half done. */
 static int is_quiet(tdl_worker *w) {
   return w->vm->progress == 0 && w->loop.jobs.live == 0 &&
-         w->loop.calls_first == NULL;
+         w->loop.calls_first == NULL && tdl_queue_empty(&w->loop.inbox);
 }
 
 /* P5; 1 when this worker saw that nothing is left. */
