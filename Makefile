@@ -12,7 +12,8 @@ MAKEFLAGS += --no-builtin-rules
 # --- the distribution's packages: the only place where they are named --------
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
-CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind
+CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
+                  spin
 
 # --- what is built, and where ------------------------------------------------
 VARIANT :=
@@ -245,7 +246,7 @@ test-build: $(call test_bins,$(C_TESTS)) $(CODEC_MODULE)
 	@:
 
 # Each prints its closing line; `make check` adds them up.
-.PHONY: check lint format reformat layers
+.PHONY: check lint format reformat layers model
 check: setup-check ## everything: test, and each of the targets below
 	+@MAKE='$(MAKE)' .ci/check
 
@@ -261,6 +262,9 @@ reformat: ## let clang-format change it
 
 layers: setup ## the rules of src/: what may include what, and how a header looks
 	@$(SUITE) $(wildcard $(STATIC_SPECS))
+
+model: setup-check ## spin proves the hand-off on small models, and refutes mutants
+	@$(SUITE) -t 600 spec/model/run
 
 # `make stress` runs the stress tests as shipped; and these and the C tests in
 # the variants that shake the hand-off. STRESS_ARGS is for the programs. A

@@ -1,8 +1,10 @@
 -- The rules of docs/concurrency.md that text can show: each acquire/release
--- pair carries one tag, "[ring-full]", at both of its ends.
+-- pair carries one tag, "[ring-full]", at both of its ends; a step of a model,
+-- "<ring.P1>", is named in the sources and stands in spec/model/ring.pml.
 
-local function files(pattern)
-  local pipe = assert(io.popen("find src -type f -name '" .. pattern .. "' | sort"))
+local function files(pattern, folder)
+  local pipe = assert(io.popen(("find %s -type f -name '%s' | sort"):format(folder or "src",
+    pattern)))
   local list = {}
   for path in pipe:lines() do list[#list + 1] = path end
   pipe:close()
@@ -18,13 +20,41 @@ local function count_tags(text, counts)
   end
 end
 
+--- Adds the steps that the comments of `text` name. In a model a step stands at the head of a
+-- comment of its own, beside the statement.
+local function add_steps(text, steps, in_model)
+  for comment in text:gmatch("/%*.-%*/") do
+    if in_model then
+      comment = comment:match("^/%* <%l+%.%u%d+>") or ""
+    end
+    for step in comment:gmatch("<(%l+%.%u%d+)>") do
+      steps[step] = true
+    end
+  end
+end
+
+--- The steps of `some` that `others` lack.
+local function missing(some, others)
+  local list = {}
+  for step in pairs(some) do
+    if not others[step] then list[#list + 1] = step end
+  end
+  table.sort(list)
+  return list
+end
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
 describe("style:", function()
   it("a memory-order tag stands at both ends of its pair", function()
     local counts, alone = {}, {}
     for _, path in ipairs(files("*.[ch]")) do
-      local file = assert(io.open(path, "rb"))
-      count_tags(file:read("*a"), counts)
-      file:close()
+      count_tags(read(path), counts)
     end
     for tag, count in pairs(counts) do
       if count < 2 then alone[#alone + 1] = tag end
@@ -37,5 +67,32 @@ describe("style:", function()
     local counts = {}
     count_tags('/* [ring-full]: pairs below */ x[a-b]; "[not-me]" /* [ring-full] [I2] */', counts)
     assert.same({ ["ring-full"] = 2 }, counts)
+  end)
+
+  it("each step that the sources name stands in its model, and no other", function()
+    local sources, models = {}, {}
+    for _, path in ipairs(files("*.[ch]")) do
+      add_steps(read(path), sources)
+    end
+    for _, path in ipairs(files("*.pml", "spec/model")) do
+      local steps, name = {}, path:match("([^/]+)%.pml$")
+      add_steps(read(path), steps, true)
+      for step in pairs(steps) do
+        assert.same(name, step:match("^%l+"))
+        models[step] = true
+      end
+    end
+    assert.is_true(sources["ring.P1"])
+    assert.same({}, missing(sources, models))
+    assert.same({}, missing(models, sources))
+  end)
+
+  it("finds steps in comments, in a model only where they are taken", function()
+    local sources, models = {}, {}
+    add_steps("/* so: <ring.P1> and\n** <ring.P2> */ x <ring.P3> y; /* <stdio.h> */", sources)
+    add_steps("/* Steps: <ring.P1> */ x; /* <ring.P2> as above */", models, true)
+    assert.same({ ["ring.P1"] = true, ["ring.P2"] = true }, sources)
+    assert.same({ ["ring.P2"] = true }, models)
+    assert.same({ "ring.P1" }, missing(sources, models))
   end)
 end)

@@ -20,19 +20,21 @@ void tdl_parker_init(tdl_parker *p) {
 }
 
 void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how) {
-  /* [park] seq_cst: before the owner's second look at its queues */
+  /* <parker.A1> [park] seq_cst: before the owner's second look at its queues
+  */
   atomic_store_explicit(&p->state, how, memory_order_seq_cst);
   TDL_STALL();
 }
 
 void tdl_parker_awake(tdl_parker *p) {
-  /* relaxed: a sender that still sees the old state rings once in vain */
+  /* <parker.A3> relaxed: a sender that still sees the old state rings once in
+  ** vain */
   atomic_store_explicit(&p->state, TDL_AWAKE, memory_order_relaxed);
 }
 
 void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
   struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-  /* relaxed: the futex compares again in the kernel */
+  /* <parker.S1> relaxed: the futex <parker.S2> compares again in the kernel */
   while (atomic_load_explicit(&p->state, memory_order_relaxed) == TDL_ASLEEP) {
     TDL_STALL();
     if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
@@ -48,17 +50,18 @@ void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
 void tdl_parker_wake(tdl_parker *p) {
   uint32_t how;
   TDL_STALL();
-  /* [park] seq_cst: after the sender published */
+  /* <parker.W1> [park] seq_cst: after the sender published */
   if (atomic_load_explicit(&p->state, memory_order_seq_cst) == TDL_AWAKE) {
     return;
   }
   TDL_STALL();
-  /* acq_rel: one sender rings, and the bell's fields are there to see */
+  /* <parker.W2> acq_rel: one sender rings, and the bell's fields are there to
+  ** see */
   how = atomic_exchange_explicit(&p->state, TDL_AWAKE, memory_order_acq_rel);
   TDL_STALL();
-  if (how == TDL_ASLEEP) {
+  if (how == TDL_ASLEEP) { /* <parker.W3> */
     syscall(SYS_futex, &p->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-  } else if (how == TDL_BELLED) {
+  } else if (how == TDL_BELLED) { /* <parker.W4> */
     p->bell(p->arg);
   }
 }

@@ -17,7 +17,8 @@
 ** So an item costs the move of one line, the cell's: poppers write no cell and
 ** pushers' positions are not read. Source: Dmitry Vyukov's bounded MPMC queue
 ** (1024cores.net) for the turns; the claim after the read is that of the
-** deque of Chase and Lev (SPAA 2005). */
+** deque of Chase and Lev (SPAA 2005). Checked: spec/model/ring.pml, where each
+** <ring.P1> is a step. */
 #include "ring.h"
 
 #include "../base/alloc.h"
@@ -59,26 +60,28 @@ void tdl_ring_fini(tdl_ring *r) {
 ** times looks far ahead of head, and full. */
 static int has_room(tdl_ring *r, uint64_t pos) {
   uint64_t cells = (uint64_t)1 << r->bits;
-  /* [ring-head] acquire: the poppers before it have read their items */
+  /* <ring.P2> [ring-head] acquire: the poppers before it have read their
+  ** items */
   uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire);
   if (TDL_UNLIKELY(pos - head >= cells)) {
-    /* [ring-head] acquire: the same */
+    /* <ring.P3> [ring-head] acquire: the same */
     head = atomic_load_explicit(&r->head, memory_order_acquire);
     if (pos - head >= cells) {
       return 0;
     }
-    /* [ring-head] release: passes on what the acquire has seen (I4) */
+    /* <ring.P4> [ring-head] release: passes on what the acquire has seen
+    ** (I4) */
     atomic_store_explicit(&r->head_seen, head, memory_order_release);
   }
   return 1;
 }
 
 int tdl_ring_push(tdl_ring *r, void *item) {
-  /* relaxed: a guess that the compare-and-swap checks */
+  /* <ring.P1> relaxed: a guess that the compare-and-swap checks */
   uint64_t pos = atomic_load_explicit(&r->tail, memory_order_relaxed);
   for (;;) {
     if (TDL_UNLIKELY(!has_room(r, pos))) {
-      /* relaxed: only whether the guess was old */
+      /* <ring.P5> relaxed: only whether the guess was old */
       uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
       if (tail == pos) {
         return 0;
@@ -87,16 +90,17 @@ int tdl_ring_push(tdl_ring *r, void *item) {
       continue;
     }
     TDL_STALL();
-    /* seq_cst: publishes before the pusher looks for sleepers [park] */
+    /* <ring.P6> seq_cst: publishes before the pusher looks for sleepers
+    ** [park] */
     if (atomic_compare_exchange_weak_explicit(
             &r->tail, &pos, pos + 1, memory_order_seq_cst,
             memory_order_relaxed)) { /* relaxed: a guess, as above */
       tdl_ring_cell *cell = cell_at(r, pos);
       TDL_STALL();
-      /* I1; relaxed: the turn publishes it */
+      /* <ring.P7> I1; relaxed: the turn publishes it */
       atomic_store_explicit(&cell->item, item, memory_order_relaxed);
       TDL_STALL();
-      /* [ring-turn] release: the item is written */
+      /* <ring.P8> [ring-turn] release: the item is written */
       atomic_store_explicit(&cell->turn, (pos >> r->bits) + 1,
                             memory_order_release);
       tdl_prefetch(cell_at(r, pos + 2));
@@ -106,20 +110,20 @@ int tdl_ring_push(tdl_ring *r, void *item) {
 }
 
 void *tdl_ring_pop(tdl_ring *r) {
-  /* relaxed: a guess that the compare-and-swap checks */
+  /* <ring.Q1> relaxed: a guess that the compare-and-swap checks */
   uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
   for (;;) {
     tdl_ring_cell *cell = cell_at(r, pos);
     uint64_t full = (pos >> r->bits) + 1;
-    /* [ring-turn] acquire: the item is written */
+    /* <ring.Q2> [ring-turn] acquire: the item is written */
     uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
     if (turn == full) {
       TDL_STALL();
-      /* I2; relaxed: the turn ordered it */
+      /* <ring.Q3> I2; relaxed: the turn ordered it */
       void *item = atomic_load_explicit(&cell->item, memory_order_relaxed);
       tdl_prefetch(item);
       TDL_STALL();
-      /* [ring-head] release: the item is read */
+      /* <ring.Q4> [ring-head] release: the item is read */
       if (atomic_compare_exchange_weak_explicit(
               &r->head, &pos, pos + 1, memory_order_release,
               memory_order_relaxed)) { /* relaxed: a guess, as above */
@@ -155,8 +159,9 @@ uint32_t tdl_ring_length(const tdl_ring *r) {
 }
 
 int tdl_ring_empty(const tdl_ring *r) {
-  /* seq_cst: ordered after the sleeper's announcement [park]. A head that is
-  ** read too old only makes the ring look fuller, which costs a second look. */
+  /* <ring.E1> <ring.E2> seq_cst: ordered after the sleeper's announcement
+  ** [park]. A head that is read too old only makes the ring look fuller, which
+  ** costs a second look. */
   uint64_t head = atomic_load_explicit(&r->head, memory_order_seq_cst);
   TDL_STALL();
   return atomic_load_explicit(&r->tail, memory_order_seq_cst) == head;

@@ -37,7 +37,7 @@ void tdl_loop_hold(treadle_loop *loop) {
 
 /* --- libuv: timers, and the descriptor for foreign loops ----------------- */
 
-static void ring(void *arg) {
+static void ring(void *arg) { /* <parker.B1>, <parker.B2>, <parker.B3> */
   uv_async_send(arg);
 }
 
@@ -185,7 +185,7 @@ int tdl_loop_fd(treadle_loop *loop) {
 
 int tdl_loop_arm(treadle_loop *loop) {
   loop->belled = 1;
-  tdl_parker_announce(&loop->parker, TDL_BELLED);
+  tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L1> */
   if (tdl_loop_has_work(loop)) {
     tdl_loop_disarm(loop);
     return 0;
@@ -195,13 +195,13 @@ int tdl_loop_arm(treadle_loop *loop) {
 
 void tdl_loop_leave(treadle_loop *loop, int ready) {
   loop->belled = 1;
-  tdl_parker_announce(&loop->parker, TDL_BELLED);
+  tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L2> */
   if (ready || tdl_loop_has_work(loop)) {
     tdl_parker_wake(&loop->parker);
   }
 }
 
-void tdl_loop_disarm(treadle_loop *loop) {
+void tdl_loop_disarm(treadle_loop *loop) { /* <parker.L3> */
   if (loop->belled) {
     loop->belled = 0;
     tdl_parker_awake(&loop->parker);
@@ -214,7 +214,7 @@ void tdl_loop_disarm(treadle_loop *loop) {
 /* --- the inbox ------------------------------------------------------------ */
 
 void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
-  tdl_queue_push(&loop->inbox, node);
+  tdl_queue_push(&loop->inbox, node); /* <parker.P1>, <parker.P2> */
   TDL_STALL();
   tdl_parker_wake(&loop->parker);
 }
@@ -417,7 +417,7 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   tdl_jobs_trim(&loop->jobs);
   TDL_STALL();
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);
-  if (!tdl_queue_empty(&loop->inbox)) { /* the second look [park] */
+  if (!tdl_queue_empty(&loop->inbox)) { /* <parker.A2> [park] */
     tdl_parker_awake(&loop->parker);
     return;
   }

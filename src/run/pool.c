@@ -115,13 +115,13 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
 
 static int claim_idle(treadle_pool *pool) {
   for (uint32_t w = 0; w * 64 < pool->threads; w++) {
-    /* [park] seq_cst: after the sender published */
+    /* <wake.W3> [park] seq_cst: after the sender published */
     uint64_t bits = atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
     while (bits != 0) {
       uint64_t bit = bits & (~bits + 1);
       TDL_STALL();
-      /* [idle-bit] seq_cst: one claims it (P3), before it looks at the
-      ** parker */
+      /* <wake.W4> [idle-bit] seq_cst: one claims it (P3), before it looks at
+      ** the parker */
       if (atomic_fetch_and_explicit(&pool->idle[w], ~bit,
                                     memory_order_seq_cst) &
           bit) {
@@ -144,11 +144,11 @@ static int any_idle(const treadle_pool *pool) {
 }
 
 void tdl_pool_wake_one(treadle_pool *pool) {
-  while (any_idle(pool)) {
+  while (any_idle(pool)) { /* <wake.W1> */
     int expected = 0, worker;
     TDL_STALL();
-    /* [search] seq_cst: either we see the last searcher gone, or it sees
-    ** our item when it looks again (P4) */
+    /* <wake.W2> [search] seq_cst: either we see the last searcher gone, or it
+    ** sees our item when it looks again (P4) */
     if (!atomic_compare_exchange_strong_explicit(&pool->searching, &expected, 1,
                                                  memory_order_seq_cst,
                                                  memory_order_seq_cst)) {
@@ -163,10 +163,10 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     }
     /* Nobody was left to wake. A sender that relied on our count of 1 may
     ** have gone, and a worker may have lain down: look again. */
-    /* [search] seq_cst: see above */
+    /* <wake.W5> [search] seq_cst: see above */
     atomic_fetch_sub_explicit(&pool->searching, 1, memory_order_seq_cst);
     TDL_STALL();
-    if (tdl_queue_empty(&pool->run)) {
+    if (tdl_queue_empty(&pool->run)) { /* <wake.W6> */
       return;
     }
   }
@@ -174,8 +174,8 @@ void tdl_pool_wake_one(treadle_pool *pool) {
 
 void tdl_pool_wake_if_work(treadle_pool *pool) {
   TDL_STALL();
-  /* First the line that rarely changes. Who lies idle after this look looks
-  ** at the queue himself (P3). */
+  /* <wake.X2> First the line that rarely changes. Who lies idle after this
+  ** look looks at the queue himself (P3). <wake.X3> */
   if (any_idle(pool) && !tdl_queue_empty(&pool->run)) {
     tdl_pool_wake_one(pool);
   }
@@ -186,7 +186,8 @@ void tdl_pool_wake_if_work(treadle_pool *pool) {
 ** it takes ours. 1 when somebody did, or searches and will. */
 static int is_taken_soon(const treadle_pool *pool) {
   for (int i = 0; i < TDL_POOL_TAKE_PAUSES; i++) {
-    /* [search] seq_cst: as the failing compare-and-swap in wake_one */
+    /* <wake.S3> <wake.S4> [search] seq_cst: as the failing compare-and-swap in
+    ** wake_one */
     if (atomic_load_explicit(&pool->searching, memory_order_seq_cst) != 0 ||
         tdl_queue_empty(&pool->run)) {
       return 1;
@@ -243,8 +244,9 @@ void tdl_pool_submit(tdl_job *job) {
     return;
   }
   TDL_STALL();
-  tdl_queue_push(&pool->run, &job->node);
+  tdl_queue_push(&pool->run, &job->node); /* <wake.S1> */
   TDL_STALL();
+  /* <wake.S2> */
   if (TDL_UNLIKELY(any_idle(pool)) && !is_taken_soon(pool)) {
     tdl_pool_wake_one(pool);
   }
@@ -276,7 +278,7 @@ int tdl_pool_settle(tdl_job *job) {
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
   uint32_t now = (uint32_t)tdl_pool_phase(pool);
   while (now < (uint32_t)phase &&
-         /* seq_cst: before the look at the parkers [park] */
+         /* <drain.H1> seq_cst: before the look at the parkers [park] */
          !atomic_compare_exchange_weak_explicit(
              &pool->phase, &now, (uint32_t)phase, memory_order_seq_cst,
              memory_order_acquire)) {

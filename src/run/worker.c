@@ -96,7 +96,7 @@ static void stop_searching(tdl_worker *w) {
   if (w->searching) {
     w->searching = 0;
     TDL_STALL();
-    /* [search] seq_cst: before the look at the queue (P4) */
+    /* <wake.X1> [search] seq_cst: before the look at the queue (P4) */
     if (atomic_fetch_sub_explicit(&w->pool->searching, 1,
                                   memory_order_seq_cst) == 1) {
       tdl_pool_wake_if_work(w->pool);
@@ -115,14 +115,14 @@ static tdl_job *take(tdl_worker *w) {
     stop_searching(w);
     return NULL;
   }
-  node = tdl_queue_pop(&w->pool->run);
+  node = tdl_queue_pop(&w->pool->run); /* <wake.T1> */
   if (node == NULL) {
     return NULL;
   }
   TDL_STALL();
   if (w->searching) {
     stop_searching(w);
-  } else if (tdl_queue_ready(&w->pool->run)) {
+  } else if (tdl_queue_ready(&w->pool->run)) { /* <wake.T2> */
     tdl_pool_wake_one(w->pool);
   }
   return TDL_CONTAINER(node, tdl_job, node);
@@ -130,9 +130,9 @@ static tdl_job *take(tdl_worker *w) {
 
 /* Somebody has claimed this worker's idle bit to wake it (P3). */
 static int is_claimed(const tdl_worker *w) {
-  /* [idle-bit] seq_cst: after the announcement [park]. A claimer clears the
-  ** bit and then looks at the parker; without this look, one that came
-  ** between the bit and the announcement would have woken nobody. */
+  /* <wake.Z3> [idle-bit] seq_cst: after the announcement [park]. A claimer
+  ** clears the bit and then looks at the parker; without this look, one that
+  ** came between the bit and the announcement would have woken nobody. */
   return w->lies_idle &&
          !(atomic_load_explicit(&w->pool->idle[(w->id - 1) / 64],
                                 memory_order_seq_cst) &
@@ -163,21 +163,21 @@ static int spin(tdl_worker *w) {
   }
   if (!w->searching) {
     w->searching = 1;
-    /* [search] seq_cst: see tdl_pool_wake_one */
+    /* <wake.N1> [search] seq_cst: see tdl_pool_wake_one */
     if (atomic_fetch_add_explicit(&w->pool->searching, 1,
                                   memory_order_seq_cst) > 0) {
       return 0; /* one that spins is enough */
     }
   }
   TDL_STALL();
-  return tdl_spin_until(&w->loop.spin, is_called, w, limit);
+  return tdl_spin_until(&w->loop.spin, is_called, w, limit); /* <wake.N2> */
 }
 
 static void lie_idle(tdl_worker *w) {
   if (tdl_vm_has_room(w->vm)) {
     w->lies_idle = 1;
     TDL_STALL();
-    /* [park] seq_cst: before the second look (P3) */
+    /* <wake.Z1> [park] seq_cst: before the second look (P3) */
     atomic_fetch_or_explicit(&w->pool->idle[(w->id - 1) / 64],
                              1ull << ((w->id - 1) % 64), memory_order_seq_cst);
     TDL_STALL();
@@ -191,7 +191,7 @@ static void rise(tdl_worker *w) {
   }
   w->lies_idle = 0;
   TDL_STALL();
-  /* [idle-bit] seq_cst: as in claim_idle */
+  /* <wake.Z6> [idle-bit] seq_cst: as in claim_idle */
   if (!(atomic_fetch_and_explicit(&w->pool->idle[(w->id - 1) / 64], ~bit,
                                   memory_order_seq_cst) &
         bit)) {
@@ -199,8 +199,9 @@ static void rise(tdl_worker *w) {
   }
 }
 
-/* Nothing can come of this worker unless somebody sends it something. Its
-** inbox counts: a call may lie there behind a push that is half done. */
+/* <drain.Q1> Nothing can come of this worker unless somebody sends it
+** something. Its inbox counts: a call may lie there behind a push that is half
+** done. */
 static int is_quiet(tdl_worker *w) {
   return w->vm->progress == 0 && w->loop.jobs.live == 0 &&
          w->loop.calls_first == NULL && tdl_queue_empty(&w->loop.inbox);
@@ -208,8 +209,8 @@ static int is_quiet(tdl_worker *w) {
 
 /* P5; 1 when this worker saw that nothing is left. */
 static int rest(tdl_worker *w) {
-  /* [drain] seq_cst: the last to rest sees every queue as the others left
-  ** it */
+  /* <drain.R1> [drain] seq_cst: the last to rest sees every queue as the
+  ** others left it, <drain.R2> */
   return atomic_fetch_sub_explicit(&w->pool->busy, 1, memory_order_seq_cst) ==
              1 &&
          tdl_queue_empty(&w->pool->run);
@@ -221,7 +222,7 @@ static void get_up(tdl_worker *w) {
   if (w->resting) {
     w->resting = 0;
     TDL_STALL();
-    /* [drain] seq_cst: before any look at the queues */
+    /* <drain.G1> [drain] seq_cst: before any look at the queues */
     atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
   }
 }
@@ -231,17 +232,18 @@ static void sleep_on(tdl_worker *w) {
   uint64_t start = tdl_now_ns();
   stop_searching(w);
   TDL_STALL();
-  if (w->resting && rest(w)) {
+  if (w->resting && rest(w)) { /* <drain.R3> */
     TDL_STALL();
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
   tdl_jobs_trim(&w->loop.jobs);
   lie_idle(w);
   if (!tdl_vm_wait(w->vm)) {
-    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
-    if (tdl_worker_has_work(w)) { /* the second look [park] */
+    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP); /* <wake.Z2> */
+    if (tdl_worker_has_work(w)) { /* <wake.Z4> the second look [park] */
       tdl_parker_awake(&w->loop.parker);
     } else {
+      /* <wake.Z5> */
       tdl_parker_sleep(&w->loop.parker, tdl_loop_next_ns(&w->loop));
       tdl_spin_slept(&w->loop.spin, tdl_now_ns() - start);
     }
@@ -255,7 +257,7 @@ static void turns(tdl_vm *vm) {
   for (;;) {
     uint32_t arrived = 0;
     tdl_job *job;
-    w->phase = tdl_pool_phase(w->pool);
+    w->phase = tdl_pool_phase(w->pool); /* <drain.T1> */
     TDL_STALL();
     if (tdl_loop_is_ready(&w->loop)) { /* 1 */
       arrived = tdl_bind_dispatch(vm);
