@@ -9,6 +9,7 @@
 #include "../../src/base/clock.h"
 #include "../../src/bind/codec_bind.h"
 #include "../../src/codec/codec.h"
+#include "../../src/codec/raw.h"
 #include "../../src/config.h"
 #include "../../src/treadle.h"
 
@@ -59,6 +60,12 @@ static int l_decode_data(lua_State *L) {
   return n + 1;
 }
 
+/* use_raw(on) -> whether tables are read in place now. */
+static int l_use_raw(lua_State *L) {
+  lua_pushboolean(L, tdl_raw_use(lua_toboolean(L, 1)));
+  return 1;
+}
+
 /* measure(rounds, ...) -> ns for encode, ns for decode of the values. */
 static int l_measure(lua_State *L) {
   int rounds = (int)luaL_checkinteger(L, 1);
@@ -98,6 +105,8 @@ TREADLE_API int luaopen_codec_module(lua_State *L) {
   lua_setfield(L, -2, "encode_limited");
   lua_pushcfunction(L, l_decode_data);
   lua_setfield(L, -2, "decode_data");
+  lua_pushcfunction(L, l_use_raw);
+  lua_setfield(L, -2, "use_raw");
   lua_pushcfunction(L, l_measure);
   lua_setfield(L, -2, "measure");
   return 1;

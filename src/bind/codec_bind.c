@@ -4,61 +4,99 @@
 
 #include "../codec/classes.h"
 #include "../codec/codec.h"
+#include "../codec/raw.h"
 #include "../config.h"
 
 /* What the buffer may keep from one call to the next. */
 #define KEEP_BYTES (1u << 20)
 
+/* Arguments that are scalars and fit in here need no buffer of the heap, and
+** so nothing that an error could leak. */
+#define SMALL_BYTES 512
+
+struct buffer {
+  tdl_bytes out;
+  int busy; /* an encode is using it, or an error ended the one that did */
+};
+
 static int buffer_gc(lua_State *L) {
-  tdl_bytes *out = lua_touserdata(L, 1);
-  tdl_bytes_reset(out, NULL, 0);
+  struct buffer *b = lua_touserdata(L, 1);
+  tdl_bytes_reset(&b->out, NULL, 0);
   return 0;
 }
 
-static void push_buffer(lua_State *L) {
-  tdl_bytes *out = lua_newuserdata(L, sizeof(*out));
-  tdl_bytes_init(out, NULL, 0);
+static struct buffer *push_buffer(lua_State *L) {
+  struct buffer *b = lua_newuserdata(L, sizeof(*b));
+  tdl_bytes_init(&b->out, NULL, 0);
+  b->busy = 0;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, buffer_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
+  return b;
 }
 
-/* The buffer is upvalue 1, and false while an encode is using it: the one
-** that a pack function calls then takes another. */
-static int l_encode(lua_State *L) {
-  const int n = lua_gettop(L);
-  tdl_bytes *out;
-  int status;
-  luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
+/* Takes the buffer, upvalue 1, onto the stack. An encode that another one's
+** callback or a finaliser calls finds it busy: it brings a new one, which
+** serves the next ones too, while the old one goes with the stack that it
+** lies on. */
+static struct buffer *take_buffer(lua_State *L) {
+  struct buffer *b;
   lua_pushvalue(L, lua_upvalueindex(1));
-  if (!lua_isuserdata(L, -1)) {
+  b = lua_touserdata(L, -1);
+  if (b->busy) {
     lua_pop(L, 1);
-    push_buffer(L);
+    b = push_buffer(L);
+    lua_pushvalue(L, -1);
+    lua_replace(L, lua_upvalueindex(1));
   }
-  lua_pushboolean(L, 0);
-  lua_replace(L, lua_upvalueindex(1));
-  out = lua_touserdata(L, n + 1);
-  out->len = 0;
-  status = tdl_encode(L, 1, n, "arguments", out, TDL_PAYLOAD_CEILING_BYTES);
+  b->busy = 1;
+  return b;
+}
+
+static int encode_any(lua_State *L, int n) {
+  struct buffer *b;
+  int status;
+  b = take_buffer(L);
+  b->out.len = 0;
+  status = tdl_encode(L, 1, n, "arguments", &b->out, TDL_PAYLOAD_CEILING_BYTES);
   if (status == 0) {
-    lua_pushlstring(L, (const char *)out->data, out->len);
+    lua_pushlstring(L, (const char *)b->out.data, b->out.len);
   }
-  if (tdl_bytes_heap(out) > KEEP_BYTES) {
-    tdl_bytes_reset(out, NULL, 0);
+  if (tdl_bytes_heap(&b->out) > KEEP_BYTES) {
+    tdl_bytes_reset(&b->out, NULL, 0);
   }
-  lua_pushvalue(L, n + 1);
-  lua_replace(L, lua_upvalueindex(1));
+  b->busy = 0;
   return status == 0 ? 1 : luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+static int l_encode(lua_State *L) {
+  const int raw = tdl_raw_is_on();
+  const int n = raw ? tdl_raw_top(L) : lua_gettop(L);
+  uint8_t fixed[SMALL_BYTES];
+  tdl_bytes out;
+  if (raw && n > 0 && tdl_raw_kind(*tdl_raw_slot(L, 1)) == TDL_RAW_TABLE) {
+    return encode_any(L, n);
+  }
+  tdl_bytes_init(&out, fixed, sizeof(fixed));
+  if (!tdl_encode_scalars(L, 1, n, &out)) {
+    return encode_any(L, n);
+  }
+  lua_pushlstring(L, (const char *)out.data, out.len);
+  return 1;
 }
 
 static int l_decode(lua_State *L) {
   size_t len;
   const char *s;
   int n;
-  luaL_checktype(L, 1, LUA_TSTRING);
-  s = lua_tolstring(L, 1, &len);
-  lua_settop(L, 1);
+  if (tdl_raw_is_on() && tdl_raw_top(L) > 0 &&
+      tdl_raw_kind(*tdl_raw_slot(L, 1)) == TDL_RAW_STRING) {
+    s = tdl_raw_string_of(*tdl_raw_slot(L, 1), &len);
+  } else {
+    luaL_checktype(L, 1, LUA_TSTRING);
+    s = lua_tolstring(L, 1, &len);
+  }
   n = tdl_decode(L, (const uint8_t *)s, len);
   return n >= 0 ? n : luaL_error(L, "%s", lua_tostring(L, -1));
 }

@@ -21,6 +21,11 @@ void tdl_codec_open(lua_State *L);
 int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
                uint32_t limit);
 
+/* The same for values that are all scalars, into the memory that `out` has:
+** 1; or 0, with nothing appended, when one is not or when there is too little
+** memory. Calls nothing that could raise. */
+int tdl_encode_scalars(lua_State *L, int first, int n, tdl_bytes *out);
+
 /* Pushes the values of the payload; trusts none of its bytes.
 ** Returns their number (>= 0); or TREADLE_EPAYLOAD / TREADLE_ENOMEM with only
 ** a message string pushed. May raise a Lua memory error; nothing leaks. */

@@ -19,11 +19,15 @@
 #include "functions.h"
 #include "names.h"
 #include "numbers.h"
+#include "raw.h"
+#include "raw_tables.h"
 
 /* Lua stack that one step takes, and that it needs at its end (callbacks,
-** messages). It is asked for every so many steps. */
+** messages). It is asked for every so many steps, for the first ones at the
+** start. */
 #define STEP_SLOTS    8
 #define STEPS_CHECKED 16
+#define STEPS_SLOTS   (STEP_SLOTS * STEPS_CHECKED)
 #define END_SLOTS     24
 
 int tdl_decode_fail(tdl_decoder *d, const char *format, ...) {
@@ -140,6 +144,19 @@ int tdl_decode_bodies(tdl_decoder *d, uint32_t from, int depth) {
 
 /* ---- tables ---- */
 
+static inline int check_counts(tdl_decoder *d, uint32_t array, uint32_t pairs) {
+  /* I1: an element is a byte at least, a pair two. */
+  if (TDL_UNLIKELY(array + 2 * (uint64_t)pairs + d->owed >
+                   (uint64_t)tdl_get_left(&d->r))) {
+    return tdl_decode_malformed(d, "truncated");
+  }
+  if (TDL_UNLIKELY(array > TDL_TABLE_ARRAY_MAX ||
+                   pairs > TDL_TABLE_PAIRS_MAX)) {
+    return tdl_decode_fail(d, "cannot make a table of so many elements");
+  }
+  return 0;
+}
+
 int tdl_decode_counts(tdl_decoder *d, int wide, uint32_t *array,
                       uint32_t *pairs) {
   const uint8_t *p = tdl_get_room(&d->r, wide ? 8 : 2);
@@ -148,17 +165,12 @@ int tdl_decode_counts(tdl_decoder *d, int wide, uint32_t *array,
   }
   *array = wide ? tdl_load_32(p) : p[0];
   *pairs = wide ? tdl_load_32(p + 4) : p[1];
-  /* I1: an element is a byte at least, a pair two. */
-  if (*array + 2 * (uint64_t)*pairs + d->owed > (uint64_t)tdl_get_left(&d->r)) {
-    return tdl_decode_malformed(d, "truncated");
-  }
-  if (*array > TDL_TABLE_ARRAY_MAX || *pairs > TDL_TABLE_PAIRS_MAX) {
-    return tdl_decode_fail(d, "cannot make a table of so many elements");
-  }
-  return 0;
+  return check_counts(d, *array, *pairs);
 }
 
-/* A number or a short string here, anything else by tdl_decode_value. */
+static int get_table(tdl_decoder *d, uint32_t array, uint32_t pairs, int depth);
+
+/* A number, a short string or a small table here, anything else by tdl_decode_value. */
 static inline int get_part(tdl_decoder *d, int depth) {
   const uint8_t *p = d->r.next;
   size_t left = tdl_get_left(&d->r);
@@ -171,6 +183,10 @@ static inline int get_part(tdl_decoder *d, int depth) {
     lua_pushlstring(d->L, (const char *)p + 2, p[1]);
     d->r.next = p + 2 + p[1];
     return 0;
+  }
+  if (left >= 3 && p[0] == TDL_TAG_TABLE8) {
+    d->r.next = p + 3;
+    return get_table(d, p[1], p[2], depth);
   }
   return tdl_decode_value(d, depth);
 }
@@ -213,12 +229,20 @@ int tdl_decode_fields(tdl_decoder *d, int idx, uint32_t array, uint32_t pairs,
   const uint64_t owed = d->owed;
   int status;
   if (depth >= TDL_DEPTH_DECODE ||
-      (depth % STEPS_CHECKED == 0 &&
-       !lua_checkstack(L, STEPS_CHECKED * STEP_SLOTS + END_SLOTS))) {
+      (depth > 0 && depth % STEPS_CHECKED == 0 &&
+       !lua_checkstack(L, STEPS_SLOTS + END_SLOTS))) {
     return tdl_decode_malformed(d, "nested too deeply");
   }
   depth++;
   for (uint32_t i = 1; i <= array;) {
+#if TDL_RAW_KNOWN
+    if (d->raw && d->r.next < d->r.end && *d->r.next <= TDL_TAG_NUMBER) {
+      i += tdl_raw_decode_elements(d, idx, i, array);
+      if (i > array) {
+        break;
+      }
+    }
+#endif
     if (d->r.next < d->r.end && *d->r.next == TDL_TAG_NUMBERS) {
       uint32_t n = 0;
       status = get_numbers(d, idx, i, array - i + 1, &n);
@@ -255,16 +279,20 @@ int tdl_decode_fields(tdl_decoder *d, int idx, uint32_t array, uint32_t pairs,
   return 0;
 }
 
-static int get_table(tdl_decoder *d, int wide, int depth) {
-  uint32_t array;
-  uint32_t pairs;
-  int status = tdl_decode_counts(d, wide, &array, &pairs);
+static int get_table(tdl_decoder *d, uint32_t array, uint32_t pairs,
+                     int depth) {
+  int status = check_counts(d, array, pairs);
   if (status != 0) {
     return status;
   }
   lua_createtable(d->L, (int)array, (int)pairs);
-  tdl_decode_number(d);
-  return tdl_decode_fields(d, lua_gettop(d->L), array, pairs, depth);
+  if (d->flags & TDL_WIRE_REFS) {
+    tdl_decode_number(d);
+  } else {
+    d->objects++;
+  }
+  return tdl_decode_fields(d, d->raw ? tdl_raw_top(d->L) : lua_gettop(d->L),
+                           array, pairs, depth);
 }
 
 /* ---- values ---- */
@@ -347,7 +375,13 @@ int tdl_decode_value(tdl_decoder *d, int depth) {
     return get_string(d, tag == TDL_TAG_STR32);
   case TDL_TAG_TABLE8:
   case TDL_TAG_TABLE32:
-    return get_table(d, tag == TDL_TAG_TABLE32, depth);
+    p = tdl_get_room(&d->r, tag == TDL_TAG_TABLE8 ? 2 : 8);
+    if (p == NULL) {
+      return tdl_decode_malformed(d, "truncated");
+    }
+    return tag == TDL_TAG_TABLE8
+               ? get_table(d, p[0], p[1], depth)
+               : get_table(d, tdl_load_32(p), tdl_load_32(p + 4), depth);
   case TDL_TAG_REF:
     return get_ref(d);
   case TDL_TAG_LATER:
@@ -424,7 +458,8 @@ int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
   d.data = data;
   d.r.next = data;
   d.r.end = data + len;
-  d.base = lua_gettop(L);
+  d.raw = tdl_raw_is_on();
+  d.base = d.raw ? tdl_raw_top(L) : lua_gettop(L);
   d.code = (flags & TDL_DECODE_NO_CODE) == 0;
   d.objects = 0;
   d.queued = 0;
@@ -436,8 +471,9 @@ int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
     return tdl_decode_fail(&d, "malformed payload: not of version %d",
                            TDL_WIRE_VERSION);
   }
-  if (TDL_UNLIKELY(count > INT_MAX / 2 ||
-                   !lua_checkstack(L, (int)count + END_SLOTS))) {
+  if (TDL_UNLIKELY(
+          count > INT_MAX / 2 ||
+          !tdl_raw_room(L, d.raw, (int)count + STEPS_SLOTS + END_SLOTS))) {
     return tdl_decode_fail(&d, "payload holds more values than the Lua "
                                "stack");
   }

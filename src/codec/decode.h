@@ -26,6 +26,7 @@ typedef struct tdl_decoder {
   const uint8_t *data;
   int base;
   int code; /* functions are allowed */
+  int raw;  /* arrays are filled in place (raw.h) */
   uint8_t flags;
   uint64_t owed;    /* bytes that the tables around this value need yet */
   uint32_t objects; /* numbered so far */

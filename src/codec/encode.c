@@ -20,6 +20,7 @@
 #include "classes.h"
 #include "codec.h"
 #include "functions.h"
+#include "raw_tables.h"
 
 int tdl_encode_refuse(tdl_encoder *e, const tdl_path *path, const char *format,
                       ...) {
@@ -74,17 +75,13 @@ void tdl_encode_pin(tdl_encoder *e, int idx) {
 
 static int see_in_map(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
   tdl_seen *map = tdl_encode_map(e);
-  uint32_t *found;
+  int status;
   if (map == NULL) {
     return TREADLE_ENOMEM;
   }
-  found = tdl_seen_find(map, p);
-  if (found != NULL) {
-    *id = *found;
-    return 1;
-  }
-  if (tdl_seen_put(map, p, e->objects) != 0) {
-    return TREADLE_ENOMEM;
+  status = tdl_seen_add(map, p, e->objects, id);
+  if (status != 0) {
+    return status;
   }
   e->objects++;
   if (e->guarded) {
@@ -96,7 +93,12 @@ static int see_in_map(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
 /* Numbers the object at `idx`, known by the address `p`: 0 when it is new;
 ** 1 when not, its number (or TDL_SEEN_OPEN) in `id`; or a status. */
 static inline int see(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
-  if (e->scratch != NULL || e->guarded || e->objects == TDL_ENCODER_FEW) {
+  if (e->scratch != NULL && !e->guarded) {
+    int status = tdl_seen_add(&e->scratch->seen, p, e->objects, id);
+    e->objects += status == 0;
+    return status;
+  }
+  if (e->guarded || e->objects == TDL_ENCODER_FEW) {
     return see_in_map(e, p, idx, id);
   }
   for (uint32_t i = 0; i < e->objects; i++) {
@@ -111,7 +113,7 @@ static inline int see(tdl_encoder *e, const void *p, int idx, uint32_t *id) {
 
 int tdl_encode_known(tdl_encoder *e, const void *p, int idx,
                      const tdl_path *path) {
-  uint32_t id;
+  uint32_t id = 0;
   int seen = see(e, p, idx, &id);
   if (seen <= 0) {
     return seen;
@@ -175,12 +177,19 @@ int tdl_encode_bodies(tdl_encoder *e, uint32_t from, int depth) {
 
 /* ---- values ---- */
 
-static int put_table(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
+int tdl_encode_table(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
+  const void *p;
   int status;
-  if (lua_getmetatable(e->L, idx)) {
+  if (e->raw) {
+    const tdl_raw_table *t = tdl_raw_table_of(*tdl_raw_slot(e->L, idx));
+    p = t->metatable == 0 ? t : NULL;
+  } else {
+    p = lua_topointer(e->L, idx);
+  }
+  if ((p == NULL || !e->raw) && lua_getmetatable(e->L, idx)) {
     return tdl_encode_object(e, idx, path, depth);
   }
-  status = tdl_encode_known(e, lua_topointer(e->L, idx), idx, path);
+  status = tdl_encode_known(e, p, idx, path);
   if (status != 0) {
     return status < 0 ? status : 0;
   }
@@ -206,7 +215,7 @@ int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
     s = lua_tolstring(L, idx, &len);
     return tdl_put_string(&e->w, s, len);
   case LUA_TTABLE:
-    return put_table(e, idx, path, depth);
+    return tdl_encode_table(e, idx, path, depth);
   case LUA_TFUNCTION:
     return tdl_encode_function(e, idx, path, depth);
   case TDL_LUA_TCDATA:
@@ -226,17 +235,31 @@ int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
 static int put_values(tdl_encoder *e, int from) {
   lua_State *L = e->L;
   int status;
-  if (!lua_checkstack(L, TDL_ENCODER_SLOTS + TDL_ENCODE_END_SLOTS)) {
+  if (!tdl_raw_room(L, e->raw,
+                    TDL_ENCODER_SLOTS + TDL_ENCODE_STEPS_SLOTS +
+                        TDL_ENCODE_END_SLOTS)) {
     lua_pushliteral(L, "cannot send so many values at once");
     e->failed = 1;
     return TREADLE_EPAYLOAD;
   }
-  e->base = lua_gettop(L);
-  lua_settop(L, e->base + TDL_ENCODER_SLOTS);
+  if (e->raw) {
+    e->base = tdl_raw_top(L);
+    for (int i = 0; i < TDL_ENCODER_SLOTS; i++) {
+      tdl_raw_push(L, TDL_RAW_NIL);
+    }
+  } else {
+    e->base = lua_gettop(L);
+    lua_settop(L, e->base + TDL_ENCODER_SLOTS);
+  }
   for (int i = from; i < e->n; i++) {
     tdl_path step = {NULL, TDL_PATH_VALUE, (uint32_t)i + 1, NULL};
     e->value = step.n;
-    status = tdl_encode_value(e, e->first + i, &step, 0);
+    if (e->raw &&
+        tdl_raw_kind(*tdl_raw_slot(L, e->first + i)) == TDL_RAW_TABLE) {
+      status = tdl_encode_table(e, e->first + i, &step, 0);
+    } else {
+      status = tdl_encode_value(e, e->first + i, &step, 0);
+    }
     if (status != 0) {
       return status;
     }
@@ -307,7 +330,7 @@ static int put_again(tdl_encoder *e, int from) {
     e->failed = 0;
     return TREADLE_ENOMEM;
   default: /* a table that changed under lua_next */
-    lua_pushfstring(L, "cannot send a table that its own packing changes (%s)",
+    lua_pushfstring(L, "cannot send a table that changes meanwhile (%s)",
                     lua_isstring(L, -1) ? lua_tostring(L, -1) : "error");
     e->failed = 1;
     return TREADLE_EPAYLOAD;
@@ -328,7 +351,8 @@ static void push_reason(lua_State *L, int status, uint32_t limit) {
 static int encode_rest(lua_State *L, int first, int n, int from,
                        const char *list, tdl_writer *w, uint32_t limit) {
   tdl_encoder e;
-  int top = lua_gettop(L);
+  const int raw = tdl_raw_is_on();
+  int top = raw ? tdl_raw_top(L) : lua_gettop(L);
   uint32_t len = w->out->len;
   uint32_t room = w->room;
   int status;
@@ -337,6 +361,7 @@ static int encode_rest(lua_State *L, int first, int n, int from,
   e.list = list;
   e.first = first;
   e.n = n;
+  e.raw = raw;
   e.guarded = 0;
   start(&e);
   status = put_values(&e, from);
@@ -354,10 +379,56 @@ static int encode_rest(lua_State *L, int first, int n, int from,
     }
     lua_insert(L, top + 1);
     lua_settop(L, top + 1);
+  } else if (raw) {
+    tdl_raw_pop(L, tdl_raw_top(L) - top);
   } else {
     lua_settop(L, top);
   }
   return tdl_put_end(&e.w);
+}
+
+/* One value; 0 when it is no scalar. A failure is the writer's. */
+static inline int put_scalar(lua_State *L, int idx, tdl_writer *w) {
+  const char *s;
+  size_t len;
+  switch (lua_type(L, idx)) {
+  case LUA_TNIL:
+    tdl_put_nil(w);
+    return 1;
+  case LUA_TBOOLEAN:
+    tdl_put_boolean(w, lua_toboolean(L, idx));
+    return 1;
+  case LUA_TNUMBER:
+    tdl_put_number(w, lua_tonumber(L, idx));
+    return 1;
+  case LUA_TSTRING:
+    s = lua_tolstring(L, idx, &len);
+    tdl_put_string(w, s, len);
+    return 1;
+  default:
+    return 0;
+  }
+}
+
+int tdl_encode_scalars(lua_State *L, int first, int n, tdl_bytes *out) {
+  tdl_writer w;
+  int i = 0;
+  tdl_put_begin(&w, out, tdl_bytes_cap(out) - out->len, (uint32_t)n);
+  if (tdl_raw_is_on()) {
+    const tdl_raw_value *v = tdl_raw_slot(L, first);
+    while (i < n && tdl_raw_put_scalar(&w, v[i]) == 0) {
+      i++;
+    }
+  } else {
+    while (i < n && w.status == 0 && put_scalar(L, first + i, &w)) {
+      i++;
+    }
+  }
+  if (i == n && w.status == 0) {
+    return 1;
+  }
+  out->len = w.start;
+  return 0;
 }
 
 int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
@@ -365,28 +436,8 @@ int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
   tdl_writer w;
   tdl_put_begin(&w, out, limit, (uint32_t)n);
   for (int i = 0; i < n; i++) {
-    int idx = first + i;
-    const char *s;
-    size_t len;
-    switch (lua_type(L, idx)) {
-    case LUA_TNIL:
-      tdl_put_nil(&w);
-      break;
-    case LUA_TBOOLEAN:
-      tdl_put_boolean(&w, lua_toboolean(L, idx));
-      break;
-    case LUA_TNUMBER:
-      tdl_put_number(&w, lua_tonumber(L, idx));
-      break;
-    case LUA_TSTRING:
-      s = lua_tolstring(L, idx, &len);
-      tdl_put_string(&w, s, len);
-      break;
-    default:
-      if (w.status == 0) {
-        return encode_rest(L, first, n, i, what, &w, limit);
-      }
-      break;
+    if (!put_scalar(L, first + i, &w) && w.status == 0) {
+      return encode_rest(L, first, n, i, what, &w, limit);
     }
   }
   if (TDL_UNLIKELY(w.status != 0)) {

@@ -25,6 +25,13 @@
 /* How far below a packed object its own tables are nested at least. */
 #define TDL_DEPTH_PACKED 8
 
+/* Lua stack that a step of the walk takes. It is asked for every so many
+** steps, for the first ones at the start. */
+#define TDL_ENCODE_STEP_SLOTS    8
+#define TDL_ENCODE_STEPS_CHECKED 16
+#define TDL_ENCODE_STEPS_SLOTS                                                 \
+  (TDL_ENCODE_STEP_SLOTS * TDL_ENCODE_STEPS_CHECKED)
+
 /* Lua stack that a step needs beyond its own: callbacks, messages. */
 #define TDL_ENCODE_END_SLOTS 24
 
@@ -52,6 +59,7 @@ typedef struct tdl_encoder {
   int first;        /* stack index of the first value */
   int n;
   int base;          /* slots at base + enum tdl_encoder_slot */
+  int raw;           /* tables are read in place (raw.h) */
   int guarded;       /* under lua_pcall: callbacks may run and raise */
   int failed;        /* a message has been pushed */
   int later_depth;   /* tables at this depth are written later */
@@ -76,8 +84,22 @@ enum tdl_encoder_slot {
 /* Writes the value at absolute index `idx`. */
 int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth);
 
+/* The same for a table. */
+int tdl_encode_table(tdl_encoder *e, int idx, const tdl_path *path, int depth);
+
 /* Writes counts, elements and pairs of the table at `idx`: no metatable. */
 int tdl_encode_fields(tdl_encoder *e, int idx, const tdl_path *path, int depth);
+
+/* Makes room on the Lua stack for the steps from `depth` on, if it is time. */
+static inline int tdl_encode_room(tdl_encoder *e, int depth) {
+  return depth == 0 || depth % TDL_ENCODE_STEPS_CHECKED != 0 ||
+         lua_checkstack(e->L, TDL_ENCODE_STEPS_SLOTS + TDL_ENCODE_END_SLOTS);
+}
+
+/* Sets the counts of the table whose tag lies at `mark`, written with its
+** number of elements or with less than 256, and its fields behind. */
+int tdl_encode_counts(tdl_encoder *e, uint32_t mark, uint32_t array,
+                      uint32_t pairs);
 
 /* Has the body of the object at `idx` written later. */
 int tdl_encode_later(tdl_encoder *e, int idx);

@@ -2,8 +2,8 @@
 
 #include "../treadle.h"
 
-int tdl_get_begin(tdl_reader *r, const uint8_t *data, size_t len,
-                  uint32_t *count, uint8_t *flags) {
+int tdl_get_begin_slow(tdl_reader *r, const uint8_t *data, size_t len,
+                       uint32_t *count, uint8_t *flags) {
   const uint8_t known = TDL_WIRE_REFS | TDL_WIRE_LATER | TDL_WIRE_CODE;
   uint32_t n;
   if (len < 2 || (data[0] & TDL_WIRE_VERSION_MASK) != TDL_WIRE_VERSION ||

@@ -55,10 +55,23 @@ typedef struct tdl_item {
   uint32_t pairs;       /* TABLE */
 } tdl_item;
 
+/* The slow half of tdl_get_begin: what is not one value without flags. */
+int tdl_get_begin_slow(tdl_reader *r, const uint8_t *data, size_t len,
+                       uint32_t *count, uint8_t *flags);
+
 /* Reads the head: the number of values into `count`, the flags into
 ** `flags`. */
-int tdl_get_begin(tdl_reader *r, const uint8_t *data, size_t len,
-                  uint32_t *count, uint8_t *flags);
+static inline int tdl_get_begin(tdl_reader *r, const uint8_t *data, size_t len,
+                                uint32_t *count, uint8_t *flags) {
+  if (TDL_LIKELY(len > 2 && data[0] == TDL_WIRE_VERSION && data[1] == 1)) {
+    r->next = data + 2;
+    r->end = data + len;
+    *count = 1;
+    *flags = 0;
+    return 0;
+  }
+  return tdl_get_begin_slow(r, data, len, count, flags);
+}
 
 /* Reads one value, or the head of a table. A value that only Lua has
 ** (a function, a class, a reference) is TREADLE_EPAYLOAD. */

@@ -14,13 +14,6 @@
 /* What a map may keep between two payloads: 64 KiB. */
 #define KEEP_CELLS 4096
 
-static uint32_t slot_of(const tdl_seen *s, uintptr_t key) {
-  /* Addresses differ in their middle bits; the product's upper half has
-  ** them all (Fibonacci hashing). */
-  uint64_t h = (uint64_t)key * UINT64_C(0x9e3779b97f4a7c15);
-  return (uint32_t)(h >> 32) & s->mask;
-}
-
 void tdl_seen_fini(tdl_seen *s) {
   tdl_free(s->cells);
   s->cells = NULL;
@@ -42,7 +35,7 @@ uint32_t *tdl_seen_find(const tdl_seen *s, const void *key) {
   if (s->mask == 0) {
     return NULL;
   }
-  i = slot_of(s, (uintptr_t)key);
+  i = tdl_seen_slot(s, (uintptr_t)key);
   while (s->cells[i].round == s->round) {
     if (s->cells[i].key == (uintptr_t)key) {
       return &s->cells[i].value;
@@ -53,7 +46,7 @@ uint32_t *tdl_seen_find(const tdl_seen *s, const void *key) {
 }
 
 static void put(tdl_seen *s, uintptr_t key, uint32_t value) {
-  uint32_t i = slot_of(s, key);
+  uint32_t i = tdl_seen_slot(s, key);
   while (s->cells[i].round == s->round) {
     i = (i + 1) & s->mask;
   }
@@ -63,7 +56,7 @@ static void put(tdl_seen *s, uintptr_t key, uint32_t value) {
   s->used++;
 }
 
-static int grow(tdl_seen *s) {
+int tdl_seen_grow(tdl_seen *s) {
   tdl_seen bigger;
   uint32_t cells = s->mask == 0 ? FIRST_CELLS : (s->mask + 1) * 2;
   if (s->mask > UINT32_MAX / 4) {
@@ -88,7 +81,7 @@ static int grow(tdl_seen *s) {
 
 int tdl_seen_put(tdl_seen *s, const void *key, uint32_t value) {
   if (s->used >= s->mask / 2) { /* also when there are no cells */
-    int status = grow(s);
+    int status = tdl_seen_grow(s);
     if (status != 0) {
       return status;
     }

@@ -5,6 +5,7 @@
 
 #include "../base/alloc.h"
 #include "codec.h"
+#include "raw.h"
 
 /* Callbacks within callbacks: each is a payload within a payload, and may
 ** take the C stack of TDL_DEPTH_MAX steps (encode.h), 30 KiB or so; a
@@ -46,6 +47,7 @@ void tdl_store_push(lua_State *L) {
 
 void tdl_codec_open(lua_State *L) {
   luaL_checkstack(L, 6, NULL);
+  tdl_raw_open(L);
   tdl_store_push(L);
   /* A script may take the library away from the state before we need it. */
   tdl_store_push_loaded(L);

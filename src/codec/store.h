@@ -14,8 +14,7 @@ typedef enum tdl_store_slot {
   TDL_STORE_SCRATCH = 1,    /* the scratch when it is idle, else nil */
   TDL_STORE_SCRATCH_META,   /* its metatable */
   TDL_STORE_FFI,            /* the ffi library; false: there is none */
-  TDL_STORE_PUT_NUMBERS,    /* compiled loops (numbers.c) */
-  TDL_STORE_GET_NUMBERS,    /* ... false: there are none */
+  TDL_STORE_GET_NUMBERS,    /* a compiled loop; false: there is none */
   TDL_STORE_JIT_STATUS,     /* jit.status */
   TDL_STORE_CDATA_DESCRIBE, /* FFI types (cdata.c) */
   TDL_STORE_CDATA_MAKE,     /* ... */

@@ -23,24 +23,14 @@ uint8_t *tdl_put_room_slow(tdl_writer *w, size_t n) {
   return p;
 }
 
-int tdl_put_begin(tdl_writer *w, tdl_bytes *out, uint32_t limit,
-                  uint32_t count) {
-  uint8_t *p;
-  w->out = out;
-  w->start = out->len;
-  w->room = limit;
-  w->status = 0;
-  p = tdl_put_room(w, count < TDL_WIRE_WIDE ? 2 : 6);
+int tdl_put_begin_wide(tdl_writer *w, uint32_t count) {
+  uint8_t *p = tdl_put_room(w, 6);
   if (p == NULL) {
     return w->status;
   }
   p[0] = TDL_WIRE_VERSION;
-  if (count < TDL_WIRE_WIDE) {
-    p[1] = (uint8_t)count;
-  } else {
-    p[1] = TDL_WIRE_WIDE;
-    tdl_store_32(p + 2, count);
-  }
+  p[1] = TDL_WIRE_WIDE;
+  tdl_store_32(p + 2, count);
   return 0;
 }
 

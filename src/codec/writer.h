@@ -89,9 +89,28 @@ static inline int tdl_put_string(tdl_writer *w, const char *s, size_t n) {
   return 0;
 }
 
+/* The slow half of tdl_put_begin: many values. */
+int tdl_put_begin_wide(tdl_writer *w, uint32_t count);
+
 /* Starts a payload of `count` values that appends at most `limit` bytes. */
-int tdl_put_begin(tdl_writer *w, tdl_bytes *out, uint32_t limit,
-                  uint32_t count);
+static inline int tdl_put_begin(tdl_writer *w, tdl_bytes *out, uint32_t limit,
+                                uint32_t count) {
+  uint8_t *p;
+  w->out = out;
+  w->start = out->len;
+  w->room = limit;
+  w->status = 0;
+  if (TDL_UNLIKELY(count >= TDL_WIRE_WIDE)) {
+    return tdl_put_begin_wide(w, count);
+  }
+  p = tdl_put_room(w, 2);
+  if (TDL_UNLIKELY(p == NULL)) {
+    return w->status;
+  }
+  p[0] = TDL_WIRE_VERSION;
+  p[1] = (uint8_t)count;
+  return 0;
+}
 
 /* Ends it; on failure out->len is as it was before tdl_put_begin. */
 int tdl_put_end(tdl_writer *w);
