@@ -1,0 +1,205 @@
+local codec = require "spec.support.codec"
+local ffi = require "ffi"
+
+local class, message_of = codec.class, codec.message_of
+
+local function suite(encode, decode)
+  local function trip(...)
+    return decode(encode(...))
+  end
+
+  it("arrive with their upvalues", function()
+    local a, b = 3, { 4 }
+    local f = trip(function(x) return a + b[1] + x end)
+    assert.equal(12, f(5))
+  end)
+
+  it("share upvalues that were shared", function()
+    local n = 0
+    local function add() n = n + 1 end
+    local function get() return n end
+    local add2, get2 = trip(add, get)
+    add2()
+    add2()
+    assert.equal(2, get2())
+    assert.equal(0, n)
+    local add3, table_of = trip(add, { { { get } } })
+    add3()
+    assert.equal(1, table_of[1][1][1]())
+  end)
+
+  it("may be recursive and mutually recursive", function()
+    local function fact(n) return n < 2 and 1 or n * fact(n - 1) end
+    assert.equal(120, trip(fact)(5))
+    local even, odd
+    function even(n) return n == 0 or odd(n - 1) end
+    function odd(n) return n ~= 0 and even(n - 1) end
+    local even2, odd2 = trip(even, odd)
+    assert.is_true(even2(10))
+    assert.is_false(odd2(10))
+    assert.is_true(even2 ~= even)
+  end)
+
+  it("keep their identity in a payload", function()
+    local up = 1
+    local function f() return up end
+    local function g() end
+    local a, b, c, d = trip(f, { f }, g, { g, [g] = 1 })
+    assert.is_true(a == b[1] and c == d[1])
+    assert.equal(1, d[c])
+  end)
+
+  it("are two when they were two", function()
+    local list = {}
+    for i = 1, 3 do
+      list[i] = function() end
+    end
+    local u = trip(list)
+    assert.is_true(u[1] ~= u[2] and u[2] ~= u[3] and u[1] ~= u[3])
+    local set = {}
+    for i = 1, 3 do
+      set[list[i]] = i
+    end
+    local n = 0
+    for _ in pairs(trip(set)) do
+      n = n + 1
+    end
+    assert.equal(3, n)
+  end)
+
+  it("without upvalues are the same in two payloads, so that compiled code is kept", function()
+    local s = encode(function(x) return x * 2 end)
+    local f = decode(s)
+    assert.equal(f, decode(s))
+    setfenv(f, {})
+    assert.is_true(decode(s) ~= f)
+    assert.equal(8, decode(s)(4))
+  end)
+
+  it("go on when more of them come than are remembered", function()
+    for i = 1, 600 do
+      assert.equal(i, trip(loadstring("return " .. i))())
+    end
+  end)
+
+  it("may have 60 upvalues", function()
+    local code = {}
+    for i = 1, 60 do
+      code[#code + 1] = ("local u%d = %d\n"):format(i, i)
+    end
+    code[#code + 1] = "return function() return 0"
+    for i = 1, 60 do
+      code[#code + 1] = " + u" .. i
+    end
+    local f = assert(loadstring(table.concat(code) .. " end"))()
+    assert.equal(1830, f())
+    assert.equal(1830, trip(f)())
+  end)
+
+  it("keep their chunk's name and lines", function()
+    local f = assert(loadstring("local function f()\n\nerror('here') end return f",
+      "@some/file.lua"))()
+    local _, err = pcall((trip(f)))
+    assert.equal("some/file.lua:3: here", err)
+  end)
+
+  it("use the receiver's globals", function()
+    _G.codec_spec_global = 5
+    local f = trip(function() return _G.codec_spec_global,
+      codec_spec_global end) -- luacheck: ignore
+    assert.same({ 5, 5 }, { f() })
+    _G.codec_spec_global = nil
+  end)
+
+  it("take loaded modules along by name, in upvalues only", function()
+    local str, globals = string, _G
+    local f = trip(function() return str, globals end)
+    local a, b = f()
+    assert.is_true(a == string and b == _G)
+    package.loaded["codec_spec.tiny"] = { v = 1 }
+    local tiny = package.loaded["codec_spec.tiny"]
+    local g, copy = trip(function() return tiny end, tiny)
+    assert.is_true(g() == tiny and copy ~= tiny)
+    local s = encode(function() return tiny end)
+    package.loaded["codec_spec.tiny"] = nil
+    package.preload["codec_spec.tiny"] = function() return { v = 2 } end
+    assert.equal(2, decode(s)().v)
+    package.loaded["codec_spec.tiny"], package.preload["codec_spec.tiny"] = nil, nil
+    assert.matches("^module 'codec_spec.tiny' cannot be loaded here: module .* not found",
+      message_of(decode, s))
+  end)
+
+  it("travel by name when they are C functions", function()
+    local list = { print, string.format, math.floor, table.concat, io.open, os.time, pcall,
+      ffi.new,
+      coroutine.wrap, require, jit.on, bit.band, package.loadlib, string.gsub, tostring, next }
+    local u = trip(list)
+    for i, f in ipairs(list) do
+      assert.is_true(u[i] == f)
+    end
+    local floor = math.floor
+    assert.equal(3, trip(function(x) return floor(x) end)(3.5))
+  end)
+
+  it("find a C function that was loaded later", function()
+    local wrapped = coroutine.wrap(function() end)
+    assert.equal("cannot send a C function that no loaded module names (arguments[1].f)",
+      message_of(encode, { f = wrapped }))
+    package.loaded["codec_spec.late"] = { call = wrapped }
+    local s = encode(wrapped)
+    assert.equal(wrapped, decode(s))
+    package.loaded["codec_spec.late"] = { }
+    assert.equal("C function 'codec_spec.late.call' is not known here", message_of(decode, s))
+    assert.matches("no loaded module", message_of(encode, wrapped))
+    package.loaded["codec_spec.late"] = wrapped
+    s = encode(wrapped)
+    assert.equal(wrapped, decode(s))
+    package.loaded["codec_spec.late"] = nil
+    assert.matches("^module 'codec_spec.late' cannot be loaded", message_of(decode, s))
+  end)
+
+  it("name the upvalue that cannot travel", function()
+    local handle = { file = io.stdout }
+    assert.equal("cannot send a userdata (arguments[1].cb upvalue 'handle'.file)",
+      message_of(encode, { cb = function() return handle end }))
+    local co = coroutine.create(print)
+    assert.equal("cannot send a coroutine (arguments[1] upvalue 'co')",
+      message_of(encode, function() return co end))
+  end)
+
+  it("may hold each other in chains of any length", function()
+    local f = function() return 0 end
+    for _ = 1, 2000 do
+      local inner = f
+      f = function() return 1 + inner() end
+    end
+    assert.equal(2000, trip(f)())
+  end)
+
+  it("are called as unpacked classes whole", function()
+    local Lazy = {}
+    class("codec_spec.Lazy", Lazy, function(o) return o.fn end, function(fn)
+      return setmetatable({ result = fn() }, Lazy)
+    end)
+    local deep = "end"
+    for _ = 1, 300 do
+      deep = { deep }
+    end
+    local o = setmetatable({ fn = function()
+      local n, at = 0, deep
+      while type(at) == "table" do
+        at, n = at[1], n + 1
+      end
+      return n
+    end }, Lazy)
+    assert.equal(300, trip(o).result)
+  end)
+end
+
+for _, way in ipairs(codec.ways) do
+  describe("codec: functions" .. way.name, function()
+    setup(way.enter)
+    teardown(way.leave)
+    suite(way.encode, way.decode)
+  end)
+end
