@@ -194,6 +194,121 @@ local function suite(encode, decode)
     end }, Lazy)
     assert.equal(300, trip(o).result)
   end)
+
+  -- The child of a function is the same object exactly when the function's prototype is.
+  local function child_of(f)
+    return tostring(require("jit.util").funck(f, -1))
+  end
+
+  it("with upvalues are new functions of one prototype in all payloads", function()
+    local function make(x)
+      return function(n)
+        x = x + n
+        return x, function() return x end
+      end
+    end
+    for _ = 1, 8 do
+      make(0) -- some versions of LuaJIT dump otherwise what has been made often
+    end
+    local first, other = trip(make(10), make(100))
+    local later = trip(make(1000))
+    assert.is_true(first ~= other and first ~= later)
+    assert.equal(child_of(first), child_of(other))
+    assert.equal(child_of(first), child_of(later))
+    assert.equal(11, (first(1)))
+    assert.equal(102, (other(2)))
+    assert.equal(1003, (later(3)))
+    local value, get = first(1)
+    later(1)
+    assert.equal(12, value)
+    assert.equal(12, get())
+    assert.equal(child_of(first), child_of(trip(later)))
+    assert.equal("x", (debug.getupvalue(later, 1)))
+    assert.equal(debug.getinfo(first, "S").linedefined, debug.getinfo(later, "S").linedefined)
+  end)
+
+  it("keep their own constants when they are compiled", function()
+    local function make(k, list)
+      return function(n)
+        local sum = 0
+        for _ = 1, n do
+          sum = sum + k + list[1]
+        end
+        return sum
+      end
+    end
+    for k = 1, 30 do
+      local f = trip(make(k, { k }))
+      for _ = 1, 5 do
+        assert.equal(200 * k, f(100))
+      end
+    end
+  end)
+
+  it("have upvalues of upvalues, and up to sixty of them", function()
+    local deep = 1
+    local function outer()
+      return function()
+        deep = deep + 1
+        return deep
+      end
+    end
+    local f, g = trip(outer(), outer())
+    assert.equal(2, f())
+    assert.equal(3, g())
+    local names = {}
+    for i = 1, 60 do
+      names[i] = "u" .. i
+    end
+    local list = table.concat(names, ",")
+    local many = assert(loadstring("local " .. list .. " = ... return function(v) if v then "
+      .. list .. " = v end return " .. list .. " end"))(unpack(names))
+    for _ = 1, 2 do
+      assert.same(names, { trip(many)() })
+    end
+  end)
+
+  it("do not take over the globals that an earlier copy was given", function()
+    local one = 1
+    local function get() return one, global_of_nobody end -- luacheck: ignore
+    local f = trip(get)
+    setfenv(f, { global_of_nobody = "theirs" })
+    local g = trip(get)
+    assert.equal("theirs", (select(2, f())))
+    assert.is_nil((select(2, g())))
+    assert.equal(_G, getfenv(g))
+  end)
+
+  it("arrive without their names and lines, too", function()
+    local f = assert(loadstring(string.dump(function() return n end, true))) -- luacheck: ignore
+    local up = assert(loadstring("local n = 7 return function() return n end"))()
+    local bare = assert(loadstring(string.dump(up, true)))
+    debug.setupvalue(bare, 1, 8)
+    assert.is_nil(trip(f)())
+    assert.equal(8, trip(bare)())
+  end)
+
+  it("are told apart however many there are", function()
+    local made = {}
+    for i = 1, 600 do
+      made[i] = assert(loadstring("local n = ... return function() return n + " .. i .. " end"))(i)
+    end
+    for _ = 1, 2 do
+      for i = 1, 600 do
+        assert.equal(2 * i, trip(made[i])())
+      end
+    end
+  end)
+
+  it("are refused with another number of upvalues", function()
+    local x = 5
+    local s = encode(function() return x end)
+    -- The number, then the upvalue: tag and eight bytes.
+    for _, n in ipairs { 0, 2, 3, 255 } do
+      assert.is_false(pcall(decode, s:sub(1, -11) .. string.char(n) .. s:sub(-9)))
+    end
+    assert.equal(5, decode(s)())
+  end)
 end
 
 for _, way in ipairs(codec.ways) do

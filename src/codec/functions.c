@@ -8,11 +8,7 @@
 
 #include "../base/alloc.h"
 #include "names.h"
-
-/* The functions that a state remembers by their bytecode, so that the JIT
-** compiler's work on them outlives one payload; and the longest of them. */
-#define CACHE_COUNT 256
-#define CACHE_BYTES 65536
+#include "protos.h"
 
 /* ---- encoding ---- */
 
@@ -201,169 +197,6 @@ int tdl_encode_upvalues(tdl_encoder *e, int idx, const tdl_path *path,
 
 /* ---- decoding ---- */
 
-/* Passes over an unsigned LEB128; 0 when it does not end. */
-static int get_uleb(tdl_reader *r, uint32_t *v) {
-  *v = 0;
-  for (unsigned shift = 0; shift < 32; shift += 7) {
-    const uint8_t *p = tdl_get_room(r, 1);
-    if (p == NULL) {
-      return 0;
-    }
-    *v |= (uint32_t)(*p & 0x7f) << shift;
-    if (*p < 0x80) {
-      return 1;
-    }
-  }
-  return 0;
-}
-
-/* What can be told of bytecode without running it: its signature, and that
-** its prototypes fill it. LuaJIT checks version and frame layout, and never
-** the instructions: bytecode is trusted code (docs/payloads.md). */
-static int is_bytecode(const uint8_t *p, size_t len) {
-  tdl_reader r = {p, p + len};
-  uint32_t flags;
-  uint32_t n;
-  if (len < 5 || memcmp(p, "\033LJ", 3) != 0) {
-    return 0;
-  }
-  r.next += 4;
-  if (!get_uleb(&r, &flags) || (flags & ~0x0fu) != 0) {
-    return 0;
-  }
-  if (!(flags & 0x02u) && /* not stripped: the chunk's name */
-      (!get_uleb(&r, &n) || tdl_get_room(&r, n) == NULL)) {
-    return 0;
-  }
-  do {
-    if (!get_uleb(&r, &n) || tdl_get_room(&r, n) == NULL) {
-      return 0;
-    }
-  } while (n != 0);
-  return r.next == r.end;
-}
-
-struct piece {
-  const char *s;
-  size_t len;
-};
-
-static const char *read_piece(lua_State *L, void *ud, size_t *len) {
-  struct piece *piece = ud;
-  const char *s = piece->s;
-  (void)L;
-  *len = piece->len;
-  piece->s = NULL;
-  piece->len = 0;
-  return s;
-}
-
-/* Pushes a new function. */
-static int load(tdl_decoder *d, const uint8_t *p, size_t len) {
-  struct piece piece = {(const char *)p, len};
-  if (!is_bytecode(p, len)) {
-    return tdl_decode_malformed(d, "a function without bytecode");
-  }
-  switch (lua_loadx(d->L, read_piece, &piece, "=treadle", "b")) {
-  case 0:
-    return 0;
-  case LUA_ERRMEM:
-    lua_pushliteral(d->L, "not enough memory");
-    return TREADLE_ENOMEM;
-  default:
-    return tdl_decode_fail(d, "cannot load a function: %s",
-                           lua_tostring(d->L, -1));
-  }
-}
-
-/* Pushes the two caches; makes them when there are none, or when they are
-** full. */
-static void push_caches(lua_State *L, int store) {
-  lua_rawgeti(L, store, TDL_STORE_LOADED);
-  lua_rawgeti(L, store, TDL_STORE_LOADED_COUNT);
-  if (lua_isnil(L, -2) || lua_tointeger(L, -1) >= CACHE_COUNT) {
-    lua_pop(L, 2);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, store, TDL_STORE_LOADED);
-    lua_newtable(L);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, store, TDL_STORE_LOADED_SERIALS);
-    lua_pushinteger(L, 0);
-    lua_rawseti(L, store, TDL_STORE_LOADED_COUNT);
-    return;
-  }
-  lua_pop(L, 1);
-  lua_rawgeti(L, store, TDL_STORE_LOADED_SERIALS);
-}
-
-static double serial_of(tdl_decoder *d, int store) {
-  if (d->serial == 0) {
-    lua_rawgeti(d->L, store, TDL_STORE_SERIAL);
-    d->serial = lua_tonumber(d->L, -1) + 1;
-    lua_pop(d->L, 1);
-    lua_pushnumber(d->L, d->serial);
-    lua_rawseti(d->L, store, TDL_STORE_SERIAL);
-  }
-  return d->serial;
-}
-
-/* Pushes a function without upvalues: the one of an earlier payload when
-** there is one. Never the same one twice in a payload (there they may be
-** two), nor one whose globals have been changed. */
-static int load_cached(tdl_decoder *d, const uint8_t *p, size_t len) {
-  lua_State *L = d->L;
-  const int store = d->base + TDL_DECODER_STORE;
-  const int loaded = lua_gettop(L) + 1;
-  const int serials = loaded + 1;
-  const int key = loaded + 2;
-  const double serial = serial_of(d, store);
-  int status;
-  if (len > CACHE_BYTES) {
-    return load(d, p, len);
-  }
-  push_caches(L, store);
-  lua_pushlstring(L, (const char *)p, len);
-  lua_pushvalue(L, key);
-  lua_rawget(L, serials);
-  if (lua_tonumber(L, -1) == serial) {
-    lua_settop(L, loaded - 1);
-    return load(d, p, len);
-  }
-  lua_settop(L, key);
-  lua_pushvalue(L, key);
-  lua_rawget(L, loaded);
-  if (lua_isfunction(L, -1)) {
-    lua_getfenv(L, -1);
-    if (!lua_rawequal(L, -1, LUA_GLOBALSINDEX)) {
-      lua_pop(L, 2);
-      lua_pushnil(L);
-    } else {
-      lua_pop(L, 1);
-    }
-  }
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    status = load(d, p, len);
-    if (status != 0) {
-      return status;
-    }
-    lua_pushvalue(L, key);
-    lua_pushvalue(L, -2);
-    lua_rawset(L, loaded);
-    lua_rawgeti(L, store, TDL_STORE_LOADED_COUNT);
-    lua_pushinteger(L, lua_tointeger(L, -1) + 1);
-    lua_rawseti(L, store, TDL_STORE_LOADED_COUNT);
-    lua_pop(L, 1);
-  }
-  lua_pushvalue(L, key);
-  lua_pushnumber(L, serial);
-  lua_rawset(L, serials);
-  lua_replace(L, loaded);
-  lua_settop(L, loaded);
-  return 0;
-}
-
 /* Numbers an upvalue: slot `slot` of object `function`. */
 static int add_upvalue(tdl_decoder *d, uint32_t function, int slot) {
   tdl_scratch *s = d->scratch;
@@ -453,7 +286,7 @@ int tdl_decode_function(tdl_decoder *d, int depth, int later) {
   if (!lua_checkstack(d->L, LUA_MINSTACK)) {
     return tdl_decode_malformed(d, "nested too deeply");
   }
-  status = *n == 0 ? load_cached(d, p, len) : load(d, p, len);
+  status = tdl_protos_push(d, p, len, *n);
   if (status != 0) {
     return status;
   }

@@ -25,6 +25,9 @@ typedef enum tdl_store_slot {
   TDL_STORE_LOADED,         /* bytecode -> function without upvalues */
   TDL_STORE_LOADED_SERIALS, /* bytecode -> the payload that had it last */
   TDL_STORE_LOADED_COUNT,   /* how many those are */
+  TDL_STORE_FACTORIES,      /* bytecode -> makes functions (protos.c) */
+  TDL_STORE_FACTORY_COUNT,  /* how many those are */
+  TDL_STORE_SAMPLES,        /* number of upvalues -> dump of a factory */
   TDL_STORE_SERIAL,         /* the last payload that loaded a function */
   TDL_STORE_C_MODULES,      /* C function -> module name (names.c) */
   TDL_STORE_C_NAMES,        /* C function -> its name in the module */
