@@ -68,7 +68,7 @@ static int parse(const uint8_t *p, size_t len, struct dump *dump) {
     return 0;
   }
   r.next += 4;
-  if (!get_uleb(&r, &dump->flags) || (dump->flags & ~0x0fu) != 0) {
+  if (!get_uleb(&r, &dump->flags)) {
     return 0;
   }
   if (!(dump->flags & DUMP_STRIPPED) && /* the chunk's name */
