@@ -200,6 +200,22 @@ describe("luv", function()
     end)
   end
 
+  -- Its clock then stands behind ours: a timer that it starts for us fell due before it begins to
+  -- wait, and it went to sleep without any.
+  it("does not oversleep after a callback of luv's that took long", function()
+    local out, err, code = helpers.child("luajit", [[
+      local treadle, uv = require "treadle", require "luv"
+      local check = uv.new_check()
+      check:start(function()
+        local stop = treadle.now() + 0.03
+        repeat until treadle.now() > stop
+      end)
+      treadle.sleep(0.05)
+      print "awake"
+    ]])
+    assert.same({ "awake\n", "", 0 }, { out, err, code })
+  end)
+
   it("keeps the command's loop alive until its handles are closed", function()
     local out, err, code = helpers.child("treadle", [[
       local uv = require "luv"

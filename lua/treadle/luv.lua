@@ -84,11 +84,16 @@ local function nothing() end
 --- How long to look for results with luv's loop at rest, before sleeping in it.
 local SPIN = 0.00005
 
+--- Keeps libuv from sleeping in this turn.
+local function stay_awake()
+  idle:start(nothing)
+end
+
 --- Runs before libuv sleeps: a timer that fell due in this very turn may have made something ready.
 local ready = nothing
-local function stay_awake()
+local function look_again()
   if ready() then
-    idle:start(nothing)
+    stay_awake()
   end
 end
 
@@ -98,7 +103,7 @@ local function make_handles()
   poll:start("r", nothing)
   poll:unref()
   idle, prepare = uv.new_idle(), uv.new_prepare()
-  prepare:start(stay_awake)
+  prepare:start(look_again)
   prepare:unref()
 end
 
@@ -127,7 +132,8 @@ function M.wait(seconds, is_ready, luv_only)
   local next_timeout = core.next_timeout()
   seconds = math.min(seconds, next_timeout or math.huge)
   if seconds < math.huge then
-    timer:start(math.ceil(seconds * 1000), 0, nothing)
+    -- luv's clock stands still since its last turn: this may fall due before libuv begins to sleep
+    timer:start(math.ceil(seconds * 1000), 0, stay_awake)
   end
   ready = is_ready
   if not luv_only then
