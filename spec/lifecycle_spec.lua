@@ -416,6 +416,21 @@ describe("the end of a pool", function()
       assert.equal("x", call.echo("x"):await())
     end)
 
+    it("a pool leaves its tasks their names in errors", function()
+      local weak = setmetatable({}, { __mode = "v" })
+      local f, echo
+      do
+        local pool = treadle.pool("tasks", { threads = 1 })
+        weak[1], f, echo = pool, pool.call.boom("too bad"), pool.call.echo
+      end
+      require("jit").flush() -- traces hold on to what they were made of
+      collectgarbage()
+      collectgarbage()
+      assert.is_nil(weak[1])
+      assert.equal("boom", select(2, f:pawait()).task)
+      assert.equal("echo", select(2, echo(coroutine.create(print)):pawait()).task)
+    end)
+
     it("futures that are under way does no harm", function()
       local pool = treadle.pool("tasks", { threads = 1 })
       for i = 1, 1000 do

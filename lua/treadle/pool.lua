@@ -14,8 +14,11 @@ local M = {}
 local methods = {}
 local mt = { __name = "treadle.pool", __index = methods }
 
---- handle -> pool; a pool lives as long as somebody holds it
-local pools = setmetatable({}, { __mode = "kv" })
+--- What is known of a pool: its tasks (`names`, `options`, `index`), `started`, `closed`, `reason`,
+-- `failure`. Calls settle after the pool has been dropped, too: C keeps the record until the pool
+-- is over. It does not hold the handle, so that the pool can be dropped.
+local records = setmetatable({}, { __mode = "k" }) -- handle -> record
+local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
@@ -50,7 +53,7 @@ end
 
 --- What limits one call: the call's own options, else the task's, else the pool's.
 local function policy_of(self, task, given)
-  local own = self._options[task] or {}
+  local own = self._record.options[task] or {}
   local timeout = given and given.timeout or own.timeout or self._timeout
   if not timeout then
     return nil
@@ -71,10 +74,10 @@ end
 
 --- The function behind `pool.call.NAME`.
 local function make_caller(self, name)
-  local task = self._index[name]
+  local task = self._record.index[name]
   if not task then
     local known = {}
-    for i, other in ipairs(self._names) do
+    for i, other in ipairs(self._record.names) do
       known[i] = other
     end
     table.sort(known)
@@ -105,10 +108,10 @@ local function task_number(self, name, task, level)
     return SHIPPED
   end
   options.argument(1, name, task, "string or function", level + 1)
-  local number = self._index[task]
+  local number = self._record.index[task]
   if not number then
     options.bad_argument(1, name, ("pool '%s' has no task '%s', did you mean '%s'?"):format(
-      self.name, task, tostring(options.nearest(task, self._index))), level + 1)
+      self.name, task, tostring(options.nearest(task, self._record.index))), level + 1)
   end
   return number
 end
@@ -158,10 +161,14 @@ end
 
 -- --- what C tells ------------------------------------------------------------------------------
 
+local function task_name(record, number)
+  return number == SHIPPED and "function" or record and record.names and record.names[number] or nil
+end
+
 --- Calls whose arguments could not be encoded: with a future among them they wait for it, else they
 -- are rejected.
 local function refused(handle, number, worker, timeout, kind, message, n, ...)
-  local self = pools[handle]
+  local record = records[handle]
   local args = { ... }
   local waits = false
   for i = 1, n do
@@ -169,7 +176,7 @@ local function refused(handle, number, worker, timeout, kind, message, n, ...)
   end
   local target = future.new()
   if not waits or kind == "closed" then
-    target:_reject(errors.new(kind, message, { task = self and M.task_name(self, number) }))
+    target:_reject(errors.new(kind, message, { task = task_name(record, number) }))
     return target
   end
   local deadline = timeout >= 0 and core.now() + timeout or nil
@@ -211,20 +218,20 @@ local DEFAULT_MESSAGES = {
 }
 
 --- A job that came home without results.
-local function rejected(f, kind, worker, self, number, message, traceback, value)
+local function rejected(f, kind, worker, record, number, message, traceback, value)
   local fields = {
     worker = worker > 0 and worker or nil,
-    task = self and M.task_name(self, number),
+    task = task_name(record, number),
     traceback = traceback,
     value = value,
   }
   if kind == "timeout" then
     return future.expire(f, fields)
-  elseif kind == "closed" and self and self._failure then
-    kind, message, traceback = "load", self._failure.message, self._failure.traceback
+  elseif kind == "closed" and record and record.failure then
+    kind, message, traceback = "load", record.failure.message, record.failure.traceback
     fields.traceback = traceback
   end
-  f:_reject(errors.new(kind, message or self and self._reason or DEFAULT_MESSAGES[kind] or kind,
+  f:_reject(errors.new(kind, message or record and record.reason or DEFAULT_MESSAGES[kind] or kind,
     fields))
 end
 
@@ -233,35 +240,33 @@ local function load_error(text)
   return errors.new("load", message or text, { traceback = traceback })
 end
 
-local function learn_tasks(self, names, task_options)
-  self._names, self._options, self._index = names, task_options, {}
+local function learn_tasks(record, names, task_options)
+  record.names, record.options, record.index = names, task_options, {}
   for i, name in ipairs(names) do
-    self._index[name] = i
+    record.index[name] = i
   end
 end
 
-local function pool_event(self, event, worker, ...)
+local function pool_event(record, event, worker, ...)
   if event == "started" then
-    if future.is_pending(self._started) then
-      learn_tasks(self, ...)
-      self._started:_resolve()
+    if future.is_pending(record.started) then
+      learn_tasks(record, ...)
+      record.started:_resolve()
     end
   elseif event == "failed" then
     local failure = load_error((...))
     failure.worker = worker
-    if future.is_pending(self._started) then
-      self._started:_reject(failure)
+    if future.is_pending(record.started) then
+      record.started:_reject(failure)
     else
-      self._failure = failure
-      core.pool_terminate(self._handle)
+      record.failure = failure
+      if handles[record] then
+        core.pool_terminate(handles[record])
+      end
     end
   elseif event == "closed" then
-    self._closed:_resolve()
+    record.closed:_resolve()
   end
-end
-
-function M.task_name(self, number)
-  return number == SHIPPED and "function" or self._names and self._names[number] or nil
 end
 
 -- --- making a pool -----------------------------------------------------------------------------
@@ -336,27 +341,27 @@ local function open(given, opts, level)
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
     or boot.file or "pool"
   boot.name = name
+  local record = { started = future.new(), closed = future.new() }
   local self = setmetatable({
     name = name,
     threads = threads,
     _timeout = opts.timeout,
     _terminate_timeout = opts.terminate_timeout or 5,
-    _started = future.new(),
-    _closed = future.new(),
+    _record = record,
   }, mt)
-  local ok, handle = pcall(core.pool_open, self, name, threads, opts.concurrency or 1,
+  local ok, handle = pcall(core.pool_open, record, name, threads, opts.concurrency or 1,
     math.min(opts.max_payload or core.MAX_PAYLOAD, core.PAYLOAD_CEILING), boot)
   if not ok then
     options.bad_argument(2, "pool", errors.text(handle), level)
   end
   self._handle = handle
-  pools[handle] = self
-  loop.wait_for(self._started)
-  if not self._index then
+  records[handle], handles[record] = record, handle
+  loop.wait_for(record.started)
+  if not record.index then
     self:terminate()
-    self._closed:wait(self._terminate_timeout)
-    future.seen(self._started)
-    error(future.error(self._started), 0)
+    record.closed:wait(self._terminate_timeout)
+    future.seen(record.started)
+    error(future.error(record.started), 0)
   end
   self.call = call_proxy(self)
   return self
@@ -381,11 +386,10 @@ end
 function M.own(name, names, task_options)
   local handle, threads = core.own_pool()
   local self = setmetatable({
-    name = name, threads = threads, _handle = handle, _is_own = true,
-    _closed = future.new(),
+    name = name, threads = threads, _handle = handle, _is_own = true, _record = {},
   }, mt)
-  learn_tasks(self, names, task_options)
-  pools[handle] = self
+  learn_tasks(self._record, names, task_options)
+  records[handle] = self._record
   self.call = call_proxy(self)
   return self
 end
@@ -404,11 +408,12 @@ function methods:close(timeout)
   if self._is_own then
     return
   end
-  if not self._closed:wait(timeout) then
+  local closed = self._record.closed
+  if not closed:wait(timeout) then
     self:terminate()
-    if not self._closed:wait(self._terminate_timeout) then
+    if not closed:wait(self._terminate_timeout) then
       core.pool_abandon(self._handle)
-      self._closed:_resolve()
+      closed:_resolve()
     end
   end
 end
@@ -418,7 +423,8 @@ end
 -- @tparam[opt] string reason text for the errors
 function methods:terminate(reason)
   check_self(self, "terminate")
-  self._reason = reason and tostring(reason) or self._reason
+  local record = self._record
+  record.reason = reason and tostring(reason) or record.reason
   core.pool_terminate(self._handle)
 end
 

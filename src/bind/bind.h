@@ -44,7 +44,7 @@ typedef struct tdl_handle {
   struct tdl_bind *bind;
   struct tdl_handle **box; /* the userdata; NULL once it is collected */
   struct tdl_handle *next;
-  int number; /* of its Lua object in the weak table `objects`; 0: none */
+  int number; /* of its Lua record in the table `records`; 0: none */
 } tdl_handle;
 
 /* A timer of the script's; its future is timers[number]. */
@@ -59,7 +59,7 @@ typedef struct tdl_bind {
   tdl_vm *vm;        /* NULL in a host */
   tdl_handle *pools; /* B3 */
   int pool_count;    /* ever opened */
-  int futures_ref, ready_ref, timers_ref, objects_ref;
+  int futures_ref, ready_ref, timers_ref, records_ref;
   int meta_ref;   /* the metatable of futures */
   int hooks_ref;  /* the table given to core.setup */
   uint32_t ready; /* futures in the ready list */
@@ -100,7 +100,7 @@ void tdl_bind_close_pools(tdl_bind *b);
 ** it is something else. */
 tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
 
-/* Pushes the handle's Lua object, or nil. */
-void tdl_bind_object(tdl_handle *h, lua_State *L);
+/* Pushes the handle's Lua record, or nil. */
+void tdl_bind_record(tdl_handle *h, lua_State *L);
 
 #endif

@@ -86,7 +86,7 @@ static void release_slot(lua_State *L, int top, int slot) {
   lua_rawseti(L, top + 1, slot);
 }
 
-/* hooks.rejected(future, kind, worker, pool object, task, report...). The
+/* hooks.rejected(future, kind, worker, pool record, task, report...). The
 ** report is what core.job_fail encoded, or one message, or nothing. */
 static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
                    int status, const tdl_bytes *bytes) {
@@ -100,7 +100,7 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     if (h->pool == job->pool) {
       lua_pop(L, 1);
-      tdl_bind_object(h, L);
+      tdl_bind_record(h, L);
       break;
     }
   }

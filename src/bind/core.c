@@ -37,15 +37,6 @@ static int new_table_ref(lua_State *L) {
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-static int new_weak_table_ref(lua_State *L) {
-  lua_newtable(L);
-  lua_newtable(L);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  return luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
 static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   tdl_bind *b = lua_newuserdata(L, sizeof(*b));
   memset(b, 0, sizeof(*b));
@@ -63,7 +54,7 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   b->timers_ref = new_table_ref(L);
   b->meta_ref = new_table_ref(L);
   b->hooks_ref = new_table_ref(L);
-  b->objects_ref = new_weak_table_ref(L);
+  b->records_ref = new_table_ref(L);
   if (vm != NULL) {
     b->loop = &vm->worker->loop;
   } else if (tdl_loop_new(&b->loop) != 0) {

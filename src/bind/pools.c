@@ -16,10 +16,18 @@ tdl_handle *tdl_bind_check_handle(lua_State *L, int index) {
   return *(tdl_handle **)luaL_checkudata(L, index, HANDLE_NAME);
 }
 
-void tdl_bind_object(tdl_handle *h, lua_State *L) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->objects_ref);
+void tdl_bind_record(tdl_handle *h, lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->records_ref);
   lua_rawgeti(L, -1, h->number);
   lua_remove(L, -2);
+}
+
+/* Makes the value at `index` the handle's record. */
+static void set_record(tdl_handle *h, lua_State *L, int index) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->records_ref);
+  lua_pushvalue(L, index);
+  lua_rawseti(L, -2, h->number);
+  lua_pop(L, 1);
 }
 
 /* Pushes a userdata with a new handle that has no pool yet. */
@@ -47,17 +55,20 @@ static void free_handle(tdl_handle *h) {
 }
 
 /* The home's pool is over, or left to itself. */
-static void release(tdl_handle *h) {
+static void release(tdl_handle *h, lua_State *L) {
   tdl_handle **at = &h->bind->pools;
   while (*at != h) {
     at = &(*at)->next;
   }
   *at = h->next;
+  lua_pushnil(L);
+  set_record(h, L, lua_gettop(L));
+  lua_pop(L, 1);
   tdl_pool_drop(h->pool);
   free_handle(h);
 }
 
-/* hooks.pool_event(object, event, worker, report...) */
+/* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
   static const char *const names[] = {"started", "failed", "exited", "closed"};
@@ -71,28 +82,23 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   }
   top = lua_gettop(L);
   luaL_checkstack(L, 12, "events");
-  tdl_bind_object(h, L);
-  if (!lua_isnil(L, -1)) { /* else nobody is interested any more */
-    tdl_bind_hook(b, L, "pool_event");
-    lua_insert(L, -2);
-    lua_pushstring(L, names[event]);
-    lua_pushinteger(L, (lua_Integer)worker);
-    if (bytes != NULL && bytes->len > 0) {
-      n = tdl_decode(L, bytes->data, bytes->len);
-      n = n < 0 ? 1 : n;
-    }
+  tdl_bind_hook(b, L, "pool_event");
+  tdl_bind_record(h, L);
+  lua_pushstring(L, names[event]);
+  lua_pushinteger(L, (lua_Integer)worker);
+  if (bytes != NULL && bytes->len > 0) {
+    n = tdl_decode(L, bytes->data, bytes->len);
+    n = n < 0 ? 1 : n;
   }
   if (event == TDL_POOL_CLOSED) {
-    release(h);
+    release(h, L);
   }
-  if (!lua_isnil(L, -1)) {
-    lua_call(L, 3 + n, 0);
-  }
+  lua_call(L, 3 + n, 0);
   lua_settop(L, top);
 }
 
-/* pool_open(object, name, threads, concurrency, max_payload, boot...) ->
-** handle. The object gets the events. */
+/* pool_open(record, name, threads, concurrency, max_payload, boot...) ->
+** handle. The record is kept until the pool is over, for the hooks. */
 static int core_pool_open(lua_State *L) {
   tdl_pool_options o = {0};
   tdl_bytes boot;
@@ -111,16 +117,15 @@ static int core_pool_open(lua_State *L) {
   }
   h = push_handle(L);
   h->number = ++h->bind->pool_count;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->objects_ref);
-  lua_pushvalue(L, 1);
-  lua_rawseti(L, -2, h->number);
-  lua_pop(L, 1);
+  set_record(h, L, 1);
   o.boot = &boot;
   o.event = on_event;
   o.ctx = h;
   status = tdl_pool_open(h->bind->loop, &o, &h->pool);
   tdl_bytes_reset(&boot, NULL, 0);
   if (status != 0) {
+    lua_pushnil(L);
+    set_record(h, L, lua_gettop(L));
     free_handle(h);
     return luaL_error(L,
                       tdl_pool_forked()
@@ -175,7 +180,7 @@ static int core_pool_abandon(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   if (h != NULL && h->number > 0) {
     tdl_pool_abandon(h->pool);
-    release(h);
+    release(h, L);
   }
   return 0;
 }
@@ -200,7 +205,7 @@ void tdl_bind_close_pools(tdl_bind *b) {
       run_until(b, h->pool, CLOSE_STOP_NS);
       tdl_pool_abandon(h->pool);
     }
-    release(h);
+    release(h, b->L);
   }
 }
 
