@@ -12,6 +12,9 @@ end
 
 local spec_folder = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
 local root = popen_line("cd '" .. spec_folder .. "/..' && pwd")
+-- The build that this spec runs with: build, or build/VARIANT.
+local build = popen_line("dirname $(command -v treadle)")
+local variant = build:match("/build/(%w+)$") or ""
 
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
@@ -58,7 +61,7 @@ describe("the examples", function()
     return "exec " .. table.concat(words, " ")
   end
 
-  local treadle = quote(root .. "/build/treadle")
+  local treadle = quote(build .. "/treadle")
 
   local function run(name, ...)
     return shell(command_line(treadle, root .. "/examples/" .. name, ...))
@@ -111,18 +114,20 @@ describe("the examples", function()
       { "mandelbrot.lua", "plain.png 32 24 1000", "every byte agrees" },
       { "wordcount.lua", quote(folder), "every count agrees" },
     }
-    for _, line in ipairs(lines) do
-      local script, arguments, expected = unpack(line)
-      local out, err, code = shell(('eval "$(make -s -C %s env)" && exec luajit %s %s'):format(
-        quote(root), quote(root .. "/examples/" .. script), arguments))
+    for _, program in ipairs(lines) do
+      local script, arguments, expected = unpack(program)
+      local line = 'eval "$(make -s -C %s env VARIANT=%s)" && exec luajit %s %s'
+      local out, err, code = shell(line:format(
+        quote(root), variant, quote(root .. "/examples/" .. script), arguments))
       assert.are.same({ script, "", 0 }, { script, err, code })
       assert.matches(expected, out)
     end
   end)
 
   it("run from their own folder and by a relative path", function()
-    local out, err, code = shell(("cd %s && ../build/treadle wordcount.lua %s"):format(
-      quote(root .. "/examples"), quote(folder_of("relative", { ["a.txt"] = "one two" }))))
+    local out, err, code = shell(("cd %s && ..%s/treadle wordcount.lua %s"):format(
+      quote(root .. "/examples"), quote(build:sub(#root + 1)),
+      quote(folder_of("relative", { ["a.txt"] = "one two" }))))
     assert.are.same({ "", 0 }, { err, code })
     assert.matches("every count agrees", out)
   end)
