@@ -6,11 +6,15 @@
 **
 ** Tables are gone through in place first, then by the Lua API alone.
 **
-** What is decoded is encoded and decoded again: the second payload comes
-** from the encoder and must be accepted. */
+** 1. What is decoded is encoded and decoded again: the second payload comes
+**    from the encoder and must be accepted.
+** 2. The state's memory is malloc's, so that the address sanitizer sees it,
+**    and the decoder may take no more of it than an input of this size
+**    justifies: neither in one block nor in all. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <sanitizer/allocator_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,7 +25,64 @@
 /* Inputs that one state sees: LuaJIT never forgets an FFI type. */
 #define INPUTS_PER_STATE 20000
 
+/* Bytes that decoding may take. For each byte of input: the dearest is a table
+** whose body follows, one byte for an object of 64 and for its places in three
+** lists, which double when they grow (131 measured). In any case: what LuaJIT
+** takes for itself when it looks up a type, compiles a trace, grows a stack. */
+#define MEMORY_PER_BYTE 160
+#define MEMORY_AT_LEAST (128u << 10)
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* ---- memory (2) ---- */
+
+static struct {
+  int on; /* while the decoder runs */
+  size_t now, allowed;
+} memory;
+
+static void on_malloc(const volatile void *ptr, size_t size) {
+  (void)ptr;
+  if (memory.on) {
+    memory.now += size;
+    if (memory.now > memory.allowed) {
+      memory.on = 0;
+      fprintf(stderr, "%zu bytes allocated at once, %zu in all, %zu allowed\n",
+              size, memory.now, memory.allowed);
+      abort();
+    }
+  }
+}
+
+/* What lived before may go; it does not make room for more. */
+static void on_free(const volatile void *ptr) {
+  if (memory.on && ptr != NULL) {
+    size_t size = __sanitizer_get_allocated_size(ptr);
+    memory.now = memory.now > size ? memory.now - size : 0;
+  }
+}
+
+static void *allocate(void *ud, void *ptr, size_t old_size, size_t size) {
+  (void)ud;
+  (void)old_size;
+  if (size == 0) {
+    free(ptr);
+    return NULL;
+  }
+  return realloc(ptr, size);
+}
+
+static int decode_within(lua_State *L, const uint8_t *data, size_t size) {
+  int n;
+  memory.now = 0;
+  memory.allowed = MEMORY_AT_LEAST + MEMORY_PER_BYTE * size;
+  memory.on = 1;
+  n = tdl_decode_flags(L, data, size, TDL_DECODE_NO_CODE);
+  memory.on = 0;
+  return n;
+}
+
+/* ---- the state ---- */
 
 static const char setup[] =
     "local codec = ...\n"
@@ -53,7 +114,7 @@ static int run(lua_State *state) {
   const struct input *in = lua_touserdata(state, 1);
   tdl_bytes out;
   int top = lua_gettop(state);
-  int n = tdl_decode_flags(state, in->data, in->size, TDL_DECODE_NO_CODE);
+  int n = decode_within(state, in->data, in->size);
   if (n < 0) {
     if (lua_gettop(state) != top + 1 || !lua_isstring(state, -1)) {
       abort();
@@ -87,12 +148,14 @@ static void close_state(void) {
 
 static void make_state(void) {
   static int is_registered;
-  L = luaL_newstate();
+  L = lua_newstate(allocate, NULL);
   if (L == NULL || lua_cpcall(L, open_state, NULL) != 0) {
     abort();
   }
   if (!is_registered) {
-    is_registered = atexit(close_state) == 0;
+    is_registered =
+        atexit(close_state) == 0 &&
+        __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free) != 0;
   }
 }
 

@@ -37,8 +37,15 @@ local seeds = {
   code = { print },
 }
 
-for name, values in pairs(seeds) do
+local function write(name, bytes)
   local file = assert(io.open(arg[1] .. "/" .. name .. ".bin", "wb"))
-  file:write((codec.encode(unpack(values, 1, 6))))
+  file:write(bytes)
   file:close()
 end
+
+for name, values in pairs(seeds) do
+  write(name, (codec.encode(unpack(values, 1, 6))))
+end
+
+-- A hundred tables in each other, each of which claims the same 2,000 bytes.
+write("claims", "\1\1" .. ("\7\208\7\0\0\0\0\0\0"):rep(100) .. ("\0"):rep(2000))
