@@ -31,8 +31,9 @@ C_TESTS      := $(sort $(wildcard spec/c/*_test.c))
 C_SUPPORT    := $(sort $(filter-out %_test.c,$(wildcard spec/c/*.c)))
 SPECS        := $(sort $(wildcard spec/*_spec.lua))
 STATIC_SPECS := spec/layers_spec.lua spec/style_spec.lua
-STRESS_TESTS := $(sort $(wildcard spec/stress/*_test.c spec/fuzz/*_test.c))
-STRESS_SPECS := $(sort $(wildcard spec/stress/*_spec.lua spec/fuzz/*_spec.lua))
+STRESS_TESTS := $(sort $(wildcard spec/stress/*_test.c))
+STRESS_SPECS := $(sort $(wildcard spec/stress/*_spec.lua))
+FUZZERS      := $(sort $(wildcard spec/fuzz/*_fuzz.c))
 
 GEN_OBJ     := $(if $(filter bind,$(LAYERS)),$(B)/obj/gen/embedded.o)
 CORE_OBJ    := $(CORE_SRC:src/%.c=$(B)/obj/%.o) $(GEN_OBJ)
@@ -65,6 +66,8 @@ TINY       := $(TEST_ALLOC) -DTDL_RING_CELLS=2 -DTDL_JOB_INLINE_BYTES=8 \
 BIG_STACK  := -DTDL_WORKER_STACK_BYTES=8388608
 SANE       := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
 
+# gc:    every state collects garbage all the time, a cycle in 25 KiB or so.
+# nojit: no state compiles.
 # asan:  gcc, shrunk constants. ubsan: clang, whose warnings differ from gcc's.
 # tsan:  gcc; it knows no fences (-Wno-tsan), so that where a fence makes the
 #        edge, an acquire/release must make it too. clang 14's runtime for
@@ -72,6 +75,8 @@ SANE       := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all
 # The interpreter that loads treadle.so was built without the sanitizer, whose
 # runtime PRELOAD must come first: a `luajit` of the variant's own does that.
 variant_tiny_flags  := $(TINY)
+variant_gc_flags    := -DTDL_TEST_GC
+variant_nojit_flags := -DTDL_TEST_NO_JIT
 variant_asan_flags  := $(SANE) -fsanitize=address,undefined $(TINY) $(BIG_STACK)
 variant_asan_cc     := gcc
 variant_asan_lib     = libasan.so
@@ -86,7 +91,9 @@ variant_tsan_lib     = libtsan.so
 variant_nospin_flags    := $(TEST_ALLOC) -DTDL_SPIN_MAX_NS=1
 variant_stall_flags     := $(TEST_ALLOC) -DTDL_TEST_STALL
 variant_tinystall_flags := $(TINY) -DTDL_TEST_STALL
-VARIANTS            := tiny asan ubsan tsan nospin stall tinystall
+variant_fuzz_flags  := $(SANE) -fsanitize=fuzzer-no-link,address,undefined
+variant_fuzz_cc     := clang
+VARIANTS            := tiny gc nojit nospin stall tinystall asan ubsan tsan fuzz
 
 ifneq ($(VARIANT),)
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
@@ -109,7 +116,7 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(WARNINGS) -pthread -fPIC \
              $(patsubst -I%,-isystem%,$(UV_CFLAGS)) -Isrc \
              $(CPPFLAGS) $(CFLAGS) $(variant_$(VARIANT)_flags)
 ALL_LDFLAGS = -pthread -Wl,-z,now $(SANITIZED) \
-              $(if $(and $(SANITIZED),$(filter clang%,$(CC))),-shared-libsan \
+              $(if $(and $(PRELOAD),$(filter clang%,$(CC))),-shared-libsan \
               -Wl$(comma)-rpath$(comma)$(dir $(PRELOAD))) $(LDFLAGS)
 comma := ,
 
@@ -134,6 +141,8 @@ $(B)/test/%: $(B)/obj/test/%.o $(SUPPORT_OBJ) $(CORE_OBJ) $(B)/link.flags
 	@mkdir -p $(@D)
 	$(call SAY,LINK)$(CC) -rdynamic $(ALL_LDFLAGS) -o $@ $< $(SUPPORT_OBJ) $(CORE_OBJ) \
 	  $(LUA_LIBS) $(UV_LIBS) -lm -ldl $(LDLIBS)
+
+$(B)/test/%_fuzz: private ALL_LDFLAGS += -fsanitize=fuzzer
 
 # Takes the runtime out of the environment again: sh does not survive it.
 define LUAJIT_SH
@@ -266,16 +275,40 @@ layers: setup ## the rules of src/: what may include what, and how a header look
 model: setup-check ## spin proves the hand-off on small models, and refutes mutants
 	@$(SUITE) -t 600 spec/model/run
 
+# Everything, in circumstances that are rare elsewhere. They are slower: longer
+# limits. Static specs have nothing to find there.
+.PHONY: $(VARIANTS) variant pinned stress stress-build shaken-build fuzz fuzzers \
+        valgrind packaging
+RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
+          $(filter-out $(STATIC_SPECS) $(EXCEPT),$(RUN_SPECS))
+
+# What is left out of a variant, with the reason; EXCEPT_TAG is a word in the
+# names of tests. All else holds everywhere.
+# gc, nojit: the codec specs run themselves under such a collector, and not compiled.
+# tsan: the codec and roundtrip specs have one thread. Signals are delivered at
+# the next call of the C library, and a script that computes (#computing) makes
+# none.
+EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
+             $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua)
+EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing)
+
+tiny gc nojit asan ubsan tsan: setup-check ## C tests and specs with that variant
+	$(AGAIN) VARIANT=$@ variant
+variant: all test-build $(if $(PRELOAD),$(B)/luajit) \
+  $(if $(filter tsan,$(VARIANT)),stress-build)
+	@$(RUN_ODD) $(if $(filter tsan,$(VARIANT)),$(RUN_STRESS))
+pinned: setup ## C tests and specs on one processor
+	$(AGAIN) all test-build
+	@taskset -c 0 $(RUN_ODD)
+
 # `make stress` runs the stress tests as shipped; and these and the C tests in
-# the variants that shake the hand-off. STRESS_ARGS is for the programs. A
-# sanitizer is slower: longer limits. Static specs have nothing to find.
+# the variants that shake the hand-off. STRESS_ARGS is for the programs.
 STRESS_SECONDS := 300
 SHAKEN     := nospin stall tinystall
 RUN_STRESS  = $(call only,$(call test_bins,$(STRESS_TESTS)))
 RUN_SHAKEN  = $(call only,$(call test_bins,$(C_TESTS) \
                 $(filter spec/stress/%,$(STRESS_TESTS))))
 
-.PHONY: stress stress-build shaken-build asan ubsan tsan valgrind packaging sanitized
 stress: setup ## long proofs with seeds, and the fuzzers (STRESS_ARGS=...)
 	$(AGAIN) all stress-build
 	$(foreach v,$(SHAKEN),$(AGAIN) VARIANT=$v shaken-build$(newline))
@@ -287,20 +320,20 @@ stress-build: $(RUN_STRESS)
 shaken-build: $(RUN_SHAKEN)
 	@:
 
-asan ubsan tsan: setup-check ## C tests under that sanitizer; asan, ubsan: specs, too
-	$(AGAIN) VARIANT=$@ sanitized
-# TSan runs C tests alone, the stress tests among them: it holds signals back
-# (command_spec), and a child that finds the plain build by `make env` has
-# atomics that it cannot see (examples_spec).
-sanitized: all test-build $(B)/luajit $(if $(filter tsan,$(VARIANT)),stress-build)
-	@$(SUITE) -t 240 $(RUN_TESTS) $(if $(filter tsan,$(VARIANT)),$(RUN_STRESS), \
-	  $(filter-out $(STATIC_SPECS),$(RUN_SPECS)))
+# The decoder and the C reader against forged bytes.
+FUZZ_RUNS := 1000000
+fuzz: setup-check ## libFuzzer over forged payloads (in full: FUZZ_RUNS=10000000)
+	$(AGAIN) VARIANT=fuzz fuzzers
+	@FUZZ_RUNS=$(FUZZ_RUNS) $(SUITE) -t 7200 .ci/fuzz
+fuzzers: $(call test_bins,$(FUZZERS))
+	@:
 
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full \
            --errors-for-leak-kinds=definite --fair-sched=yes
-valgrind: setup-check ## C tests under valgrind
+valgrind: setup-check ## C tests and a Lua script under valgrind
 	$(AGAIN) VARIANT=tiny all test-build
-	@$(SUITE) -t 240 -w '$(VALGRIND)' $(RUN_TINY)
+	@.ci/suite -b build/tiny -t 240 -w '$(VALGRIND)' $(RUN_TINY) \
+	  $(call only,spec/support/smoke.lua)
 
 packaging: setup ## what make install and luarocks install works elsewhere
 	$(AGAIN) all

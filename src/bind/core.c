@@ -1,6 +1,7 @@
 /* The module treadle.core: one table of functions for the Lua half. */
 #include "bind.h"
 
+#include <luajit.h>
 #include <string.h>
 
 #include "../base/alloc.h"
@@ -37,6 +38,19 @@ static int new_table_ref(lua_State *L) {
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+/* Test builds, in which what is rare in a state happens all the time. Every
+** state that uses treadle passes here: hosts, workers, their children's. */
+static void make_odd(lua_State *L) {
+#ifdef TDL_TEST_NO_JIT
+  luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+#endif
+#ifdef TDL_TEST_GC
+  lua_gc(L, LUA_GCSETPAUSE, 0);
+  lua_gc(L, LUA_GCSETSTEPMUL, 4000);
+#endif
+  (void)L;
+}
+
 static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   tdl_bind *b = lua_newuserdata(L, sizeof(*b));
   memset(b, 0, sizeof(*b));
@@ -60,6 +74,7 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   } else if (tdl_loop_new(&b->loop) != 0) {
     luaL_error(L, "not enough memory");
   }
+  make_odd(L);
   return b;
 }
 
