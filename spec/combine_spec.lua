@@ -1,6 +1,4 @@
 --- Several futures as one: all, any, race, all_settled, as_completed.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

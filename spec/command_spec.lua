@@ -1,6 +1,4 @@
 --- The treadle command, as a shell sees it.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 
 describe("the treadle command", function()

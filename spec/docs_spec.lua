@@ -1,29 +1,10 @@
 -- README.md and docs/: every Lua block is a complete program that runs, every
 -- public name is documented, every tag of the sources is explained.
+local files = require "files"
+
+local read, output_of, lines_of = files.read, files.output_of, files.lines_of
 
 local SECONDS = 30
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
-local function output_of(command)
-  local pipe = assert(io.popen(command .. " 2>&1; echo $?"))
-  local text, status = pipe:read("*a"):match("^(.-)(%d+)\n$")
-  pipe:close()
-  return text, tonumber(status)
-end
-
-local function lines_of(command)
-  local list = {}
-  for line in output_of(command):gmatch("[^\n]+") do
-    list[#list + 1] = line
-  end
-  return list
-end
 
 --- The ```lua blocks of a page: a list of { line =, code = }. The code has as
 -- many empty lines before it as the page has text, so that the line numbers of
@@ -134,7 +115,7 @@ describe("the documentation:", function()
 
   it("every tag in src/ is in docs/concurrency.md, and no other", function()
     local tags, present = {}, {}
-    for _, path in ipairs(lines_of("find src -name '*.[ch]'")) do
+    for _, path in ipairs(files.sources("*.[ch]")) do
       add_tags(read(path), tags)
     end
     for tag in read("docs/concurrency.md"):gmatch("`(%[[a-z]+%-?[a-z]*%])`") do

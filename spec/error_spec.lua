@@ -1,6 +1,4 @@
 --- Errors: what a task raises, and how it arrives.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

@@ -1,6 +1,4 @@
 --- Futures: waiting, settling, cancelling, chaining, time limits.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

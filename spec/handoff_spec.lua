@@ -1,6 +1,4 @@
 --- The hand-off under load: what once went wrong in it, and must not again.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local treadle = require "treadle"
 
 local LIMIT = 20 -- seconds for what takes a moment

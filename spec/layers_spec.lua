@@ -1,5 +1,8 @@
 -- A folder below src/ is a layer and includes only downwards; see
 -- docs/architecture.md. What a header must look like is checked here, too.
+local project = require "files"
+
+local read, output_of = project.read, project.output_of
 
 -- Which layers' headers a layer may include besides its own.
 local MAY_INCLUDE = {
@@ -26,24 +29,10 @@ local FOREIGN = {
   ["uv.h"] = { "^run/", "^cli/" },
 }
 
-local function output_of(command)
-  local pipe = assert(io.popen(command .. " 2>&1; echo $?"))
-  local text, status = pipe:read("*a"):match("^(.-)(%d+)\n$")
-  pipe:close()
-  return text, tonumber(status)
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
 --- The files below src/, as paths relative to it.
 local function sources(suffix)
   local list = {}
-  for path in output_of("find src -type f -name '*" .. suffix .. "' | sort"):gmatch("[^\n]+") do
+  for _, path in ipairs(project.sources("*" .. suffix)) do
     list[#list + 1] = path:match("^src/(.+)$")
   end
   return list

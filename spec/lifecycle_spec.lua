@@ -1,6 +1,4 @@
 --- The ends of pools and processes: closing, terminating, dropping, exits with calls in flight.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

@@ -1,6 +1,4 @@
 --- The module: clock, coroutines, the loop and its driving from outside.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

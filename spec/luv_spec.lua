@@ -1,6 +1,4 @@
 --- luv beside treadle: timers and TCP mixed with await, in the host and in tasks.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

@@ -1,6 +1,4 @@
 --- The checks of arguments and options.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 

@@ -2,14 +2,7 @@
 -- pair carries one tag, "[ring-full]", at both of its ends; a step of a model,
 -- "<ring.P1>", is named in the sources and stands in spec/model/ring.pml.
 
-local function files(pattern, folder)
-  local pipe = assert(io.popen(("find %s -type f -name '%s' | sort"):format(folder or "src",
-    pattern)))
-  local list = {}
-  for path in pipe:lines() do list[#list + 1] = path end
-  pipe:close()
-  return list
-end
+local files = require "files"
 
 --- Counts each tag in the comments of `text` into `counts`.
 local function count_tags(text, counts)
@@ -43,18 +36,11 @@ local function missing(some, others)
   return list
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
 describe("style:", function()
   it("a memory-order tag stands at both ends of its pair", function()
     local counts, alone = {}, {}
-    for _, path in ipairs(files("*.[ch]")) do
-      count_tags(read(path), counts)
+    for _, path in ipairs(files.sources("*.[ch]")) do
+      count_tags(files.read(path), counts)
     end
     for tag, count in pairs(counts) do
       if count < 2 then alone[#alone + 1] = tag end
@@ -71,12 +57,12 @@ describe("style:", function()
 
   it("each step that the sources name stands in its model, and no other", function()
     local sources, models = {}, {}
-    for _, path in ipairs(files("*.[ch]")) do
-      add_steps(read(path), sources)
+    for _, path in ipairs(files.sources("*.[ch]")) do
+      add_steps(files.read(path), sources)
     end
-    for _, path in ipairs(files("*.pml", "spec/model")) do
+    for _, path in ipairs(files.lines_of("ls spec/model/*.pml")) do
       local steps, name = {}, path:match("([^/]+)%.pml$")
-      add_steps(read(path), steps, true)
+      add_steps(files.read(path), steps, true)
       for step in pairs(steps) do
         assert.same(name, step:match("^%l+"))
         models[step] = true

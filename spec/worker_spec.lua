@@ -1,6 +1,4 @@
 --- What a task finds in its worker: identity, its own state, print, os.exit, signals.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local helpers = require "helpers"
 local treadle = require "treadle"
 
