@@ -292,7 +292,9 @@ EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spe
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua)
 EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing)
 
-tiny gc nojit asan ubsan tsan: setup-check ## C tests and specs with that variant
+asan ubsan tsan: setup-check ## C tests and specs under that sanitizer
+tiny gc nojit: setup ## C tests and specs: shrunk, always collecting, uncompiled
+asan ubsan tsan tiny gc nojit:
 	$(AGAIN) VARIANT=$@ variant
 variant: all test-build $(if $(PRELOAD),$(B)/luajit) \
   $(if $(filter tsan,$(VARIANT)),stress-build)
