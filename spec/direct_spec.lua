@@ -1,7 +1,5 @@
 --- Plain calls and results take a way of their own (lua/treadle/direct.lua): what goes there, what
 -- does not, and that nobody can tell.
-package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/support/?.lua;"
-  .. package.path
 local treadle = require "treadle"
 
 local LIMIT = 20 -- seconds for what takes a moment

@@ -174,7 +174,7 @@ end
 codec.ways = {
   { name = "", enter = function() end, leave = function() end },
   { name = " without the JIT compiler", enter = jit.off, leave = jit.on },
-  { name = " under a collector that never rests", enter = rush, leave = rest, scale = 100 },
+  { name = " under a collector that never rests", enter = rush, leave = rest, scale = 400 },
   {
     name = " by the Lua API alone", image = codec.module,
     enter = function() module.use_raw(false) end, leave = function() module.use_raw(true) end,
@@ -183,7 +183,7 @@ codec.ways = {
     name = " by the Lua API alone, under a collector that never rests", image = codec.module,
     enter = function() rush() module.use_raw(false) end,
     leave = function() rest() module.use_raw(true) end,
-    scale = 100,
+    scale = 400,
   },
 }
 if not has_module then
