@@ -193,6 +193,17 @@ describe("the treadle command", function()
     end)
   end)
 
+  it("survives Ctrl-C when its state is closed already", function()
+    -- on_exit calls raise(exit code): 2 is SIGINT.
+    local out, err, code = helpers.child("treadle", [[
+      local ffi = require "ffi"
+      ffi.cdef "int raise(int); int on_exit(void (*)(int, void *), void *);"
+      ffi.C.on_exit(ffi.cast("void (*)(int, void *)", ffi.C.raise), nil)
+      os.exit(2, true)
+    ]])
+    assert.same({ "", "", 2 }, { out, err, code })
+  end)
+
   describe("ends at Ctrl-C with exit code 130", function()
     --- Seconds from the signal to the end; generous against a second as promised.
     local AT_MOST = 5

@@ -23,7 +23,7 @@
 
 int luaopen_treadle(lua_State *L); /* bind/core.c */
 
-static lua_State *main_state;
+static lua_State *volatile main_state; /* NULL once it is being closed */
 static volatile sig_atomic_t interrupted;
 
 /* --- Ctrl-C --------------------------------------------------------------- */
@@ -45,12 +45,14 @@ static void on_alarm(int sig) {
 ** for a second Ctrl-C. */
 static void on_interrupt(int sig) {
   struct itimerval limit = {{0, 0}, {0, INTERRUPT_LIMIT_US}};
+  lua_State *L = main_state;
   interrupted = 1;
   signal(sig, on_alarm);
   signal(SIGALRM, on_alarm);
   setitimer(ITIMER_REAL, &limit, NULL);
-  lua_sethook(main_state, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT,
-              1);
+  if (L != NULL) {
+    lua_sethook(L, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+  }
 }
 
 static void catch_interrupt(void) {
@@ -84,9 +86,27 @@ static void preload(lua_State *L) {
   lua_pop(L, 2);
 }
 
+static int forget_state(lua_State *L) {
+  (void)L;
+  main_state = NULL;
+  return 0;
+}
+
+/* A signal may come when the state is freed, and a script may close it itself
+** (os.exit with true): only the collector is there in each case. */
+static void watch_end(lua_State *L) {
+  lua_newuserdata(L, 1);
+  lua_newtable(L);
+  lua_pushcfunction(L, forget_state);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static int protected_main(lua_State *L) {
   arguments *a = lua_touserdata(L, 1);
   lua_settop(L, 0);
+  watch_end(L);
   luaL_openlibs(L);
   preload(L);
   lua_pushcfunction(L, traceback);
@@ -116,17 +136,18 @@ static int protected_main(lua_State *L) {
 int main(int argc, char **argv) {
   arguments a = {argc, argv, EXIT_FAILURE};
   tdl_heap heap;
-  main_state = tdl_heap_open(&heap);
-  if (main_state == NULL) {
+  lua_State *L = tdl_heap_open(&heap);
+  if (L == NULL) {
     fputs("treadle: not enough memory\n", stderr);
     return EXIT_FAILURE;
   }
+  main_state = L;
   catch_interrupt();
-  if (lua_cpcall(main_state, protected_main, &a) != 0) {
-    fprintf(stderr, "treadle: %s\n", lua_tostring(main_state, -1));
+  if (lua_cpcall(L, protected_main, &a) != 0) {
+    fprintf(stderr, "treadle: %s\n", lua_tostring(L, -1));
     a.code = EXIT_FAILURE;
   }
   fflush(stdout);
-  tdl_heap_close(&heap, main_state);
+  tdl_heap_close(&heap, L);
   return interrupted ? EXIT_INTERRUPTED : a.code;
 }
