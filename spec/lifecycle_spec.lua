@@ -364,6 +364,19 @@ describe("the end of a pool", function()
       assert.equal("true\n", (ends("print(require('treadle').is_main)", 0)))
     end)
 
+    it("with 40 pools whose tasks sleep gives them one limit in all", function()
+      local start = treadle.now()
+      ends([[
+        local treadle = require "treadle"
+        pools = {}
+        for i = 1, 40 do
+          pools[i] = treadle.pool("tasks", { threads = 1 })
+          pools[i].call.sleep(1000)
+        end
+      ]], 0)
+      assert.is_true(treadle.now() - start < 40 * 0.2) -- what 40 limits would take
+    end)
+
     it("that forked does not touch the parent's workers", function()
       local out = ends([[
         local ffi = require "ffi"

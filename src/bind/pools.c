@@ -187,22 +187,29 @@ static int core_pool_abandon(lua_State *L) {
 
 /* --- the end -------------------------------------------------------------- */
 
-static void run_until(tdl_bind *b, const treadle_pool *pool, uint64_t ns) {
+/* Raises the phase of all pools; waits until their threads have ended. */
+static void stop_all(tdl_bind *b, enum tdl_pool_phase phase, uint64_t ns) {
   uint64_t end = tdl_now_ns() + ns, now;
-  while (pool->alive > 0 && (now = tdl_now_ns()) < end) {
-    tdl_loop_wait(b->loop, end - now);
-    tdl_loop_dispatch(b->loop);
+  for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
+    tdl_pool_stop(h->pool, phase);
+  }
+  for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
+    while (h->pool->alive > 0 && (now = tdl_now_ns()) < end) {
+      tdl_loop_wait(b->loop, end - now);
+      tdl_loop_dispatch(b->loop);
+    }
   }
 }
 
 void tdl_bind_close_pools(tdl_bind *b) {
-  while (b->pools != NULL) { /* closing: events no longer release handles */
+  int forked = tdl_pool_forked();
+  if (!forked) { /* closing: events no longer release handles */
+    stop_all(b, TDL_POOL_DRAINING, CLOSE_DRAIN_NS);
+    stop_all(b, TDL_POOL_STOPPED, CLOSE_STOP_NS);
+  }
+  while (b->pools != NULL) {
     tdl_handle *h = b->pools;
-    if (!tdl_pool_forked()) {
-      tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
-      run_until(b, h->pool, CLOSE_DRAIN_NS);
-      tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
-      run_until(b, h->pool, CLOSE_STOP_NS);
+    if (!forked) {
       tdl_pool_abandon(h->pool);
     }
     release(h, b->L);
