@@ -377,6 +377,35 @@ describe("the end of a pool", function()
       assert.is_true(treadle.now() - start < 40 * 0.2) -- what 40 limits would take
     end)
 
+    it("lets finalizers that run last use pools", function()
+      for _, order in ipairs { "guard = make() treadle = require 'treadle' pool = open()",
+        "treadle = require 'treadle' guard = make() pool = open()",
+        "treadle = require 'treadle' pool = open() guard = make()" } do
+        local out, err = ends([[
+          function make()
+            local proxy = newproxy(true)
+            getmetatable(proxy).__gc = function()
+              local kind = select(2, pcall(function()
+                return select(2, pool.call.add(1, 2):pawait())
+              end))
+              print(type(kind) == "table" and kind.kind or kind)
+              for _ = 1, 2 do
+                pcall(pool.close, pool)
+                pcall(pool.terminate, pool)
+                pcall(treadle.sleep, 0)
+                pcall(treadle.poll)
+              end
+            end
+            return proxy
+          end
+          function open() return treadle.pool("tasks", { threads = 2 }) end
+          ]] .. order .. [[ pool.call.add(1, 2)
+        ]], 0)
+        assert.equal("", err)
+        assert.is_true(out == "closed\n" or out == "3\n", out)
+      end
+    end)
+
     it("that forked does not touch the parent's workers", function()
       local out = ends([[
         local ffi = require "ffi"

@@ -21,8 +21,8 @@ static const char bind_key = 0;
 
 static int bind_gc(lua_State *L) {
   tdl_bind *b = lua_touserdata(L, 1);
+  b->closing = 1;
   if (b->vm == NULL && b->loop != NULL) {
-    b->closing = 1;
     b->L = L;
     tdl_bind_close_pools(b);
     tdl_loop_drop(b->loop);
@@ -89,6 +89,9 @@ static tdl_bind *find_bind(lua_State *L) {
 
 tdl_bind *tdl_bind_of(lua_State *L) {
   tdl_bind *b = find_bind(L);
+  if (b != NULL && b->closing) { /* a finalizer that runs after bind_gc */
+    luaL_error(L, "the state is being closed");
+  }
   return b != NULL ? b : new_bind(L, NULL);
 }
 

@@ -218,7 +218,9 @@ void tdl_bind_close_pools(tdl_bind *b) {
 
 /* The Lua side has forgotten the pool: it finishes what it accepted (B3). */
 static int handle_gc(lua_State *L) {
-  tdl_handle *h = *(tdl_handle **)lua_touserdata(L, 1);
+  tdl_handle **box = lua_touserdata(L, 1);
+  tdl_handle *h = *box;
+  *box = NULL; /* another finalizer may still have it */
   if (h != NULL) {
     h->box = NULL;
     if (h->number > 0) {
