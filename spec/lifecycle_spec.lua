@@ -426,6 +426,45 @@ describe("the end of a pool", function()
     end)
   end)
 
+  describe("of a worker", function()
+    --- Makes a pool, calls it, leaves it; what is called is still under way.
+    local LEAVE = [[
+      local treadle = require "treadle"
+      local kept
+      return { leave = function(keep, task, ...)
+        local pool = treadle.pool("tasks", { threads = 2, concurrency = 100 })
+        for i = 1, 100 do pool.call[task](...) end
+        kept = keep and pool or kept
+      end }
+    ]]
+
+    setup(function() helpers.module("leave_pool", LEAVE) end)
+
+    for _, keep in ipairs { true, false } do
+      it("ends the pools that its tasks " .. (keep and "kept" or "dropped"), function()
+        for i = 1, 5 do
+          local pool = treadle.pool("leave_pool", { threads = 2 })
+          pool.call.leave(keep, "echo", i):await()
+          pool.call.leave(keep, "sleep", 1000):await()
+          pool:terminate()
+          pool:close()
+        end
+        done()
+      end)
+    end
+
+    it("survives pools of its tasks that do not end", function()
+      local gate = helpers.new_path()
+      local pool = treadle.pool("leave_pool", { threads = 1 })
+      pool.call.leave(true, "block", gate):await()
+      helpers.eventually(function() return entered(gate) == 2 end)
+      pool:terminate()
+      pool:close()
+      helpers.write(gate, "open")
+      done()
+    end)
+  end)
+
   describe("dropping", function()
     it("a pool ends its threads", function()
       local before = helpers.threads()

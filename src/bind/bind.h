@@ -93,7 +93,8 @@ void tdl_bind_pools(lua_State *L);
 void tdl_bind_loops(lua_State *L);
 void tdl_bind_jobs(lua_State *L);
 
-/* Ends all pools of a host whose state is being closed; blocks for a moment. */
+/* Ends all pools that a state made and is being closed with; blocks for a
+** moment. */
 void tdl_bind_close_pools(tdl_bind *b);
 
 /* The handle in the userdata there, NULL when its pool is over; raises when

@@ -22,9 +22,9 @@ static const char bind_key = 0;
 static int bind_gc(lua_State *L) {
   tdl_bind *b = lua_touserdata(L, 1);
   b->closing = 1;
+  b->L = L;
+  tdl_bind_close_pools(b);
   if (b->vm == NULL && b->loop != NULL) {
-    b->L = L;
-    tdl_bind_close_pools(b);
     tdl_loop_drop(b->loop);
   }
   b->loop = NULL;

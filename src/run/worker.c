@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 
@@ -384,9 +385,9 @@ void tdl_worker_empty(tdl_worker *w) {
 }
 
 void tdl_worker_free(tdl_worker *w) {
-  tdl_loop_fini(&w->loop);
+  _Static_assert(offsetof(tdl_worker, loop) == 0, "the loop's is the worker's");
   tdl_bytes_reset(&w->report, NULL, 0);
-  tdl_free(w);
+  tdl_loop_drop(&w->loop); /* pools that its tasks made may hold it (L1) */
 }
 
 /* No signal is a worker's: the process's handlers expect the main thread, and
