@@ -145,6 +145,32 @@ describe("the end of a pool", function()
       assert.equal("", helpers.read(gate .. ".ran"))
     end)
 
+    it("rejects a task that runs before the task can fail of it", function()
+      helpers.module("calls_on", [[
+        local treadle = require "treadle"
+        return {
+          nap = function() treadle.sleep(1000) end,
+          echo = function(x) return x end,
+          on = function(path)
+            for i = 1, math.huge do
+              treadle.worker.pool:run("echo", { i }, { worker = 1 }):await()
+              if i == 1 then require("helpers").write(path, "running") end
+            end
+          end,
+        }
+      ]])
+      local path = helpers.new_path()
+      local pool = treadle.pool("calls_on", { threads = 1 })
+      for _ = 1, IN_FLIGHT do
+        pool.call.nap()
+      end
+      local on = pool:run("on", { path }, { worker = 1 }) -- the last to be told
+      helpers.eventually(function() return helpers.read(path) == "running" end)
+      pool:terminate()
+      assert.equal("closed", select(2, on:pawait()).kind)
+      pool:close()
+    end)
+
     it("is idempotent and rejects later calls", function()
       local pool = treadle.pool("tasks", { threads = 1 })
       pool:terminate()

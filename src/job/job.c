@@ -67,6 +67,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   job->worker = 0;
   job->came_home = 0;
   job->away = 0;
+  job->untold = 0;
   return job;
 }
 

@@ -61,6 +61,7 @@ typedef struct tdl_job {
   uint8_t expiring;     /* the supervisor's until the job is forgotten */
   uint8_t came_home;    /* and waits for `expiry` */
   uint8_t away;         /* reported (L3), and still to come home */
+  uint8_t untold;       /* the home settled it and has yet to report it */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */

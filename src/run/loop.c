@@ -232,6 +232,13 @@ static void report(treadle_loop *loop, tdl_job *job, int status,
   loop->arriving = NULL; /* again ours, if there was a dispatch within (L4) */
 }
 
+void tdl_loop_tell_closed(tdl_job *job) {
+  job->untold = 0;
+  job->away = 1;
+  report(job->home, job, TREADLE_ECLOSED, NULL);
+  job->away = 0;
+}
+
 /* The job is over for everybody; its caller has been told. */
 static void recycle(treadle_loop *loop, tdl_job *job) {
   if (job->parent != 0) {
@@ -253,6 +260,9 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
   }
   if (TDL_LIKELY(!tdl_job_is_settled(job))) {
     report(loop, job, job->status, &job->bytes);
+  } else if (job->untold) {
+    job->untold = 0;
+    report(loop, job, TREADLE_ECLOSED, NULL);
   } /* else reported when it was settled (J3) */
   recycle(loop, job);
 }

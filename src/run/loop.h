@@ -85,6 +85,10 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node);
 /* any thread that holds the job; gives it back to the state that made it. */
 void tdl_loop_send_home(tdl_job *job);
 
+/* owner; reports TREADLE_ECLOSED for a job of its own that it settled and that
+** is still away. By a Lua error it may leave as dispatch does (L3). */
+void tdl_loop_tell_closed(tdl_job *job);
+
 /* owner; handles all that has arrived and the timers that are due. Returns
 ** how many. Runs handlers, so it may leave by a Lua error (L3). */
 uint32_t tdl_loop_dispatch(treadle_loop *loop);

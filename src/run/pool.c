@@ -293,12 +293,22 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   tdl_jobs *jobs = &pool->home->jobs;
   uint32_t count = 0;
   tdl_job *job;
-  tdl_pool_stop(pool, TDL_POOL_STOPPED);
+  /* Before it is STOPPED: a task fails when its own calls are refused, and
+  ** that error must not come first. */
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
     if (job->pool == pool && tdl_pool_settle(job)) {
-      job->done(job, TREADLE_ECLOSED, NULL, job->ctx);
+      job->untold = 1;
       count++;
+    }
+  }
+  tdl_pool_stop(pool, TDL_POOL_STOPPED);
+  /* Last, because it runs the caller's code: it may leave by an error (what is
+  ** untold is then told when it comes home), or make calls. */
+  for (job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    if (job->pool == pool && job->untold) {
+      tdl_loop_tell_closed(job);
     }
   }
   return count;
