@@ -89,6 +89,27 @@ describe("the end of a pool", function()
       end
     end)
 
+    it("goes on after an error of a hook at any instruction of it", function()
+      assert.same({ "done\n", "", 0 }, { helpers.child("luajit", [[
+        local treadle = require "treadle"
+        jit.off()
+        local function stop()
+          debug.sethook()
+          error("stopped", 0)
+        end
+        for n = 1, 400 do
+          local pool = treadle.pool("tasks", { threads = 1 })
+          pcall(function()
+            debug.sethook(stop, "", n)
+            pool:close()
+            debug.sethook()
+          end)
+          pool:close()
+        end
+        print("done")
+      ]]) })
+    end)
+
     it("checks its argument at the caller's line", function()
       local pool = treadle.pool("tasks", { threads = 1 })
       assert.equal("bad argument #1 to 'close' (number expected, got string)",

@@ -157,8 +157,8 @@ static int result_next(void *self) {
                                                      : NULL;
   if (job == NULL) {
     return loop->held != NULL || loop->arriving != NULL || loop->lost != NULL ||
-                   loop->due_ns != TDL_NEVER || d->bind->ready > 0 ||
-                   has_hook(d)
+                   loop->noting != NULL || loop->due_ns != TDL_NEVER ||
+                   d->bind->ready > 0 || has_hook(d)
                ? OTHER
                : NOTHING;
   }

@@ -90,10 +90,10 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     n = tdl_decode(L, bytes->data, bytes->len);
     n = n < 0 ? 1 : n;
   }
-  if (event == TDL_POOL_CLOSED) {
+  lua_call(L, 3 + n, 0);
+  if (event == TDL_POOL_CLOSED) { /* not before: the call may raise (L3) */
     release(h, L);
   }
-  lua_call(L, 3 + n, 0);
   lua_settop(L, top);
 }
 
@@ -193,6 +193,7 @@ static void stop_all(tdl_bind *b, enum tdl_pool_phase phase, uint64_t ns) {
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     tdl_pool_stop(h->pool, phase);
   }
+  tdl_loop_dispatch(b->loop); /* also what an error has left there (L3) */
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     while (h->pool->alive > 0 && (now = tdl_now_ns()) < end) {
       tdl_loop_wait(b->loop, end - now);

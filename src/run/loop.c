@@ -368,6 +368,10 @@ void tdl_loop_hold_back(treadle_loop *loop) {
 uint32_t tdl_loop_dispatch(treadle_loop *loop) {
   uint32_t count = report_lost(loop);
   tdl_node *node;
+  if (TDL_UNLIKELY(loop->noting != NULL)) {
+    loop->noting->arrive(loop->noting, loop);
+    count++;
+  }
   while ((node = next_node(loop)) != NULL) {
     arrive(loop, node);
     count++;
@@ -392,12 +396,14 @@ tdl_job *tdl_loop_next_call(treadle_loop *loop) {
 
 int tdl_loop_is_ready(const treadle_loop *loop) {
   return tdl_queue_ready(&loop->inbox) || loop->lost != NULL ||
-         loop->held != NULL || tdl_loop_next_ns(loop) == 0;
+         loop->noting != NULL || loop->held != NULL ||
+         tdl_loop_next_ns(loop) == 0;
 }
 
 int tdl_loop_has_work(const treadle_loop *loop) {
   return !tdl_queue_empty(&loop->inbox) || loop->lost != NULL ||
-         loop->held != NULL || tdl_loop_next_ns(loop) == 0;
+         loop->held != NULL || loop->noting != NULL ||
+         tdl_loop_next_ns(loop) == 0;
 }
 
 static int has_arrived(const void *loop) {

@@ -8,7 +8,8 @@
 ** L2  What arrives is handled by the owner in tdl_loop_dispatch, nowhere else.
 ** L3  The job that is being reported is `arriving`. If the handler leaves by a
 **     Lua error, whoever catches that calls tdl_loop_lose, and the next
-**     dispatch reports the job as TREADLE_ENOMEM: no future is lost.
+**     dispatch reports the job as TREADLE_ENOMEM: no future is lost. A
+**     note that needs it is kept in `noting` and arrives once more.
 ** L4  A handler may run a finalizer, which may dispatch: that one keeps the
 **     outer `arriving` and puts it back. */
 #ifndef TDL_LOOP_H
@@ -55,6 +56,7 @@ struct treadle_loop {
   tdl_spin spin;
   tdl_node *held;                     /* popped, to be handled next */
   tdl_job *arriving, *lost;           /* L3 */
+  tdl_note *noting;                   /* L3: set and cleared by the note */
   tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);

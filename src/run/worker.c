@@ -60,22 +60,25 @@ static void refuse_queue(treadle_pool *pool) {
 static void on_started(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, started);
   treadle_pool *pool = w->pool;
-  (void)at;
+  at->noting = note; /* L3 */
   if (pool->event != NULL) {
     pool->event(pool, w->boot_status == 0 ? TDL_POOL_STARTED : TDL_POOL_FAILED,
                 w->id, &w->report, pool->ctx);
   }
+  at->noting = NULL;
 }
 
 static void on_exited(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, exited);
   treadle_pool *pool = w->pool;
-  (void)at;
   if (w->thread_made) {
     w->thread_made = 0;
     pthread_join(w->thread, NULL); /* it has nothing left to do */
   }
-  pool->alive--;
+  if (at->noting != note) {
+    at->noting = note; /* L3 */
+    pool->alive--;
+  }
   /* What the home sent after this worker had looked for the last time; from
   ** here on the home sees the pool STOPPED and sends nothing. */
   refuse_inbox(w);
@@ -88,6 +91,7 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   if (pool->event != NULL && pool->alive == 0) {
     pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
   }
+  at->noting = NULL;
   tdl_pool_drop(pool); /* P1: the thread's reference came with the note */
 }
 
