@@ -60,6 +60,8 @@ describe("the treadle command", function()
       local _, _, code = helpers.shell([[treadle -e '
         local pool = treadle.pool("tasks", { threads = 1 })
         assert(pool.call.add(1, 2):await() == 3)
+        pool.call.sleep(0.001):await()
+        treadle.sleep(0.001)
         pool:close()' <&- >&- 2>&-]])
       assert.equal(0, code)
     end)

@@ -1,5 +1,8 @@
 #include "loop.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
@@ -45,11 +48,24 @@ static void rung(uv_async_t *bell) {
   (void)bell; /* the inbox is the truth */
 }
 
+/* libuv aborts the process when it closes a descriptor with the number of a
+** standard stream. Where one is closed, its number is taken for good. */
+static void take_standard_numbers(void) {
+  int fd;
+  do {
+    fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) {
+    close(fd);
+  }
+}
+
 static int need_uv(treadle_loop *loop) {
   uv_loop_t *uv;
   if (loop->uv != NULL) {
     return 0;
   }
+  take_standard_numbers();
   uv = tdl_alloc(sizeof(*uv));
   if (uv == NULL) {
     return TREADLE_ENOMEM;
