@@ -166,6 +166,18 @@ describe("the end of a pool", function()
       assert.equal("", helpers.read(gate .. ".ran"))
     end)
 
+    it("lets close give up a task that computes on", function()
+      local pool = treadle.pool("tasks", { threads = 1, terminate_timeout = 0.01 })
+      local gate = helpers.new_path()
+      pool.call.block(gate)
+      helpers.eventually(function() return entered(gate) == 1 end)
+      local first = treadle.spawn(function() pool:close() end)
+      pool:terminate()
+      local second = treadle.spawn(function() pool:close() end)
+      assert.is_true(first:wait(helpers.TIMEOUT) and second:wait(helpers.TIMEOUT))
+      helpers.write(gate, "open")
+    end)
+
     it("rejects a task that runs before the task can fail of it", function()
       helpers.module("calls_on", [[
         local treadle = require "treadle"

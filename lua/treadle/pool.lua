@@ -263,8 +263,10 @@ local function pool_event(record, event, worker, ...)
       if handles[record] then
         core.pool_terminate(handles[record])
       end
+      record.stopped:_resolve()
     end
   elseif event == "closed" then
+    record.stopped:_resolve()
     record.closed:_resolve()
   end
 end
@@ -341,7 +343,11 @@ local function open(given, opts, level)
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
     or boot.file or "pool"
   boot.name = name
-  local record = { started = future.new(), closed = future.new() }
+  local record = {
+    started = future.new(),
+    stopped = future.new(), -- terminated or closed: what is left ends soon, or never
+    closed = future.new(),
+  }
   local self = setmetatable({
     name = name,
     threads = threads,
@@ -386,7 +392,7 @@ end
 function M.own(name, names, task_options)
   local handle, threads = core.own_pool()
   local self = setmetatable({
-    name = name, threads = threads, _handle = handle, _is_own = true, _record = {},
+    name = name, threads = threads, _handle = handle, _is_own = true, _record = { stopped = future.new() },
   }, mt)
   learn_tasks(self._record, names, task_options)
   records[handle] = self._record
@@ -408,13 +414,13 @@ function methods:close(timeout)
   if self._is_own then
     return
   end
-  local closed = self._record.closed
-  if not closed:wait(timeout) then
+  local record = self._record
+  if not record.stopped:wait(timeout) then
     self:terminate()
-    if not closed:wait(self._terminate_timeout) then
-      core.pool_abandon(self._handle)
-      closed:_resolve()
-    end
+  end
+  if not record.closed:wait(self._terminate_timeout) then
+    core.pool_abandon(self._handle)
+    record.closed:_resolve()
   end
 end
 
@@ -426,6 +432,7 @@ function methods:terminate(reason)
   local record = self._record
   record.reason = reason and tostring(reason) or record.reason
   core.pool_terminate(self._handle)
+  record.stopped:_resolve()
 end
 
 M.hooks = { refused = refused, rejected = rejected, pool_event = pool_event }
