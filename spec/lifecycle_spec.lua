@@ -145,6 +145,23 @@ describe("the end of a pool", function()
   end)
 
   describe("terminate", function()
+    setup(function()
+      helpers.module("calls_on", [[
+        local treadle = require "treadle"
+        return {
+          nap = function() treadle.sleep(1000) end,
+          echo = function(x) return x end,
+          stop = function() treadle.worker.pool:terminate() end,
+          on = function(path)
+            for i = 1, math.huge do
+              treadle.worker.pool:run("echo", { i }, { worker = 1 }):await()
+              if i == 1 then require("helpers").write(path, "running") end
+            end
+          end,
+        }
+      ]])
+    end)
+
     it("rejects what is queued and what runs, at once and with the reason", function()
       local pool, gate = treadle.pool("tasks", { threads = 2 }), helpers.new_path()
       local list = {}
@@ -179,19 +196,6 @@ describe("the end of a pool", function()
     end)
 
     it("rejects a task that runs before the task can fail of it", function()
-      helpers.module("calls_on", [[
-        local treadle = require "treadle"
-        return {
-          nap = function() treadle.sleep(1000) end,
-          echo = function(x) return x end,
-          on = function(path)
-            for i = 1, math.huge do
-              treadle.worker.pool:run("echo", { i }, { worker = 1 }):await()
-              if i == 1 then require("helpers").write(path, "running") end
-            end
-          end,
-        }
-      ]])
       local path = helpers.new_path()
       local pool = treadle.pool("calls_on", { threads = 1 })
       for _ = 1, IN_FLIGHT do
@@ -218,6 +222,18 @@ describe("the end of a pool", function()
       local ok, err = pool.call.terminate_own_pool():pawait()
       assert.same({ false, "closed" }, { ok, err.kind })
       pool:close()
+    end)
+
+    it("by a task closes the tasks whose own calls it refuses", function()
+      for _ = 1, 20 do
+        local path = helpers.new_path()
+        local pool = treadle.pool("calls_on", { threads = 2 })
+        local on = pool:run("on", { path }, { worker = 1 })
+        helpers.eventually(function() return helpers.read(path) == "running" end)
+        pool:run("stop", {}, { worker = 2 }):pawait()
+        assert.equal("closed", select(2, on:pawait()).kind)
+        pool:close()
+      end
     end)
 
     it("wakes who awaits", function()

@@ -18,12 +18,14 @@ function M.is_loading()
   return loading
 end
 
---- Tell the caller what a job raised. What cannot travel is left out.
+--- Tell the caller what a job raised. What cannot travel is left out. A task that fails because its
+-- own pool ends is closed, as every job that runs then.
 local function fail(job, err, co)
   local message = errors.is(err) and err.message or errors.text(err)
+  local kind = errors.is(err) and err.kind == "closed" and core.stopped() and "closed" or "task"
   local traceback = debug.traceback(co)
-  if not pcall(core.job_fail, job, "task", message, traceback, err) then
-    core.job_fail(job, "task", message, traceback)
+  if not pcall(core.job_fail, job, kind, message, traceback, err) then
+    core.job_fail(job, kind, message, traceback)
   end
 end
 

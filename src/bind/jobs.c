@@ -49,6 +49,14 @@ static int core_is_live(lua_State *L) {
   return 1;
 }
 
+/* stopped() -> whether the worker's pool was stopped, so that calls on it are
+** refused */
+static int core_stopped(lua_State *L) {
+  treadle_pool *pool = check_worker(L)->vm->worker->pool;
+  lua_pushboolean(L, tdl_pool_phase(pool) == TDL_POOL_STOPPED);
+  return 1;
+}
+
 /* calls(entry, n): the job waits for n more calls on its own pool */
 static int core_calls(lua_State *L) {
   tdl_bind *b = check_worker(L);
@@ -99,6 +107,7 @@ void tdl_bind_jobs(lua_State *L) {
                                        {"enter", core_enter},
                                        {"turn", core_turn},
                                        {"is_live", core_is_live},
+                                       {"stopped", core_stopped},
                                        {"calls", core_calls},
                                        {"cancelled", core_cancelled},
                                        {"job_finish", core_job_finish},
