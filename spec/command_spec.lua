@@ -189,6 +189,18 @@ describe("the treadle command", function()
       assert.matches("printed by a worker\n", out, 1, true)
     end)
 
+    it("and does not wait for a call that was given up", function()
+      for _, text in ipairs { "pool:terminate() pool:close()", "f:cancel()", "pool:close(0.01)" } do
+        assert.same({ "", "", 0 }, { helpers.child("treadle", [[
+          pool = treadle.pool("tasks", { threads = 1, terminate_timeout = 0.01 })
+          local path = os.tmpname()
+          local f = pool.call.block(path .. ".gate")
+          while not io.open(path .. ".gate.entered") do end
+          os.remove(path) os.remove(path .. ".gate.entered")
+          ]] .. text) })
+      end
+    end)
+
     it("and does not wait for a pool that was left open", function()
       assert.same({ "", "", 0 },
         { helpers.child("treadle", 'pool = treadle.pool("tasks", { threads = 2 })') })

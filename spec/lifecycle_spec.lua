@@ -528,6 +528,27 @@ describe("the end of a pool", function()
       end)
     end
 
+    it("does not keep its pool from closing by a pool that it gave up", function()
+      helpers.module("gives_up", [[
+        local treadle = require "treadle"
+        return { f = function(gate)
+          local pool = treadle.pool("tasks", { threads = 1, terminate_timeout = 0.01 })
+          pool.call.block(gate)
+          require("helpers").eventually(function()
+            return #require("helpers").lines(gate .. ".entered") == 1
+          end)
+          pool:terminate()
+          pool:close()
+        end }
+      ]])
+      local gate = helpers.new_path()
+      local pool = treadle.pool("gives_up", { threads = 1 })
+      pool.call.f(gate):await()
+      local closed = treadle.spawn(function() pool:close() end)
+      assert.is_true(closed:wait(helpers.TIMEOUT))
+      helpers.write(gate, "open")
+    end)
+
     it("survives pools of its tasks that do not end", function()
       local gate = helpers.new_path()
       local pool = treadle.pool("leave_pool", { threads = 1 })

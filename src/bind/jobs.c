@@ -42,10 +42,13 @@ static int core_turn(lua_State *L) {
   return 0;
 }
 
-/* is_live() -> whether calls or timers of this state are under way */
+/* is_live() -> whether calls or timers of this state are under way: a call
+** that somebody has settled is not, wherever its job may be (B1) */
 static int core_is_live(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  lua_pushboolean(L, b->loop->jobs.live > 0 || b->loop->timers > 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+  lua_pushnil(L);
+  lua_pushboolean(L, b->loop->timers > 0 || lua_next(L, -2));
   return 1;
 }
 
@@ -103,15 +106,11 @@ static int core_job_fail(lua_State *L) {
 }
 
 void tdl_bind_jobs(lua_State *L) {
-  static const luaL_Reg functions[] = {{"entry", core_entry},
-                                       {"enter", core_enter},
-                                       {"turn", core_turn},
-                                       {"is_live", core_is_live},
-                                       {"stopped", core_stopped},
-                                       {"calls", core_calls},
-                                       {"cancelled", core_cancelled},
-                                       {"job_finish", core_job_finish},
-                                       {"job_fail", core_job_fail},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"entry", core_entry},         {"enter", core_enter},
+      {"turn", core_turn},           {"is_live", core_is_live},
+      {"stopped", core_stopped},     {"calls", core_calls},
+      {"cancelled", core_cancelled}, {"job_finish", core_job_finish},
+      {"job_fail", core_job_fail},   {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

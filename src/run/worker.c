@@ -204,12 +204,22 @@ static void rise(tdl_worker *w) {
   }
 }
 
+/* Whether calls of this worker are under way. One that was settled is not: it
+** may never come home, if its pool was left to itself. */
+static int has_calls(const tdl_worker *w) {
+  const tdl_job *job = tdl_jobs_next(&w->loop.jobs, NULL);
+  while (job != NULL && tdl_job_is_settled(job)) {
+    job = tdl_jobs_next(&w->loop.jobs, job);
+  }
+  return job != NULL;
+}
+
 /* <drain.Q1> Nothing can come of this worker unless somebody sends it
 ** something. Its inbox counts: a call may lie there behind a push that is half
 ** done. */
 static int is_quiet(tdl_worker *w) {
-  return w->vm->progress == 0 && w->loop.jobs.live == 0 &&
-         w->loop.calls_first == NULL && tdl_queue_empty(&w->loop.inbox);
+  return w->vm->progress == 0 && !has_calls(w) && w->loop.calls_first == NULL &&
+         tdl_queue_empty(&w->loop.inbox);
 }
 
 /* P5; 1 when this worker saw that nothing is left. */
