@@ -547,6 +547,7 @@ describe("the end of a pool", function()
       local closed = treadle.spawn(function() pool:close() end)
       assert.is_true(closed:wait(helpers.TIMEOUT))
       helpers.write(gate, "open")
+      done()
     end)
 
     it("survives pools of its tasks that do not end", function()

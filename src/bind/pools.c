@@ -212,6 +212,7 @@ void tdl_bind_close_pools(tdl_bind *b) {
     tdl_handle *h = b->pools;
     if (!forked) {
       tdl_pool_abandon(h->pool);
+      tdl_loop_dispatch(b->loop); /* its last notes */
     }
     release(h, b->L);
   }

@@ -241,6 +241,7 @@ void treadle_pool_terminate(treadle_pool *pool) {
   tdl_pool_terminate(pool);
   if (!wait_closed(pool, TERMINATE_NS)) {
     tdl_pool_abandon(pool);
+    tdl_loop_dispatch(pool->home); /* its last notes */
   }
   free_pool(pool);
 }

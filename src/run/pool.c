@@ -317,8 +317,14 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
 void tdl_pool_abandon(treadle_pool *pool) {
   for (uint32_t i = 0; i < pool->threads; i++) {
     tdl_worker *worker = pool->workers[i];
-    if (worker->thread_made) {
-      worker->thread_made = 0;
+    if (!worker->thread_made) {
+      continue;
+    }
+    worker->thread_made = 0;
+    /* [last-note] acq_rel: the first to come decides (P1) */
+    if (atomic_exchange_explicit(&worker->parted, 1, memory_order_acq_rel)) {
+      pthread_join(worker->thread, NULL); /* it posts its note and returns */
+    } else {
       pthread_detach(worker->thread);
     }
   }

@@ -4,9 +4,11 @@
 ** Owns:    its workers and their loops, until the last reference is dropped.
 ** Fails:   with a treadle_status.
 **
-** P1  References: the home's handle, and one of every worker thread, which
-**     travels with its last note and is dropped when the home has read that.
-**     The pool holds its home loop (L1).
+** P1  References: the home's handle, one of every worker's first note, and one
+**     of every worker thread, which travels with its last note. A note's is
+**     dropped when the home has read it.
+**     A thread that the home has left to itself before posts none and drops
+**     it by itself. The pool holds its home loop (L1).
 ** P2  Phases only rise. OPEN: takes calls. DRAINING: takes calls of its own
 **     workers only, and ends when nothing is left. STOPPED: workers leave,
 **     what is queued comes home as TREADLE_ECLOSED.
@@ -105,7 +107,8 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
 ** and now: runs their done. Returns how many. */
 uint32_t tdl_pool_terminate(treadle_pool *pool);
 
-/* home; the threads that have not ended are left to themselves. */
+/* home; the threads that have not ended are left to themselves. The last notes
+** of the others are in the home's inbox then. */
 void tdl_pool_abandon(treadle_pool *pool);
 
 enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);

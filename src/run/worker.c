@@ -66,6 +66,7 @@ static void on_started(tdl_note *note, treadle_loop *at) {
                 w->id, &w->report, pool->ctx);
   }
   at->noting = NULL;
+  tdl_pool_drop(pool); /* P1: the note's */
 }
 
 static void on_exited(tdl_note *note, treadle_loop *at) {
@@ -306,7 +307,11 @@ static void *thread_main(void *arg) {
   treadle_pool *pool = w->pool;
   name_thread(w);
   w->boot_status = tdl_vm_open(w, &w->vm, &w->report);
-  tdl_loop_post(pool->home, &w->started.node);
+  if (!atomic_load_explicit(&w->parted, memory_order_relaxed)) { /* a hint */
+    tdl_pool_hold(
+        pool); /* P1: the note's; the thread may end before it is read */
+    tdl_loop_post(pool->home, &w->started.node);
+  }
   if (w->boot_status == 0) {
     w->loop.owner = w->vm;
     while (tdl_vm_enter(w->vm, turns) != 0) {
@@ -329,7 +334,10 @@ static void *thread_main(void *arg) {
   TDL_STALL();
   refuse_queue(pool);
   TDL_STALL();
-  {
+  /* [last-note] acq_rel: the first to come decides (P1) */
+  if (atomic_exchange_explicit(&w->parted, 1, memory_order_acq_rel)) {
+    tdl_pool_drop(pool);
+  } else {
     treadle_loop *home = pool->home;
     tdl_loop_hold(home); /* until its parker has been looked at */
     tdl_loop_post(home, &w->exited.node); /* the pool's last touch (P1) */
