@@ -392,7 +392,8 @@ end
 function M.own(name, names, task_options)
   local handle, threads = core.own_pool()
   local self = setmetatable({
-    name = name, threads = threads, _handle = handle, _is_own = true, _record = { stopped = future.new() },
+    name = name, threads = threads, _handle = handle, _is_own = true,
+    _record = { stopped = future.new() },
   }, mt)
   learn_tasks(self._record, names, task_options)
   records[handle] = self._record

@@ -53,10 +53,11 @@ typedef struct direct {
   tdl_writer writer;
 } direct;
 
-/* Compiled code does not look at hooks (a debugger's, or Ctrl-C's), calls of
-** the other kind do. */
-static int has_hook(const direct *d) {
-  return lua_gethookmask(d->L) != 0;
+/* Not now: compiled code does not look at hooks (a debugger's, or Ctrl-C's),
+** calls of the other kind do; and when the state is being closed, they say
+** so. */
+static int is_barred(const direct *d) {
+  return lua_gethookmask(d->L) != 0 || d->bind->closing;
 }
 
 /* --- a call --------------------------------------------------------------- */
@@ -66,7 +67,7 @@ static int call_open(void *self, void *handle, uint32_t count) {
   tdl_handle *h = *(tdl_handle **)handle;
   /* A finalizer's call, made while another one is, goes the other way. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
-                   has_hook(d))) {
+                   is_barred(d))) {
     return 0;
   }
   if (d->job == NULL) {
@@ -146,25 +147,29 @@ static enum found look_at(direct *d, const tdl_job *job) {
   }
 }
 
+/* There may be something to do that only core.poll can. */
+static int has_other(const direct *d) {
+  const treadle_loop *loop = d->bind->loop;
+  return loop->held != NULL || loop->lost != NULL || loop->noting != NULL ||
+         loop->due_ns != TDL_NEVER || d->bind->ready > 0;
+}
+
 /* What has arrived first. A result is Lua's until it says that the future is
 ** settled, or that it cannot settle it. */
 static int result_next(void *self) {
   direct *d = self;
-  treadle_loop *loop = d->bind->loop;
   tdl_job *job;
   enum found found;
-  job = loop->arriving == NULL && loop->lost == NULL ? tdl_loop_next_home(loop)
-                                                     : NULL;
+  if (TDL_UNLIKELY(is_barred(d) || d->bind->loop->arriving != NULL)) {
+    return OTHER;
+  }
+  job = tdl_loop_next_home(d->bind->loop);
   if (job == NULL) {
-    return loop->held != NULL || loop->arriving != NULL || loop->lost != NULL ||
-                   loop->noting != NULL || loop->due_ns != TDL_NEVER ||
-                   d->bind->ready > 0 || has_hook(d)
-               ? OTHER
-               : NOTHING;
+    return has_other(d) ? OTHER : NOTHING;
   }
   found = look_at(d, job);
   if (TDL_UNLIKELY(found == OTHER)) {
-    tdl_loop_hold_back(loop);
+    tdl_loop_hold_back(d->bind->loop);
   }
   d->face.slot = job->slot;
   return (int)found;
@@ -180,7 +185,7 @@ static void result_hold_back(void *self) {
 
 static int result_spin(void *self) {
   direct *d = self;
-  return !has_hook(d) && tdl_loop_spin(d->bind->loop);
+  return !is_barred(d) && tdl_loop_spin(d->bind->loop);
 }
 
 /* --- for Lua -------------------------------------------------------------- */
