@@ -31,7 +31,7 @@
 
 /* Heap bytes that the idle jobs of one state may keep for their next call while
 ** it is busy (32 calls with 1 MiB each are 32 MiB: five times as fast as when
-** their pages come anew each time), and when it falls asleep. */
+** their pages come anew each time), and when it sleeps without any. */
 #ifndef TDL_JOB_BUSY_BYTES
 #define TDL_JOB_BUSY_BYTES (64u << 20)
 #endif

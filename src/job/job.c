@@ -90,7 +90,7 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
 
 void tdl_jobs_trim(tdl_jobs *jobs) {
   for (tdl_job *job = jobs->idle;
-       job != NULL && jobs->kept_bytes > TDL_JOB_KEEP_BYTES;
+       jobs->live == 0 && job != NULL && jobs->kept_bytes > TDL_JOB_KEEP_BYTES;
        job = job->next_idle) {
     jobs->kept_bytes -= tdl_bytes_heap(&job->bytes);
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);

@@ -94,7 +94,8 @@ void tdl_jobs_fini(tdl_jobs *jobs);
 tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home);
 void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job);
 
-/* home, before it sleeps; frees what idle jobs keep beyond the limit. */
+/* home, before it sleeps; if no call is under way, frees what idle jobs keep
+** beyond the limit. */
 void tdl_jobs_trim(tdl_jobs *jobs);
 
 /* home; the next job that is on its way, after `after` (NULL: the first). */
