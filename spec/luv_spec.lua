@@ -214,6 +214,59 @@ describe("luv", function()
     assert.same({ "awake\n", "", 0 }, { out, err, code })
   end)
 
+  describe("when the thread loses its processor just before it sleeps in luv's loop", function()
+    local slow = [[
+      local core, treadle, uv = require "treadle.core", require "treadle", require "luv"
+      local next_timeout = core.next_timeout
+      core.next_timeout = function()
+        local seconds, stop = next_timeout(), treadle.now() + 0.005
+        repeat until treadle.now() > stop
+        return seconds
+      end
+      -- luv's loop comes to the callback in the turn in which it would sleep
+      local function just_before_sleep(callback)
+        local handle = uv.new_timer()
+        uv.update_time()
+        handle:start(2, 0, callback)
+        return handle
+      end
+    ]]
+
+    local function expect(code)
+      local out, err, status = helpers.child("treadle", slow .. code)
+      assert.same({ "awake\n", "", 0 }, { out, err, status })
+    end
+
+    it("a callback may start a sleep", function()
+      expect [[
+        local future, resolve = treadle.future()
+        local handle = just_before_sleep(function()
+          treadle.spawn(function()
+            treadle.sleep(0.001)
+            resolve "awake"
+          end)
+        end)
+        print(future:await())
+        handle:close()
+      ]]
+    end)
+
+    it("a callback may wait, and what arrives later still wakes", function()
+      local gate = helpers.new_path()
+      expect(([[
+        local pool = treadle.pool("tasks", { threads = 1 })
+        local future = pool.call.hold(%q, "awake")
+        local handle = just_before_sleep(function()
+          treadle.poll(0.001)
+          assert(io.open(%q, "w")):close()
+        end)
+        print(future:await())
+        handle:close()
+        pool:close()
+      ]]):format(gate, gate))
+    end)
+  end)
+
   it("keeps the command's loop alive until its handles are closed", function()
     local out, err, code = helpers.child("treadle", [[
       local uv = require "luv"

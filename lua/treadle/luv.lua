@@ -84,16 +84,25 @@ local function nothing() end
 --- How long to look for results with luv's loop at rest, before sleeping in it.
 local SPIN = 0.00005
 
---- Keeps libuv from sleeping in this turn.
-local function stay_awake()
-  idle:start(nothing)
+--- While M.wait runs luv's loop: its arguments.
+local limit, ready
+
+local function set_timer()
+  local seconds = math.min(limit, core.next_timeout() or math.huge)
+  if seconds < math.huge then
+    timer:start(math.ceil(seconds * 1000), 0, nothing)
+  end
 end
 
---- Runs before libuv sleeps: a timer that fell due in this very turn may have made something ready.
-local ready = nothing
-local function look_again()
-  if ready() then
-    stay_awake()
+--- Runs before libuv sleeps. What ran in this very turn, timers that fell due, may have made
+-- something ready, have waited itself, have used up our timer or need an earlier one.
+local function before_sleep()
+  if not limit then
+    return
+  elseif ready() or not core.arm() then
+    idle:start(nothing)
+  else
+    set_timer()
   end
 end
 
@@ -103,7 +112,7 @@ local function make_handles()
   poll:start("r", nothing)
   poll:unref()
   idle, prepare = uv.new_idle(), uv.new_prepare()
-  prepare:start(look_again)
+  prepare:start(before_sleep)
   prepare:unref()
 end
 
@@ -129,20 +138,15 @@ function M.wait(seconds, is_ready, luv_only)
   if not core.arm() then
     return
   end
-  local next_timeout = core.next_timeout()
-  seconds = math.min(seconds, next_timeout or math.huge)
-  if seconds < math.huge then
-    -- luv's clock stands still since its last turn: this may fall due before libuv begins to sleep
-    timer:start(math.ceil(seconds * 1000), 0, stay_awake)
-  end
-  ready = is_ready
+  limit, ready = seconds, is_ready
+  set_timer()
   if not luv_only then
     poll:ref()
   end
   run("once")
   poll:unref()
   idle:stop()
-  ready = nothing
+  limit = nil
   timer:stop()
   core.disarm()
 end
