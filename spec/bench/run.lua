@@ -9,6 +9,9 @@ package.cpath = ("%s/build/?.so;%s"):format(root, package.cpath)
 
 local ffi = require "ffi"
 local limits = require "limits"
+local text = require "text"
+
+local format, left, right = text.format, text.left, text.right
 
 ffi.cdef "int isatty(int fd);"
 
@@ -103,8 +106,8 @@ local function collect(section, options, samples, errors)
     if key == "exit" then
       status = tonumber(value)
     elseif key and value:sub(1, 1) == "!" then
-      local text = value:sub(2):gsub("\\n", "\n")
-      if key:find("^section%.") then why = text else errors[key] = text end
+      local message = value:sub(2):gsub("\\n", "\n")
+      if key:find("^section%.") then why = message else errors[key] = message end
     elseif key and tonumber(value) then
       samples[key] = samples[key] or {}
       table.insert(samples[key], tonumber(value))
@@ -120,49 +123,6 @@ local function collect(section, options, samples, errors)
   end
   if why then errors["section " .. section.name] = why end
 end
-
--- Statistics and formats --------------------------------------------------------------------------
-
-local function quantiles(list)
-  local sorted = {}
-  for i, v in ipairs(list) do sorted[i] = v end
-  table.sort(sorted)
-  local function at(q) return sorted[math.max(1, math.ceil(q * #sorted))] end
-  return {
-    median = at(0.5), q25 = at(0.25), q75 = at(0.75), p90 = at(0.9),
-    min = sorted[1], max = sorted[#sorted], samples = #sorted,
-  }
-end
-
-local SCALES = {
-  time = { { 1, "s" }, { 1e-3, "ms" }, { 1e-6, "µs" }, { 1e-9, "ns" } },
-  rate = { { 1e9, "G/s" }, { 1e6, "M/s" }, { 1e3, "k/s" }, { 1, "/s" } },
-  bytes = { { 2 ^ 30, "GiB" }, { 2 ^ 20, "MiB" }, { 2 ^ 10, "KiB" }, { 1, "B" } },
-  share = { { 1e-2, "%" } },
-}
-
---- Three digits and a unit.
-local function format(value, unit)
-  if not value then return "" end
-  if value ~= value then return "none" end
-  local scales = SCALES[unit]
-  local scale = scales[#scales]
-  for _, s in ipairs(scales) do
-    if math.abs(value) >= s[1] * 0.9995 then
-      scale = s
-      break
-    end
-  end
-  local v = value / scale[1]
-  local digits = math.abs(v) >= 99.95 and 0 or math.abs(v) >= 9.995 and 1 or 2
-  return ("%." .. digits .. "f %s"):format(v, scale[2])
-end
-
-local function width(text)
-  return select(2, text:gsub("[^\128-\191]", ""))
-end
-local function left(text, n) return text .. (" "):rep(n - width(text)) end
-local function right(text, n) return (" "):rep(n - width(text)) .. text end
 
 -- The table ---------------------------------------------------------------------------------------
 
@@ -181,7 +141,7 @@ end
 local function evaluate(rows, samples)
   local medians, spread = {}, {}
   for key, list in pairs(samples) do
-    spread[key] = quantiles(list)
+    spread[key] = text.quantiles(list)
     medians[key] = spread[key].median
   end
   for _, row in ipairs(rows) do
@@ -204,11 +164,11 @@ end
 
 local function print_table(rows, failures)
   local function line(mark, what, got, goal, limit, ratio, rival)
-    local text = table.concat({
+    local all = table.concat({
       mark .. left(what, 37), right(got, 11), right(goal, 9), right(limit, 9), right(ratio, 7),
       " " .. (rival or ""),
     }, " ")
-    print((text:gsub("%s+$", "")))
+    print((all:gsub("%s+$", "")))
   end
   line(" ", "what", "treadle", "goal", "limit", "ratio", "best rival")
   print(("-"):rep(100))
@@ -283,9 +243,9 @@ end
 
 local function read(path, pattern)
   local file = io.open(path)
-  local text = file and file:read("*a") or ""
+  local all = file and file:read("*a") or ""
   if file then file:close() end
-  return text:match(pattern) or "unknown"
+  return all:match(pattern) or "unknown"
 end
 
 local function describe()
