@@ -93,7 +93,10 @@ variant_stall_flags     := $(TEST_ALLOC) -DTDL_TEST_STALL
 variant_tinystall_flags := $(TINY) -DTDL_TEST_STALL
 variant_fuzz_flags  := $(SANE) -fsanitize=fuzzer-no-link,address,undefined
 variant_fuzz_cc     := clang
-VARIANTS            := tiny gc nojit nospin stall tinystall asan ubsan tsan fuzz
+# stamps: each call leaves a trace of when it passed which point; the bench's
+# page of stages (make bench BENCH_ARGS=--where) reads it.
+variant_stamps_flags := -DTDL_STAMPS
+VARIANTS            := tiny gc nojit nospin stall tinystall asan ubsan tsan fuzz stamps
 
 ifneq ($(VARIANT),)
 ifeq ($(filter $(VARIANT),$(VARIANTS)),)
@@ -224,6 +227,7 @@ demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
 
 bench: setup ## set up, build, measure (BENCH_ARGS=...)
 	$(AGAIN) all
+	$(if $(findstring --where,$(BENCH_ARGS)),$(AGAIN) VARIANT=stamps all)
 	build/treadle spec/bench/run.lua $(BENCH_ARGS)
 
 # --- testing -----------------------------------------------------------------

@@ -102,6 +102,12 @@
 #define TDL_HEAP_KEEP_BYTES (8u << 20)
 #endif
 
+/* Stamps that a thread of a build with TDL_STAMPS keeps (a power of two): those
+** of 2,000 calls in 256 KiB, a quarter of a second-level cache. */
+#ifndef TDL_STAMP_TRACE_COUNT
+#define TDL_STAMP_TRACE_COUNT 16384
+#endif
+
 /* C stack of a worker thread. LuaJIT recurses in C only in its parser and
 ** in pattern matching, both bounded below this. */
 #ifndef TDL_WORKER_STACK_BYTES

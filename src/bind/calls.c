@@ -2,6 +2,7 @@
 #include "bind.h"
 
 #include "../base/compiler.h"
+#include "../base/stamp.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
 
@@ -185,6 +186,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   treadle_pool *pool = h == NULL ? NULL : h->pool;
   tdl_job *job;
   int own = 0, status;
+  TDL_STAMP(NULL, BEGUN);
   if (TDL_UNLIKELY(pool == NULL)) {
     lua_pushliteral(L, "the pool is closed");
     return refused(b, L, handle, first, n, task, worker, timeout,
@@ -199,9 +201,11 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     tdl_jobs_give(&b->loop->jobs, job);
     return refused(b, L, handle, first, n, task, worker, timeout, status);
   }
+  TDL_STAMP(job, ENCODED);
   job->task = task;
   own = b->vm != NULL && b->vm->worker->pool == pool;
   tdl_bind_future(b, L, (int)job->slot, own);
+  TDL_STAMP(job, MADE);
   if (TDL_UNLIKELY(timeout >= 0)) {
     job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
   }
@@ -218,6 +222,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   } else {
     tdl_pool_submit_to(job, worker);
   }
+  TDL_STAMP(job, PUSHED);
   return 1;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../base/compiler.h"
+#include "../base/stamp.h"
 #include "../codec/reader.h"
 #include "../codec/writer.h"
 
@@ -65,6 +66,7 @@ static int is_barred(const direct *d) {
 static int call_open(void *self, void *handle, uint32_t count) {
   direct *d = self;
   tdl_handle *h = *(tdl_handle **)handle;
+  TDL_STAMP(NULL, BEGUN);
   /* A finalizer's call, made while another one is, goes the other way. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
                    is_barred(d))) {
@@ -86,30 +88,38 @@ static int call_open(void *self, void *handle, uint32_t count) {
   return 1;
 }
 
+static int has_put(const direct *d, int status) {
+  (void)d; /* without stamps */
+  TDL_STAMP(d->job, ENCODED);
+  return status == 0;
+}
+
 static int call_put_nil(void *self) {
-  return tdl_put_nil(&((direct *)self)->writer) == 0;
+  return has_put(self, tdl_put_nil(&((direct *)self)->writer));
 }
 
 static int call_put_boolean(void *self, int value) {
-  return tdl_put_boolean(&((direct *)self)->writer, value) == 0;
+  return has_put(self, tdl_put_boolean(&((direct *)self)->writer, value));
 }
 
 static int call_put_number(void *self, double value) {
-  return tdl_put_number(&((direct *)self)->writer, value) == 0;
+  return has_put(self, tdl_put_number(&((direct *)self)->writer, value));
 }
 
 static int call_put_string(void *self, const char *s, size_t length) {
-  return tdl_put_string(&((direct *)self)->writer, s, length) == 0;
+  return has_put(self, tdl_put_string(&((direct *)self)->writer, s, length));
 }
 
 static void call_submit(void *self, uint32_t task) {
   direct *d = self;
   tdl_job *job = d->job;
+  TDL_STAMP(job, MADE);
   d->job = NULL;
   d->face.opened = 0;
   job->task = task;
   tdl_pool_prepare(d->pool, job); /* without a deadline it cannot fail */
   tdl_pool_submit(job);
+  TDL_STAMP(job, PUSHED);
 }
 
 /* --- results -------------------------------------------------------------- */
@@ -176,6 +186,7 @@ static int result_next(void *self) {
 }
 
 static void result_reported(void *self) {
+  TDL_STAMP(((direct *)self)->bind->loop->arriving, REPORTED);
   tdl_loop_reported(((direct *)self)->bind->loop);
 }
 

@@ -6,6 +6,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
+#include "../base/stamp.h"
 #include "supervisor.h"
 
 int tdl_loop_init(treadle_loop *loop) {
@@ -238,6 +239,7 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
 void tdl_loop_send_home(tdl_job *job) {
   job->node.kind = TDL_NODE_HOME;
   tdl_loop_post(job->home, &job->node);
+  TDL_STAMP(job, SENT);
 }
 
 /* Tells the caller. */
@@ -266,6 +268,7 @@ static void recycle(treadle_loop *loop, tdl_job *job) {
 }
 
 static void come_home(treadle_loop *loop, tdl_job *job) {
+  TDL_STAMP(job, RECEIVED);
   if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER)) {
     TDL_STALL();
     tdl_supervisor_forget(job);
@@ -275,7 +278,9 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
     }
   }
   if (TDL_LIKELY(!tdl_job_is_settled(job))) {
+    TDL_STAMP(job, OPENED);
     report(loop, job, job->status, &job->bytes);
+    TDL_STAMP(job, REPORTED);
   } else if (job->untold) {
     job->untold = 0;
     report(loop, job, TREADLE_ECLOSED, NULL);
@@ -361,11 +366,13 @@ tdl_job *tdl_loop_next_home(treadle_loop *loop) {
     return NULL;
   }
   job = TDL_CONTAINER(node, tdl_job, node);
+  TDL_STAMP(job, RECEIVED); /* if it is a job */
   if (node->kind != TDL_NODE_HOME || job->deadline_ns != TDL_NEVER ||
       job->status != 0 || tdl_job_is_settled(job)) {
     loop->held = node;
     return NULL;
   }
+  TDL_STAMP(job, OPENED);
   loop->arriving = job;
   return job;
 }

@@ -6,6 +6,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stamp.h"
 #include "../codec/codec.h"
 
 /* --- entries -------------------------------------------------------------- */
@@ -108,6 +109,7 @@ void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n) {
   job->bytes.len = 0;
   status = tdl_encode(L, lua_gettop(L) - n + 1, n, "results", &job->bytes,
                       vm->worker->pool->max_payload);
+  TDL_STAMP(job, ANSWERED);
   if (TDL_LIKELY(status == 0)) {
     end_job(vm, entry, 0);
   } else {
@@ -165,6 +167,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tdl_loop_send_home(job);
     return;
   }
+  TDL_STAMP(job, STARTED);
   entry = new_entry(vm, job);
   if (TDL_UNLIKELY(entry == 0)) {
     job->status = TREADLE_ENOMEM;
@@ -191,7 +194,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     lua_settop(co, 0);
     return;
   }
+  TDL_STAMP(job, DECODED);
   status = lua_resume(co, job->task > 0 ? n : n - 1);
+  TDL_STAMP(job, RAN);
   if (TDL_LIKELY(status == 0)) {
     tdl_vm_finish(vm, entry, co, lua_gettop(co));
     lua_settop(co, 0);

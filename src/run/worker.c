@@ -10,6 +10,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
+#include "../base/stamp.h"
 #include "vm.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
@@ -115,6 +116,7 @@ static tdl_job *take(tdl_worker *w) {
   tdl_job *job = tdl_loop_next_call(&w->loop);
   tdl_node *node;
   if (job != NULL) {
+    TDL_STAMP(job, TAKEN);
     return job;
   }
   if (!tdl_vm_has_room(w->vm)) {
@@ -125,6 +127,7 @@ static tdl_job *take(tdl_worker *w) {
   if (node == NULL) {
     return NULL;
   }
+  TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
   TDL_STALL();
   if (w->searching) {
     stop_searching(w);
