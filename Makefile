@@ -279,6 +279,11 @@ layers: setup ## the rules of src/: what may include what, and how a header look
 model: setup-check ## spin proves the hand-off on small models, and refutes mutants
 	@$(SUITE) -t 600 spec/model/run
 
+stamps: setup ## the build with stamps; the bench's page of stages is right
+	$(AGAIN) all
+	$(AGAIN) VARIANT=stamps all
+	@$(SUITE) -t 120 spec/bench/where_spec.lua
+
 # Everything, in circumstances that are rare elsewhere. They are slower: longer
 # limits. Static specs have nothing to find there.
 .PHONY: $(VARIANTS) variant pinned stress stress-build shaken-build fuzz fuzzers \

@@ -1,11 +1,11 @@
 --- The bench: measures treadle beside the limits of the machine and prints a table.
--- usage: build/treadle spec/bench/run.lua [--quick] [--json FILE]      (or luajit instead)
+-- usage: build/treadle spec/bench/run.lua [--quick] [--json FILE | --where]  (or luajit instead)
+-- With --where it prints a page of its own: where the time of one call goes (where.lua).
 -- Measures, never asserts: a row that cannot be measured says why, and the exit code is 1.
 -- docs/bench.md says what each row means.
 local dir = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
 local root = dir .. "/../.."
 package.path = ("%s/?.lua;%s"):format(dir, package.path)
-package.cpath = ("%s/build/?.so;%s"):format(root, package.cpath)
 
 local ffi = require "ffi"
 local limits = require "limits"
@@ -15,7 +15,7 @@ local format, left, right = text.format, text.left, text.right
 
 ffi.cdef "int isatty(int fd);"
 
-local USAGE = "usage: run.lua [--quick] [--json FILE]"
+local USAGE = "usage: run.lua [--quick] [--json FILE | --where]"
 
 -- How long each thing is measured: `rounds` over all measures of a section; in each, for `round`
 -- seconds, batches of about `batch` seconds, their median a sample; `warm` seconds beforehand.
@@ -42,6 +42,10 @@ local SECTIONS = {
   { name = "spinning", keys = { "crowd", "busy" } },
 }
 
+-- Those of the page of stages, in turn: what the machine is busy with meets both alike.
+local WHERE_SECTIONS = { { name = "where" }, { name = "where", variant = "stamps" } }
+local WHERE_TURNS = { full = 3, quick = 1 }
+
 --- Why a key has no samples: its own error, or that of the section that should have measured it.
 local function why_missing(key, errors)
   if errors[key] then return errors[key] end
@@ -53,13 +57,18 @@ local function why_missing(key, errors)
   return "no sample"
 end
 
+-- A section's child gets the last two.
+local VALUED = { ["--json"] = true, ["--section"] = true, ["--variant"] = true }
+
 local function parse(args)
   local options = { plan = "full" }
   local i = 1
   while args[i] do
     if args[i] == "--quick" then
       options.plan = "quick"
-    elseif (args[i] == "--json" or args[i] == "--section") and args[i + 1] then
+    elseif args[i] == "--where" then
+      options.where = true
+    elseif VALUED[args[i]] and args[i + 1] then
       options[args[i]:sub(3)] = args[i + 1]
       i = i + 1
     else
@@ -67,6 +76,10 @@ local function parse(args)
       os.exit(2)
     end
     i = i + 1
+  end
+  if options.where and options.json then
+    io.stderr:write(("run.lua: --where prints a page, and no JSON\n%s\n"):format(USAGE))
+    os.exit(2)
   end
   return options
 end
@@ -96,9 +109,10 @@ end
 local function collect(section, options, samples, errors)
   local seconds = options.plan == "quick" and 20 or 60
   local log = root .. "/build/bench/stderr.txt"
-  local command = ("timeout -k 1 %d %sluajit %s %s--section %s 2>%s; echo \"exit\t$?\""):format(
+  local command = ("timeout -k 1 %d %sluajit %s %s--section %s%s 2>%s; echo \"exit\t$?\""):format(
     seconds, section.under or "", limits.quote(dir .. "/run.lua"),
-    options.plan == "quick" and "--quick " or "", section.name, limits.quote(log))
+    options.plan == "quick" and "--quick " or "", section.name,
+    section.variant and " --variant " .. section.variant or "", limits.quote(log))
   local pipe = assert(io.popen(command))
   local status, why
   for line in pipe:lines() do
@@ -264,8 +278,80 @@ local function busy_seconds()
   return user and (user + nice + system) / 100
 end
 
+local function print_head(machine)
+  print(("treadle %s, %s, %s"):format(machine.treadle, machine.luajit, machine.date))
+  print(("%s, %d cores, Linux %s, load %s"):format(machine.cpu, machine.cores, machine.kernel,
+    machine.load))
+  print()
+end
+
+local function print_errors(errors)
+  local told = {}
+  for key, why in pairs(errors) do
+    local first = why:match("[^\n]*")
+    if not told[first] then print(("\n%s: %s"):format(key, why)) end
+    told[first] = true
+  end
+end
+
+--- Runs sections `turns` times and adds what others used of the machine meanwhile.
+-- @return samples and errors by key
+local function run_all(sections, turns, options, machine)
+  local samples, errors = {}, {}
+  local terminal = ffi.C.isatty(2) == 1
+  local started, busy, own = limits.now(), busy_seconds(), limits.cpu() + limits.children_cpu()
+  for _ = 1, turns do
+    for _, section in ipairs(sections) do
+      if terminal then io.stderr:write("\r\27[Kmeasuring: ", section.name) end
+      for _ = 1, section.times or 1 do collect(section, options, samples, errors) end
+    end
+  end
+  if terminal then io.stderr:write("\r\27[K") end
+  machine.wall = limits.now() - started
+  machine.others = busy
+    and (busy_seconds() - busy - (limits.cpu() + limits.children_cpu() - own)) / machine.wall
+  return samples, errors
+end
+
+local function print_end(options, machine)
+  print(("%s run, %.0f s; other processes used %.2f of the %d cores meanwhile"):format(
+    options.plan, machine.wall, math.max(0, machine.others or 0), machine.cores))
+end
+
+--- The page of stages.
+local function main_where(options)
+  local where = require "where"
+  local machine = describe()
+  local library = io.open(root .. "/build/stamps/treadle.so")
+  if not library then
+    io.stderr:write("run.lua: --where needs the build with stamps: make VARIANT=stamps\n")
+    return 1
+  end
+  library:close()
+  local samples, errors = run_all(WHERE_SECTIONS, WHERE_TURNS[options.plan], options, machine)
+  local medians = {}
+  for key, list in pairs(samples) do
+    local q = text.quantiles(list)
+    medians[key] = where.is_limit(key) and q.min or q.median
+  end
+  print_head(machine)
+  for _, line in ipairs(where.lines(medians)) do print(line) end
+  print()
+  print("best: what the machine can do, measured in this run. How to read the page: docs/bench.md")
+  local doubt = where.doubt(medians.cycles and read("/proc/cpuinfo", "flags%s*:([^\n]*)") or "",
+    medians.backwards or 0)
+  print(("a stage holds one stamp; the counter moves in steps of %s"):format(
+    format(medians.step, "time")))
+  if doubt then print("stages between two cores are not to be trusted: " .. doubt) end
+  print_end(options, machine)
+  print_errors(errors)
+  return next(errors) and 1 or 0
+end
+
 local function main(args)
   local options = parse(args)
+  package.cpath = ("%s/build/%s?.so;%s"):format(root,
+    options.variant and options.variant .. "/" or "", package.cpath)
   local ok, err = limits.build(dir, root .. "/build/bench")
   if not ok then
     io.stderr:write("run.lua: " .. err .. "\n")
@@ -273,27 +359,14 @@ local function main(args)
   end
   if options.section then return run_section(options.section, PLANS[options.plan]) end
   limits.load(root .. "/build/bench")
+  if options.where then return main_where(options) end
 
-  local started, busy, own = limits.now(), busy_seconds(), limits.cpu() + limits.children_cpu()
   local machine = describe()
-  local samples, errors = {}, {}
-  local terminal = ffi.C.isatty(2) == 1
-  for _, section in ipairs(SECTIONS) do
-    if terminal then io.stderr:write("\r\27[Kmeasuring: ", section.name) end
-    for _ = 1, section.times or 1 do collect(section, options, samples, errors) end
-  end
-  if terminal then io.stderr:write("\r\27[K") end
-  local wall = limits.now() - started
-  machine.others = busy
-    and (busy_seconds() - busy - (limits.cpu() + limits.children_cpu() - own)) / wall
-
+  local samples, errors = run_all(SECTIONS, 1, options, machine)
   local rows = require "rows"
   local spread = evaluate(rows, samples)
   local failed = next(errors) ~= nil
-  print(("treadle %s, %s, %s"):format(machine.treadle, machine.luajit, machine.date))
-  print(("%s, %d cores, Linux %s, load %s"):format(machine.cpu, machine.cores, machine.kernel,
-    machine.load))
-  print()
+  print_head(machine)
   print_table(rows, function(row)
     failed = true
     local keys = type(row.value) == "table" and row.value or { row.value }
@@ -301,14 +374,8 @@ local function main(args)
   end)
   print("+ goal reached, - not reached, ~ the middle half of the samples spreads over 30 %")
   print("ratio: how many times worse than the limit. What each row means: docs/bench.md")
-  print(("%s run, %.0f s; other processes used %.2f of the %d cores meanwhile"):format(
-    options.plan, wall, math.max(0, machine.others or 0), machine.cores))
-  local told = {}
-  for key, why in pairs(errors) do
-    local first = why:match("[^\n]*")
-    if not told[first] then print(("\n%s: %s"):format(key, why)) end
-    told[first] = true
-  end
+  print_end(options, machine)
+  print_errors(errors)
   if options.json and not write_json(options.json, machine, rows, spread, errors) then return 1 end
   return failed and 1 or 0
 end

@@ -62,8 +62,8 @@ end
 
 --- Runs measures in turn, round after round, so that a busy moment of the machine hits all alike.
 -- A measure is `{ key, fn, per, rate }`: `fn(n)` does n turns of `per` calls, and a round's sample
--- is the median of its batches, in seconds per call or in calls per second; or `{ key, sample }`,
--- where `sample()` returns it.
+-- is the median of its batches, in seconds per call or in calls per second; `after()`, if there is
+-- one, is called then. Or `{ key, sample }`, where `sample()` returns it.
 local function interleave(plan, emit, measures)
   local alive = {}
   local function try(m, fn)
@@ -109,6 +109,7 @@ local function interleave(plan, emit, measures)
           repeat took[#took + 1] = batch(m) / (m.per or 1) until limits.now() >= stop
           local each = median(took)
           emit(m.key, m.rate and 1 / each or each)
+          if m.after then m.after() end
         end)
       end
     end
@@ -176,6 +177,68 @@ function sections.calls(plan, emit)
   interleave(plan, emit, measures)
   pools[1]:close()
   pools[2]:close()
+end
+
+-- One half of the codec alone, in memory that is kept: what coding costs at best.
+local function add_coding(add, key, value)
+  local string_buffer = require "string.buffer"
+  local written, read = string_buffer.new(), string_buffer.new()
+  local bytes = string_buffer.encode(value)
+  add { key = "encode." .. key, fn = function(n)
+    for _ = 1, n do written:reset():encode(value) end
+  end }
+  add { key = "decode." .. key, fn = function(n)
+    local last -- returned, or the compiler leaves the making out
+    for _ = 1, n do last = read:set(bytes):decode() end
+    return last
+  end }
+end
+
+--- Where the time of a call goes. The stages are those of a build with stamps; any other's figures
+-- say what the stamps cost. One section's samples serve where.lua alone.
+function sections.where(plan, emit)
+  local treadle = require "treadle"
+  local core = require "treadle.core"
+  local where = require "where"
+  all = find_all(treadle)
+  local pool = open_pool(treadle, 1)
+  local kind = core.stamps and "stamped" or "plain"
+  local began = core.stamps and core.stamps()
+  local last = began
+  local measures, by_key = {}, {}
+  local function add(m) measures[#measures + 1] = m end
+  for _, p in ipairs(payloads) do by_key[p.key] = p end
+
+  -- After a round no call is under way, and the traces hold its last ones.
+  local function emit_stages(way, key)
+    local stamps = core.stamps()
+    local calls = where.calls(stamps, last.ticks)
+    last = stamps
+    local tick = (stamps.ns - began.ns) * 1e-9 / (stamps.ticks - began.ticks)
+    local stages, backwards = where.stages(way, calls)
+    for stage, ticks in pairs(stages) do
+      emit(("%s.%s.%s"):format(way, key, stage), ticks * tick)
+    end
+    if way == "one" then emit("backwards", backwards / math.max(1, #calls)) end
+    emit(stamps.counts, tick)
+    emit("step", where.step(stamps) * tick)
+  end
+
+  add { key = "line", sample = function() return limits.pingpong(20000) / 2 end }
+  for _, key in ipairs(where.PAYLOADS) do
+    local p = by_key[key]
+    add_coding(add, key, p.value)
+    for _, way in ipairs(where.WAYS) do
+      local flight = way == "flight"
+      add {
+        key = ("%s.%s.%s"):format(kind, way, key), per = flight and 1000 or 1,
+        fn = loop(way, p, pool, p.value, nil, 1000, all),
+        after = core.stamps and function() emit_stages(way, key) end,
+      }
+    end
+  end
+  interleave(plan, emit, measures)
+  pool:close()
 end
 
 --- The same process on one core: the hand-off is a context switch.
