@@ -233,6 +233,7 @@ bench: setup ## set up, build, measure (BENCH_ARGS=...)
 # --- testing -----------------------------------------------------------------
 # ONLY="ring pool" takes the tests whose file names contain one of the words.
 ONLY    :=
+FULL    :=
 SECONDS := 60
 only     = $(if $(ONLY),$(foreach f,$(1),$(if $(strip \
              $(foreach w,$(ONLY),$(findstring $w,$(notdir $f)))),$f)),$(1))
@@ -313,17 +314,18 @@ pinned: setup ## C tests and specs on one processor
 	@taskset -c 0 $(RUN_ODD)
 
 # `make stress` runs the stress tests as shipped; and these and the C tests in
-# the variants that shake the hand-off. STRESS_ARGS is for the programs.
-STRESS_SECONDS := 300
+# the variants that shake the hand-off. STRESS_ARGS is for the programs; with
+# FULL=1 the ends of processes and states are tried more often.
+STRESS_SECONDS := $(if $(FULL),3600,300)
 SHAKEN     := nospin stall tinystall
 RUN_STRESS  = $(call only,$(call test_bins,$(STRESS_TESTS)))
 RUN_SHAKEN  = $(call only,$(call test_bins,$(C_TESTS) \
                 $(filter spec/stress/%,$(STRESS_TESTS))))
 
-stress: setup ## long proofs with seeds, and the fuzzers (STRESS_ARGS=...)
+stress: setup ## long proofs with seeds (STRESS_ARGS=..., FULL=1)
 	$(AGAIN) all stress-build
 	$(foreach v,$(SHAKEN),$(AGAIN) VARIANT=$v shaken-build$(newline))
-	@$(SUITE) -t $(STRESS_SECONDS) -a '$(STRESS_ARGS)' $(RUN_STRESS) \
+	@$(if $(FULL),TDL_FULL=1) $(SUITE) -t $(STRESS_SECONDS) -a '$(STRESS_ARGS)' $(RUN_STRESS) \
 	  $(foreach v,$(SHAKEN),$(RUN_SHAKEN:build/%=build/$v/%)) \
 	  $(call only,$(STRESS_SPECS))
 stress-build: $(RUN_STRESS)
