@@ -308,6 +308,34 @@ function loop.cancelled()
   return in_worker and core.cancelled(current_job())
 end
 
+--- A coroutine's way to wait.
+local function suspend(co, future, deadline)
+  local job = in_worker and future[OWN] and current_job() or 0
+  local timer
+  loop.add_waiter(future, co)
+  if deadline then
+    timer = core.timer(math.max(0, deadline - core.now()))
+    loop.add_waiter(timer, function()
+      if waiting[co] == future then
+        remove_waiter(future, co)
+        resume(co)
+      end
+    end)
+  end
+  if job > 0 then
+    core.calls(job, 1)
+  end
+  waiting[co] = future
+  coroutine.yield(token)
+  if job > 0 then
+    core.calls(job, -1)
+  end
+  if timer then
+    core.timer_stop(timer)
+  end
+  loop.check()
+end
+
 --- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
 -- @tparam[opt] number deadline a time of `core.now`; without it there is no limit
 -- @treturn boolean whether it is settled
@@ -319,30 +347,7 @@ function loop.wait_for(future, deadline)
     return true
   end
   if co then
-    local job = in_worker and future[OWN] and current_job() or 0
-    local timer
-    loop.add_waiter(future, co)
-    if deadline then
-      timer = core.timer(math.max(0, deadline - core.now()))
-      loop.add_waiter(timer, function()
-        if waiting[co] == future then
-          remove_waiter(future, co)
-          resume(co)
-        end
-      end)
-    end
-    if job > 0 then
-      core.calls(job, 1)
-    end
-    waiting[co] = future
-    coroutine.yield(token)
-    if job > 0 then
-      core.calls(job, -1)
-    end
-    if timer then
-      core.timer_stop(timer)
-    end
-    loop.check()
+    suspend(co, future, deadline)
   else
     drive(future, deadline)
   end
