@@ -126,6 +126,7 @@ static const char source[] =
     "  if count >= " TYPES_MAX " then return nil end\n"
     "  count = count + 1\n"
     "  local ok, ct = pcall(typeof, text)\n"
+    "  if ct == 'not enough memory' then error(ct, 0) end\n"
     "  if not ok then return nil end\n"
     "  local id = tonumber(ct)\n"
     "  if not plain(id, true) then return nil end\n"

@@ -43,6 +43,7 @@ static void push_dumps(lua_State *L, int store) {
 static int put_bytecode(tdl_encoder *e, int idx, const tdl_path *path) {
   lua_State *L = e->L;
   int top = lua_gettop(L);
+  int status;
   uint32_t mark;
   push_dumps(L, tdl_encode_store(e));
   lua_pushvalue(L, idx);
@@ -65,11 +66,13 @@ static int put_bytecode(tdl_encoder *e, int idx, const tdl_path *path) {
   }
   mark = e->w.out->len;
   lua_pushvalue(L, idx);
-  if (lua_dump(L, append, &e->w) != 0) {
-    return e->w.status != 0 ? e->w.status
-                            : tdl_encode_refuse(e, path,
-                                                "cannot send a function that "
-                                                "has no bytecode");
+  status = lua_dump(L, append, &e->w);
+  if (status != 0) {
+    return e->w.status != 0       ? e->w.status
+           : status == LUA_ERRMEM ? TREADLE_ENOMEM
+                                  : tdl_encode_refuse(e, path,
+                                                      "cannot send a function "
+                                                      "that has no bytecode");
   }
   tdl_store_32(e->w.out->data + mark - 4, e->w.out->len - mark);
   /* dumps, function: dumps[function] = bytecode */

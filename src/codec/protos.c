@@ -164,9 +164,9 @@ static void push_caches(lua_State *L, int store) {
   if (lua_isnil(L, -2) || lua_tointeger(L, -1) >= CACHE_COUNT) {
     lua_pop(L, 2);
     lua_newtable(L);
-    lua_pushvalue(L, -1);
+    lua_newtable(L); /* both are made before the store has one */
+    lua_pushvalue(L, -2);
     lua_rawseti(L, store, TDL_STORE_LOADED);
-    lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_rawseti(L, store, TDL_STORE_LOADED_SERIALS);
     lua_pushinteger(L, 0);

@@ -26,6 +26,14 @@ static int scratch_gc(lua_State *L) {
   return 0;
 }
 
+/* Passes a memory error on, which must not be taken for an answer. */
+static int checked(lua_State *L, int status) {
+  if (status == LUA_ERRMEM) {
+    lua_error(L);
+  }
+  return status;
+}
+
 /* The field of the table at the top; no metamethod of a user runs. */
 static void push_raw_field(lua_State *L, const char *name) {
   lua_pushstring(L, name);
@@ -113,7 +121,7 @@ int tdl_store_push_ffi(lua_State *L, int store) {
     /* LuaJIT's parser starts the library when it meets such a number, and
     ** enters it into package.loaded. Never luaopen_ffi: a second call
     ** destroys the types of the first. */
-    if (luaL_loadstring(L, "return 0LL") == 0) {
+    if (checked(L, luaL_loadstring(L, "return 0LL")) == 0) {
       lua_pop(L, 1);
       push_raw_field(L, "ffi");
     }
@@ -133,10 +141,10 @@ void tdl_store_load(lua_State *L, int store, const char *source,
   int top = lua_gettop(L);
   int ok = 0;
   luaL_checkstack(L, n + 6, NULL);
-  if (luaL_loadbuffer(L, source, strlen(source), name) == 0 &&
+  if (checked(L, luaL_loadbuffer(L, source, strlen(source), name)) == 0 &&
       tdl_store_push_ffi(L, store)) {
     tdl_store_push_loaded(L);
-    ok = lua_pcall(L, 2, n, 0) == 0;
+    ok = checked(L, lua_pcall(L, 2, n, 0)) == 0;
   }
   if (!ok) {
     lua_settop(L, top);
