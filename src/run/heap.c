@@ -23,17 +23,50 @@ static size_t room_of(size_t size) {
   return (class_of(size) + 1) * TDL_HEAP_CLASS_BYTES;
 }
 
+static void *link_block(tdl_block *b, tdl_block *next) {
+  b->next = next;
+  b->prev = next->prev;
+  b->next->prev = b->prev->next = b;
+  return b + 1;
+}
+
+static void unlink_block(tdl_block *b) {
+  b->next->prev = b->prev;
+  b->prev->next = b->next;
+}
+
+static void *new_block(tdl_heap *heap, size_t size) {
+  tdl_block *b = tdl_alloc(sizeof(*b) + size);
+  return b == NULL ? NULL : link_block(b, heap->blocks.next);
+}
+
+static void free_block(void *block) {
+  tdl_block *b = (tdl_block *)block - 1;
+  unlink_block(b);
+  tdl_free(b);
+}
+
+static void *resize_block(void *block, size_t size) {
+  tdl_block *b = (tdl_block *)block - 1;
+  tdl_block *next = b->next;
+  tdl_block *other;
+  unlink_block(b);
+  other = tdl_realloc(b, sizeof(*b) + size);
+  link_block(other != NULL ? other : b, next);
+  return other != NULL ? other + 1 : NULL;
+}
+
 static void *take(tdl_heap *heap, size_t size) {
   void **first;
   if (is_small(size)) {
     return heap->allocate(heap->allocate_ud, NULL, 0, size);
   }
   if (!is_kept(size)) {
-    return tdl_alloc(size);
+    return new_block(heap, size);
   }
   first = heap->kept[class_of(size)];
   if (first == NULL) {
-    return tdl_alloc(room_of(size));
+    return new_block(heap, room_of(size));
   }
   heap->kept[class_of(size)] = *first;
   heap->kept_bytes -= room_of(size);
@@ -49,7 +82,7 @@ static void give(tdl_heap *heap, void *block, size_t size) {
     heap->kept[class_of(size)] = block;
     heap->kept_bytes += room_of(size);
   } else {
-    tdl_free(block);
+    free_block(block);
   }
 }
 
@@ -60,7 +93,8 @@ static void *resize(tdl_heap *heap, void *block, size_t old_size, size_t size) {
   }
   if (!is_small(old_size) && !is_small(size)) {
     if (!is_kept(old_size) && !is_kept(size)) {
-      return tdl_realloc(block, size);
+      other = resize_block(block, size);
+      return other == NULL && size < old_size ? block : other;
     }
     if (is_kept(old_size) && is_kept(size) &&
         class_of(old_size) == class_of(size)) {
@@ -68,6 +102,9 @@ static void *resize(tdl_heap *heap, void *block, size_t old_size, size_t size) {
     }
   }
   other = take(heap, size);
+  if (other == NULL && size < old_size && !is_small(size)) {
+    return block; /* shrinking must not fail; it serves as a smaller one */
+  }
   if (other != NULL) {
     memcpy(other, block, old_size < size ? old_size : size);
     give(heap, block, old_size);
@@ -90,6 +127,7 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
 lua_State *tdl_heap_open(tdl_heap *heap) {
   lua_State *L;
   memset(heap, 0, sizeof(*heap));
+  heap->blocks.next = heap->blocks.prev = &heap->blocks;
   heap->donor = luaL_newstate();
   if (heap->donor == NULL) {
     return NULL;
@@ -105,12 +143,8 @@ lua_State *tdl_heap_open(tdl_heap *heap) {
 
 void tdl_heap_close(tdl_heap *heap, lua_State *L) {
   lua_close(L);
-  for (size_t i = 0; i < TDL_HEAP_CLASSES; i++) {
-    while (heap->kept[i] != NULL) {
-      void *block = heap->kept[i];
-      memcpy(&heap->kept[i], block, sizeof(void *));
-      tdl_free(block);
-    }
+  while (heap->blocks.next != &heap->blocks) {
+    free_block(heap->blocks.next + 1);
   }
   if (heap->donor != NULL) {
     lua_close(heap->donor); /* unmaps all the small blocks' memory */

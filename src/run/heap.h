@@ -16,6 +16,12 @@
 
 #define TDL_HEAP_CLASSES (TDL_HEAP_LARGEST_BYTES / TDL_HEAP_CLASS_BYTES)
 
+/* In front of a large block: LuaJIT loses blocks when it runs out of memory. */
+typedef struct tdl_block {
+  _Alignas(16) struct tdl_block *next;
+  struct tdl_block *prev;
+} tdl_block;
+
 typedef struct tdl_heap {
   lua_State
       *donor; /* runs nothing; its allocator is the one for small blocks */
@@ -23,6 +29,7 @@ typedef struct tdl_heap {
   void *allocate_ud;
   void *kept[TDL_HEAP_CLASSES]; /* each block begins with the next one */
   size_t kept_bytes;
+  tdl_block blocks; /* a ring of all large ones, the kept ones, too */
 } tdl_heap;
 
 /* A state with this heap, or NULL. Where LuaJIT takes no allocator but its own
