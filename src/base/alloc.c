@@ -7,19 +7,34 @@
 #ifdef TDL_TEST_ALLOC
 /* The test build counts blocks, and fails the one that a test asks for. */
 static atomic_long live;
-static atomic_long fail_in = -1;
+static atomic_long fail_in[] = {-1, -1};
+static _Thread_local int is_spared;
 
-void tdl_alloc_fail_in(long n);
+void tdl_alloc_spare(int on) {
+  is_spared = on;
+}
 
-void tdl_alloc_fail_in(long n) {
-  atomic_store_explicit(&fail_in, n, memory_order_relaxed); /* test only */
+void tdl_alloc_fail_in(tdl_alloc_kind kind, long n) {
+  /* relaxed: a test's own counter */
+  atomic_store_explicit(&fail_in[kind], n, memory_order_relaxed);
+}
+
+long tdl_alloc_left(tdl_alloc_kind kind) {
+  /* relaxed: a test's own counter */
+  return atomic_load_explicit(&fail_in[kind], memory_order_relaxed);
+}
+
+int tdl_alloc_refused(tdl_alloc_kind kind) {
+  if (is_spared || tdl_alloc_left(kind) < 0) {
+    return 0;
+  }
+  /* relaxed: a test's own counter */
+  return atomic_fetch_sub_explicit(&fail_in[kind], 1, memory_order_relaxed) ==
+         0;
 }
 
 static int refused(void) {
-  if (atomic_load_explicit(&fail_in, memory_order_relaxed) < 0) {
-    return 0; /* relaxed: a test's own counter */
-  }
-  return atomic_fetch_sub_explicit(&fail_in, 1, memory_order_relaxed) == 0;
+  return tdl_alloc_refused(TDL_ALLOC_OWN);
 }
 
 static void *counted(void *ptr) {

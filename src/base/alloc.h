@@ -16,4 +16,24 @@ void tdl_free(void *ptr);                           /* any of them, or NULL */
 /* Blocks that are allocated now: what a leak test compares. */
 long tdl_alloc_live(void);
 
+#ifdef TDL_TEST_ALLOC
+typedef enum tdl_alloc_kind {
+  TDL_ALLOC_OWN,  /* the blocks of this seam */
+  TDL_ALLOC_STATE /* what the Lua states of workers ask for */
+} tdl_alloc_kind;
+
+/* Makes one request fail, 0: the next one; below 0: none. */
+void tdl_alloc_fail_in(tdl_alloc_kind kind, long n);
+
+/* How many requests are left before that; below 0 when it has failed. */
+long tdl_alloc_left(tdl_alloc_kind kind);
+
+/* What an allocator asks before it grants a request: 1 for the one that is to
+** fail. */
+int tdl_alloc_refused(tdl_alloc_kind kind);
+
+/* From 1 to 0 no request of this thread fails, nor counts. */
+void tdl_alloc_spare(int on);
+#endif
+
 #endif
