@@ -44,7 +44,11 @@ end
 --- Call `done()` when all n of the list are resolved, and `failed(f)` for each that is rejected
 --.
 local function collect(target, list, n, done, failed)
-  local collector = { n + 1, done = done, failed = failed }
+  local collector = {
+    n + 1,
+    done = function() future.guard(target, done) end,
+    failed = function(f) future.guard(target, failed, f) end,
+  }
   local own
   for _, f in pairs(list) do
     local state = f[STATE]
@@ -69,15 +73,15 @@ local function collect(target, list, n, done, failed)
   end
 end
 
---- Call `fn(key, f)` when each is settled: now for those that are.
+--- Call `fn(key, f)` when each is settled, now for those that are; `target` depends on it.
 -- @treturn boolean whether one is a pending call on the worker's own pool
-local function each_settled(list, fn)
+local function each_settled(target, list, fn)
   local own
   for key, f in pairs(list) do
     if f[STATE] == PENDING then
       own = own or f[OWN]
       loop.add_waiter(f, function()
-        return fn(key, f)
+        future.guard(target, fn, key, f)
       end)
     else
       future.seen(f)
@@ -117,7 +121,7 @@ function M.any(list)
       target:_reject(last_error or errors.new("task", "any: the list is empty"))
     end
   end
-  target[OWN] = each_settled(list, function(_, f)
+  target[OWN] = each_settled(target, list, function(_, f)
     if f[STATE] == RESOLVED then
       target:_resolve(future.value(f))
     else
@@ -133,7 +137,7 @@ end
 function M.race(list)
   check_list("race", list)
   local target = new_target(list)
-  target[OWN] = each_settled(list, function(_, f)
+  target[OWN] = each_settled(target, list, function(_, f)
     if f[STATE] == RESOLVED then
       target:_resolve(future.value(f))
     else
@@ -154,7 +158,7 @@ function M.all_settled(list)
       target:_resolve(outcomes)
     end
   end
-  target[OWN] = each_settled(list, function(key, f)
+  target[OWN] = each_settled(target, list, function(key, f)
     if f[STATE] == RESOLVED then
       outcomes[key] = { ok = true, value = future.value(f) }
     else
@@ -171,7 +175,10 @@ function M.as_completed(list)
   local left = check_list("as_completed", list)
   local settled, first, last = {}, 1, 0
   local gate
-  each_settled(list, function(key)
+  for i = 1, left do
+    settled[i] = false -- so that the keys need no memory
+  end
+  each_settled(future.new(), list, function(key)
     last = last + 1
     settled[last] = key
     if gate then
@@ -188,7 +195,7 @@ function M.as_completed(list)
       gate = nil
     end
     local key = settled[first]
-    settled[first] = nil
+    settled[first] = false
     first, left = first + 1, left - 1
     return key, list[key]
   end

@@ -68,7 +68,7 @@ local function call(mt, handle, task, n, a, b, c)
     return nil
   end
   local slot = self.opened
-  local future = setmetatable({ PENDING, nil, nil, nil, slot, nil }, mt)
+  local future = setmetatable({ PENDING, nil, nil, nil, slot, nil, false }, mt)
   futures[slot] = future
   submit(self, task)
   return future
@@ -106,6 +106,9 @@ function M.receive(tell)
       end
     elseif kind == TRUE or kind == FALSE then
       value = kind == TRUE
+    end
+    if future and future[STATE] ~= PENDING then -- cancelled when the result was under way
+      futures[slot], future = nil, nil
     end
     if future then
       futures[slot] = nil

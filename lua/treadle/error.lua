@@ -35,6 +35,9 @@ function M.new(kind, message, fields)
   return setmetatable(err, mt)
 end
 
+--- For where there is no memory to make one; it belongs to no place.
+M.NO_MEMORY = M.new("memory", "not enough memory", { _sited = true })
+
 --- Whether a value is such an error.
 function M.is(value)
   return type(value) == "table" and getmetatable(value) == mt

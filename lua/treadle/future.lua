@@ -7,13 +7,13 @@ local loop = require "treadle.loop"
 local options = require "treadle.options"
 
 local STATE, VALUE, COUNT, WAITER = core.STATE, core.VALUE, core.COUNT, core.WAITER
-local SLOT, OWN = core.SLOT, core.OWN
+local SLOT, OWN, NEXT = core.SLOT, core.OWN, core.NEXT
 local PENDING, RESOLVED, REJECTED, CANCELLED =
   core.PENDING, core.RESOLVED, core.REJECTED, core.CANCELLED
 
 --- Further fields, which only this module knows: the warning that a rejection still owes, what a
 -- cancellation of this future must stop, and the options of the call.
-local WARNING, UPSTREAM, POLICY = OWN + 1, OWN + 2, OWN + 3
+local WARNING, UPSTREAM, POLICY = NEXT + 1, NEXT + 2, NEXT + 3
 
 local methods = {}
 local mt = { __name = "treadle.future", __index = methods }
@@ -37,7 +37,8 @@ end
 
 --- A pending future; settled with `_resolve` or `_reject`.
 function M.new()
-  return setmetatable({ PENDING }, mt)
+  -- room for all of C's fields; bytecode forgets nils at the end
+  return setmetatable({ PENDING, nil, nil, nil, nil, nil, false }, mt)
 end
 
 local function is_pending(self)
@@ -54,13 +55,17 @@ end
 --- Resolve, unless it is settled: the first to come wins.
 function methods:_resolve(...)
   if is_pending(self) then
-    local n = select("#", ...)
-    if n == 1 then
-      self[VALUE] = ...
-    else
-      self[COUNT] = n
-      self[VALUE] = n > 0 and { ... } or nil
+    local n, value = select("#", ...), (...)
+    if n > 1 then
+      value = { ... }
+      if not is_pending(self) then -- a finalizer has settled it
+        return
+      end
     end
+    if n ~= 1 then
+      self[COUNT] = n
+    end
+    self[VALUE] = value
     self[STATE] = RESOLVED
     tell(self)
   end
@@ -221,6 +226,18 @@ function M.on_settled(self, fn)
   end
 end
 
+--- Call `fn(a, b)`, on which `target` depends: without memory for it, `target` is rejected.
+local function guard(target, fn, a, b)
+  local ok, err = pcall(fn, a, b)
+  if not ok then
+    target:_reject(errors.NO_MEMORY)
+    if err ~= errors.NO_MEMORY.message then
+      error(err, 0)
+    end
+  end
+end
+M.guard = guard
+
 --- Settle `target` as `source` is; a future that it was resolved with is adopted.
 local function adopt(target, source)
   if source[STATE] == RESOLVED then
@@ -230,7 +247,7 @@ local function adopt(target, source)
       if is_pending(first) then
         target[OWN] = target[OWN] or first[OWN]
       end
-      return M.on_settled(first, function() adopt(target, first) end)
+      return M.on_settled(first, function() guard(target, adopt, target, first) end)
     end
     target:_resolve(results(source))
   else
@@ -244,7 +261,7 @@ local function chain(self, on_resolved, on_rejected)
   local target = M.new()
   target[OWN] = self[OWN]
   M.set_upstream(target, function(reason) self:cancel(reason) end)
-  M.on_settled(self, function()
+  local function continue()
     if not is_pending(target) then
       return
     end
@@ -257,8 +274,9 @@ local function chain(self, on_resolved, on_rejected)
       return adopt(target, self)
     end
     M.set_upstream(target, function(reason) step:cancel(reason) end)
-    M.on_settled(step, function() adopt(target, step) end)
-  end)
+    M.on_settled(step, function() guard(target, adopt, target, step) end)
+  end
+  M.on_settled(self, function() guard(target, continue) end)
   return target
 end
 

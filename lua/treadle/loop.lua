@@ -8,7 +8,7 @@ local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local luv = require "treadle.luv"
 
-local STATE, WAITER, OWN = core.STATE, core.WAITER, core.OWN
+local STATE, WAITER, OWN, NEXT = core.STATE, core.WAITER, core.OWN, core.NEXT
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
 
 local loop = {}
@@ -22,8 +22,10 @@ local waiting = setmetatable({}, { __mode = "k" })
 --- coroutine of a job -> job; C fills it in
 local fibers = core.fibers or {}
 
---- Futures that are settled and have waiters, and deferred functions; oldest first.
-local ready, first, last = {}, 1, 0
+--- Futures that are settled and have waiters, oldest first, linked by NEXT (true: the last one), so
+-- that to enter one needs no memory. They are numbered from `first` to `last`.
+local head, tail
+local first, last = 1, 0
 --- Spawned coroutines that have not ended: the command drains them before it exits.
 local alive = 0
 
@@ -40,14 +42,26 @@ end
 
 local in_worker = core.worker ~= nil
 
+local function append(future)
+  if future[NEXT] then -- it is there already
+    return
+  elseif first <= last then
+    tail[NEXT] = future
+  else
+    head = future
+  end
+  future[NEXT] = true
+  tail = future
+  last = last + 1
+end
+
 --- Put a future that Lua has just settled, and that has waiters, on the ready list.
 function loop.tell(future)
   local waiter = future[WAITER]
   if future[STATE] == RESOLVED and is_collector(waiter) and not count_down(waiter) then
     return
   end
-  last = last + 1
-  ready[last] = future
+  append(future)
   if in_worker then
     core.turn()
   end
@@ -55,8 +69,9 @@ end
 
 --- Call `fn` at the next turn of the loop.
 function loop.defer(fn)
-  last = last + 1
-  ready[last] = fn
+  local node = { RESOLVED, nil, nil, nil, nil, nil, false }
+  node[WAITER] = fn
+  append(node)
   core.turn()
 end
 
@@ -99,10 +114,14 @@ local function succeed(co, ...)
   local owner, job = owners[co], fibers[co]
   owners[co], fibers[co], jobs[co] = nil, nil, nil
   if job then
-    core.job_finish(job, ...)
+    if not pcall(core.job_finish, job, ...) then
+      core.job_fail(job, "memory")
+    end
   elseif owner then
     alive = alive - 1
-    owner:_resolve(...)
+    if not pcall(owner._resolve, owner, ...) then
+      owner:_reject(errors.NO_MEMORY)
+    end
   end
 end
 
@@ -110,10 +129,13 @@ local function fail(co, value)
   local owner, job = owners[co], fibers[co]
   owners[co], fibers[co], jobs[co] = nil, nil, nil
   if job then
-    loop.fail_job(job, value, co)
+    if not pcall(loop.fail_job, job, value, co) then
+      core.job_fail(job, "memory")
+    end
   elseif owner then
     alive = alive - 1
-    owner:_reject(loop.task_error(value, co))
+    local ok, err = pcall(loop.task_error, value, co)
+    owner:_reject(ok and err or errors.NO_MEMORY)
   else
     io.stderr:write(("treadle: error in a coroutine: %s\n"):format(
       debug.traceback(co, errors.text(value))))
@@ -159,18 +181,26 @@ local function run_waiter(waiter, future)
   end
 end
 
+--- Each waiter is taken away before it runs: after an error the next poll goes on with the others.
 local function run_waiters(future)
   local waiter = future[WAITER]
+  if type(waiter) == "table" and not is_collector(waiter) then
+    for i = 1, #waiter do
+      local one = waiter[i]
+      if one then
+        waiter[i] = false
+        run_waiter(one, future)
+      end
+    end
+    future[WAITER] = nil
+    return
+  end
   future[WAITER] = nil
   if is_collector(waiter) then
     if future[STATE] ~= RESOLVED then
       waiter.failed(future)
     else -- whoever made the future ready has counted
       waiter.done()
-    end
-  elseif type(waiter) == "table" then
-    for i = 1, #waiter do
-      run_waiter(waiter[i], future)
     end
   elseif waiter ~= nil then
     run_waiter(waiter, future)
@@ -183,24 +213,27 @@ function loop.poll()
   local events, more = direct.receive(loop.tell)
   if more then
     local others, fresh = core.poll()
-    local list = core.ready
-    for i = 1, fresh do
-      last = last + 1
-      ready[last] = list[i]
-      list[i] = nil
+    if fresh > 0 then
+      local list = core.ready
+      if first <= last then
+        tail[NEXT] = list[1]
+      else
+        head = list[1]
+      end
+      tail, last = list[2], last + fresh
+      list[1], list[2] = nil, nil
     end
     events = events + others
   end
   local stop = last
   while first <= stop do
-    local future = ready[first]
-    ready[first] = nil
-    first = first + 1
-    events = events + 1
-    if type(future) == "function" then
-      future()
-    else
-      run_waiters(future)
+    local future = head
+    run_waiters(future)
+    if head == future then -- else a poll within has gone on
+      head = future[NEXT]
+      future[NEXT] = false
+      first = first + 1
+      events = events + 1
     end
   end
   if first <= last then
@@ -322,10 +355,10 @@ local function suspend(co, future, deadline)
       end
     end)
   end
+  waiting[co] = future -- before the count: it may raise
   if job > 0 then
     core.calls(job, 1)
   end
-  waiting[co] = future
   coroutine.yield(token)
   if job > 0 then
     core.calls(job, -1)

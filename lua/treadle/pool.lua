@@ -176,6 +176,9 @@ local function refused(handle, number, worker, timeout, kind, message, n, ...)
   end
   local target = future.new()
   if not waits or kind == "closed" then
+    if kind == "closed" and record and record.failure then
+      kind, message = record.failure.kind, record.failure.message
+    end
     target:_reject(errors.new(kind, message, { task = task_name(record, number) }))
     return target
   end
@@ -228,14 +231,18 @@ local function rejected(f, kind, worker, record, number, message, traceback, val
   if kind == "timeout" then
     return future.expire(f, fields)
   elseif kind == "closed" and record and record.failure then
-    kind, message, traceback = "load", record.failure.message, record.failure.traceback
+    kind, message, traceback = record.failure.kind, record.failure.message, record.failure.traceback
     fields.traceback = traceback
   end
   f:_reject(errors.new(kind, message or record and record.reason or DEFAULT_MESSAGES[kind] or kind,
     fields))
 end
 
+--- Without a text the worker had no memory to write one.
 local function load_error(text)
+  if text == nil then
+    return errors.new("memory", "not enough memory for a worker to start")
+  end
   local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
   return errors.new("load", message or text, { traceback = traceback })
 end

@@ -9,7 +9,9 @@
 **     until it is settled; who finds another table there is too late.
 ** B2  A job that is taken and not submitted counts nowhere. Where a memory
 **     error leaves in between, the record is idle until the state ends; after
-**     the submission nothing may raise. */
+**     the submission nothing may raise.
+** B4  A future is made with room for all these fields. So to settle it and to
+**     tell its waiter needs no memory but for its value. */
 #ifndef TDL_BIND_H
 #define TDL_BIND_H
 
@@ -25,7 +27,8 @@ enum tdl_future_field {
   TDL_F_WAITER,    /* whom to tell: see future.lua */
   TDL_F_SLOT,      /* > 0 a job's number, < 0 a timer's */
   TDL_F_OWN,       /* true: its job is a call on the worker's own pool */
-  TDL_F_LAST = TDL_F_OWN
+  TDL_F_NEXT,      /* in the list of the ready ones; true: the last (B4) */
+  TDL_F_LAST = TDL_F_NEXT
 };
 
 enum tdl_future_state {
@@ -44,7 +47,8 @@ typedef struct tdl_handle {
   struct tdl_bind *bind;
   struct tdl_handle **box; /* the userdata; NULL once it is collected */
   struct tdl_handle *next;
-  int number; /* of its Lua record in the table `records`; 0: none */
+  int number;     /* of its Lua record in the table `records`; 0: none */
+  tdl_bytes boot; /* while the pool is opened */
 } tdl_handle;
 
 /* A timer of the script's; its future is timers[number]. */

@@ -46,17 +46,28 @@ static int count_down(lua_State *L) {
 /* If anybody waits for the resolved future at `index`, it goes to the ready
 ** list. */
 static void tell(tdl_bind *b, lua_State *L, int index) {
+  lua_rawgeti(L, index, TDL_F_NEXT);
   lua_rawgeti(L, index, TDL_F_WAITER);
-  if (!lua_isnil(L, -1) && !count_down(L)) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref);
+  if (!lua_isnil(L, -1) && !lua_toboolean(L, -2) && !count_down(L)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref); /* { first, last } */
+    lua_rawgeti(L, -1, 2);
     lua_pushvalue(L, index);
-    lua_rawseti(L, -2, (int)++b->ready);
+    if (b->ready++ == 0) {
+      lua_rawseti(L, -3, 1);
+    } else {
+      lua_rawseti(L, -2, TDL_F_NEXT); /* B4 */
+    }
+    lua_pop(L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawseti(L, index, TDL_F_NEXT);
+    lua_pushvalue(L, index);
+    lua_rawseti(L, -2, 2);
     lua_pop(L, 1);
     if (b->vm != NULL) {
       b->vm->turn = 1;
     }
   }
-  lua_pop(L, 1);
+  lua_pop(L, 2);
 }
 
 void tdl_bind_resolve(tdl_bind *b, lua_State *L, int index, int n) {
@@ -70,6 +81,14 @@ void tdl_bind_resolve(tdl_bind *b, lua_State *L, int index, int n) {
     } else {
       lua_pushnil(L);
     }
+  }
+  lua_rawgeti(L, index, TDL_F_STATE);
+  if (TDL_UNLIKELY(lua_tointeger(L, -1) != TDL_PENDING)) {
+    lua_pop(L, 2); /* a finalizer has cancelled it meanwhile */
+    return;
+  }
+  lua_pop(L, 1); /* from here on nothing needs memory: no finalizer runs */
+  if (TDL_UNLIKELY(n != 1)) {
     lua_pushinteger(L, n);
     lua_rawseti(L, index, TDL_F_COUNT);
   }
@@ -79,9 +98,9 @@ void tdl_bind_resolve(tdl_bind *b, lua_State *L, int index, int n) {
   tell(b, L, index);
 }
 
-/* The future is about to be settled and its results are decoded: the table of
-** futures, at index top + 1, forgets it (B1). Not earlier: if decoding raises,
-** the job is reported once more (L3) and must find it. */
+/* The future is settled: the table of futures, at index top + 1, forgets it
+** (B1). Not earlier: if something raises, the job is reported once more (L3)
+** and must find it. */
 static void release_slot(lua_State *L, int top, int slot) {
   lua_pushnil(L);
   lua_rawseti(L, top + 1, slot);
@@ -132,8 +151,8 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
   if (TDL_LIKELY(status == 0)) {
     n = tdl_decode(L, bytes->data, bytes->len);
     if (TDL_LIKELY(n >= 0)) {
-      release_slot(L, top, (int)job->slot);
       tdl_bind_resolve(b, L, top + 2, n);
+      release_slot(L, top, (int)job->slot);
       lua_settop(L, top);
       return;
     }
@@ -141,8 +160,8 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     job->bytes.len = 0;
     lua_pop(L, 1);
   }
-  release_slot(L, top, (int)job->slot);
   reject(b, L, top + 2, job, status, bytes);
+  release_slot(L, top, (int)job->slot);
   lua_settop(L, top);
 }
 

@@ -21,10 +21,13 @@ static const char bind_key = 0;
 
 static int bind_gc(lua_State *L) {
   tdl_bind *b = lua_touserdata(L, 1);
+  if (b->loop == NULL) { /* never finished */
+    return 0;
+  }
   b->closing = 1;
   b->L = L;
   tdl_bind_close_pools(b);
-  if (b->vm == NULL && b->loop != NULL) {
+  if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
   }
   b->loop = NULL;
@@ -51,6 +54,11 @@ static void make_odd(lua_State *L) {
   (void)L;
 }
 
+static int new_list_ref(lua_State *L) {
+  lua_createtable(L, 2, 0);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   tdl_bind *b = lua_newuserdata(L, sizeof(*b));
   memset(b, 0, sizeof(*b));
@@ -60,11 +68,8 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   lua_pushcfunction(L, bind_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
-  lua_pushlightuserdata(L, (void *)&bind_key);
-  lua_insert(L, -2);
-  lua_rawset(L, LUA_REGISTRYINDEX);
   b->futures_ref = new_table_ref(L);
-  b->ready_ref = new_table_ref(L);
+  b->ready_ref = new_list_ref(L);
   b->timers_ref = new_table_ref(L);
   b->meta_ref = new_table_ref(L);
   b->hooks_ref = new_table_ref(L);
@@ -74,6 +79,9 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   } else if (tdl_loop_new(&b->loop) != 0) {
     luaL_error(L, "not enough memory");
   }
+  lua_pushlightuserdata(L, (void *)&bind_key); /* whole: others may see it */
+  lua_insert(L, -2);
+  lua_rawset(L, LUA_REGISTRYINDEX);
   make_odd(L);
   return b;
 }
@@ -150,6 +158,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   set_number(L, "WAITER", TDL_F_WAITER);
   set_number(L, "SLOT", TDL_F_SLOT);
   set_number(L, "OWN", TDL_F_OWN);
+  set_number(L, "NEXT", TDL_F_NEXT);
   set_number(L, "PENDING", TDL_PENDING);
   set_number(L, "RESOLVED", TDL_RESOLVED);
   set_number(L, "REJECTED", TDL_REJECTED);
@@ -223,6 +232,6 @@ void tdl_bind_worker(lua_State *L, tdl_vm *vm) {
 
 uint32_t tdl_bind_dispatch(tdl_vm *vm) {
   tdl_bind *b = find_bind(vm->L);
-  b->L = vm->running = vm->L;
+  b->L = vm->L;
   return tdl_loop_dispatch(b->loop);
 }

@@ -90,15 +90,16 @@ static int core_job_finish(lua_State *L) {
 }
 
 /* job_fail(entry, kind, report...): the report is message, traceback, value;
-** it raises what the codec refuses, and then the job is as before */
+** it raises what the codec refuses, and then the job is as before. Without a
+** report it needs no memory. */
 static int core_job_fail(lua_State *L) {
   tdl_bind *b = check_worker(L);
   uint32_t entry = check_entry(L, b);
   int status = tdl_status_of_kind(luaL_checkstring(L, 2));
   tdl_bytes *bytes = &b->vm->entries[entry].job->bytes;
   bytes->len = 0;
-  if (tdl_encode(L, 3, lua_gettop(L) - 2, "error", bytes,
-                 b->vm->worker->pool->max_payload) != 0) {
+  if (lua_gettop(L) > 2 && tdl_encode(L, 3, lua_gettop(L) - 2, "error", bytes,
+                                      b->vm->worker->pool->max_payload) != 0) {
     return lua_error(L);
   }
   tdl_vm_fail(b->vm, entry, status);

@@ -7,6 +7,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/status.h"
 
 /* now() -> seconds of the monotonic clock */
 static int core_now(lua_State *L) {
@@ -44,23 +45,20 @@ static int core_cores(lua_State *L) {
 static int dispatch(lua_State *L) {
   tdl_bind *b = lua_touserdata(L, 1);
   b->L = L;
-  if (b->vm != NULL) {
-    b->vm->running = L;
-  }
   lua_pushinteger(L, (lua_Integer)tdl_loop_dispatch(b->loop));
   return 1;
 }
 
-/* poll() -> events handled, ready futures in core.ready */
+/* poll() -> events handled; how many futures core.ready = { first, last } has */
 static int core_poll(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   treadle_loop *loop = b->loop;
   lua_State *outer_L = b->L;
   tdl_job *outer = loop->arriving; /* L4 */
   int status;
-  loop->arriving = NULL;
   lua_pushcfunction(L, dispatch);
   lua_pushlightuserdata(L, b);
+  loop->arriving = NULL;
   status = lua_pcall(L, 1, 1, 0);
   if (TDL_UNLIKELY(status != 0)) {
     tdl_loop_lose(loop); /* L3 */
@@ -150,22 +148,24 @@ static void fire(void *ctx, uint32_t id) {
   tdl_bind *b = ctx;
   lua_State *L = b->L;
   int top;
-  give_timer(b, id);
   if (b->closing) {
+    give_timer(b, id);
     return;
   }
   top = lua_gettop(L);
   luaL_checkstack(L, 8, "timers");
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->timers_ref);
   lua_rawgeti(L, -1, (int)id);
-  lua_pushnil(L);
-  lua_rawseti(L, top + 1, (int)id);
   if (lua_istable(L, top + 2)) {
     tdl_bind_resolve(b, L, top + 2, 0);
   }
+  lua_pushnil(L);
+  lua_rawseti(L, top + 1, (int)id);
   lua_settop(L, top);
+  give_timer(b, id);
 }
 
+/* A number for a timer, 0 without memory. */
 static uint32_t take_timer(tdl_bind *b) {
   uint32_t id = b->free_timer;
   if (id == 0) {
@@ -190,16 +190,18 @@ static uint32_t take_timer(tdl_bind *b) {
 static int core_timer(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   double seconds = luaL_checknumber(L, 1);
-  uint32_t id = take_timer(b);
-  if (id == 0) {
-    return luaL_error(L, "not enough memory");
+  uint32_t id = take_timer(b); /* if the next line raises it stays unused */
+  int status = TREADLE_ENOMEM;
+  if (id != 0) {
+    tdl_bind_future(b, L, -(int)id, 0);
+    status = tdl_loop_timer(b->loop, tdl_seconds_ns(seconds), fire, b, id,
+                            &b->timers[id].timer);
   }
-  tdl_bind_future(b, L, -(int)id, 0);
-  b->timers[id].timer =
-      tdl_loop_timer(b->loop, tdl_seconds_ns(seconds), fire, b, id);
-  if (b->timers[id].timer == NULL) {
-    give_timer(b, id);
-    return luaL_error(L, "cannot start a timer");
+  if (status != 0) {
+    if (id != 0) {
+      give_timer(b, id);
+    }
+    return luaL_error(L, "cannot start a timer: %s", tdl_status_text(status));
   }
   return 1;
 }

@@ -42,6 +42,7 @@ static tdl_handle *push_handle(lua_State *L) {
     return NULL;
   }
   h->bind = tdl_bind_of(L);
+  tdl_bytes_init(&h->boot, NULL, 0);
   h->box = box;
   *box = h;
   return h;
@@ -51,6 +52,7 @@ static void free_handle(tdl_handle *h) {
   if (h->box != NULL) {
     *h->box = NULL;
   }
+  tdl_bytes_reset(&h->boot, NULL, 0);
   tdl_free(h);
 }
 
@@ -101,7 +103,6 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
 ** handle. The record is kept until the pool is over, for the hooks. */
 static int core_pool_open(lua_State *L) {
   tdl_pool_options o = {0};
-  tdl_bytes boot;
   tdl_handle *h;
   int status, n = lua_gettop(L);
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -109,20 +110,19 @@ static int core_pool_open(lua_State *L) {
   o.threads = (uint32_t)luaL_checkinteger(L, 3);
   o.concurrency = (uint32_t)luaL_checkinteger(L, 4);
   o.max_payload = (uint32_t)luaL_checknumber(L, 5);
-  tdl_bytes_init(&boot, NULL, 0);
-  status = tdl_encode(L, 6, n - 5, "options", &boot, TDL_PAYLOAD_CEILING_BYTES);
+  h = push_handle(L); /* holds what a memory error would leave behind */
+  status =
+      tdl_encode(L, 6, n - 5, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
   if (status != 0) {
-    tdl_bytes_reset(&boot, NULL, 0);
     return lua_error(L);
   }
-  h = push_handle(L);
   h->number = ++h->bind->pool_count;
   set_record(h, L, 1);
-  o.boot = &boot;
+  o.boot = &h->boot;
   o.event = on_event;
   o.ctx = h;
   status = tdl_pool_open(h->bind->loop, &o, &h->pool);
-  tdl_bytes_reset(&boot, NULL, 0);
+  tdl_bytes_reset(&h->boot, NULL, 0);
   if (status != 0) {
     lua_pushnil(L);
     set_record(h, L, lua_gettop(L));
@@ -225,10 +225,10 @@ static int handle_gc(lua_State *L) {
   *box = NULL; /* another finalizer may still have it */
   if (h != NULL) {
     h->box = NULL;
-    if (h->number > 0) {
+    if (h->number > 0 && h->pool != NULL) {
       tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
     } else {
-      tdl_free(h); /* a worker's, or one that never got its pool */
+      free_handle(h); /* a worker's, or one that never got its pool */
     }
   }
   return 0;

@@ -134,7 +134,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     break;
   case TDL_POOL_FAILED:
     if (e->status == 1) {
-      e->status = TREADLE_ELOAD;
+      e->status = bytes->len > 0 ? TREADLE_ELOAD : TREADLE_ENOMEM;
       read_error(e, bytes);
     } else {
       tdl_pool_terminate(pool);

@@ -138,18 +138,20 @@ static void fired(uv_timer_t *uv) {
   void (*fire)(void *, uint32_t) = timer->fire;
   void *ctx = timer->ctx;
   uint32_t id = timer->id;
+  uv_timer_start(uv, fired, 0, 0); /* once more if an error leaves (L3) */
+  fire(ctx, id);
   tdl_timer_stop(timer);
   loop->fired++;
-  fire(ctx, id);
 }
 
-tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
-                          void (*fire)(void *ctx, uint32_t id), void *ctx,
-                          uint32_t id) {
+int tdl_loop_timer(treadle_loop *loop, uint64_t ns,
+                   void (*fire)(void *ctx, uint32_t id), void *ctx, uint32_t id,
+                   tdl_timer **out) {
   tdl_timer *timer;
   uint64_t now, due_ms;
-  if (need_uv(loop) != 0) {
-    return NULL;
+  int status = need_uv(loop);
+  if (status != 0) {
+    return status;
   }
   timer = loop->idle_timers;
   if (timer != NULL) {
@@ -157,7 +159,7 @@ tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
   } else {
     timer = tdl_alloc(sizeof(*timer));
     if (timer == NULL) {
-      return NULL;
+      return TREADLE_ENOMEM;
     }
     uv_timer_init(loop->uv, &timer->uv); /* cannot fail */
     timer->loop = loop;
@@ -172,7 +174,8 @@ tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
   due_ms = (tdl_now_ns() + ns + 999999u) / 1000000u; /* never too early */
   uv_timer_start(&timer->uv, fired, due_ms > now ? due_ms - now : 0, 0);
   update_due(loop);
-  return timer;
+  *out = timer;
+  return 0;
 }
 
 void tdl_timer_stop(tdl_timer *timer) {

@@ -9,7 +9,8 @@
 ** L3  The job that is being reported is `arriving`. If the handler leaves by a
 **     Lua error, whoever catches that calls tdl_loop_lose, and the next
 **     dispatch reports the job as TREADLE_ENOMEM: no future is lost. A
-**     note that needs it is kept in `noting` and arrives once more.
+**     note that needs it is kept in `noting` and arrives once more; a timer
+**     fires once more.
 ** L4  A handler may run a finalizer, which may dispatch: that one keeps the
 **     outer `arriving` and puts it back. */
 #ifndef TDL_LOOP_H
@@ -136,11 +137,11 @@ void tdl_loop_disarm(treadle_loop *loop);
 ** is readable at once if there is work, or if the owner is `ready`. */
 void tdl_loop_leave(treadle_loop *loop, int ready);
 
-/* owner; calls fire(ctx, id) from dispatch once, after `ns`. NULL without
-** memory. Stop accepts a timer that fired in this dispatch. */
-tdl_timer *tdl_loop_timer(treadle_loop *loop, uint64_t ns,
-                          void (*fire)(void *ctx, uint32_t id), void *ctx,
-                          uint32_t id);
+/* owner; calls fire(ctx, id) from dispatch once, after `ns`. Stop accepts a
+** timer that fired in this dispatch. */
+int tdl_loop_timer(treadle_loop *loop, uint64_t ns,
+                   void (*fire)(void *ctx, uint32_t id), void *ctx, uint32_t id,
+                   tdl_timer **out);
 void tdl_timer_stop(tdl_timer *timer);
 
 #endif

@@ -264,11 +264,10 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
 }
 
 int tdl_pool_settle(tdl_job *job) {
-  uint32_t generation = tdl_job_generation(job);
-  int state = tdl_job_settle(job, generation);
+  int state = tdl_job_settle(job, tdl_job_generation(job));
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
-    tdl_worker_cancel(job->pool->workers[job->worker - 1], job, generation);
+    tdl_worker_cancel(job->pool->workers[job->worker - 1]);
   }
   return state != 0;
 }
@@ -294,10 +293,12 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   uint32_t count = 0;
   tdl_job *job;
   /* Before it is STOPPED: a task fails when its own calls are refused, and
-  ** that error must not come first. */
+  ** that error must not come first. Nor is a worker told before: it would end
+  ** the task's wait and take the next call, which is not settled yet. */
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    if (job->pool == pool && tdl_pool_settle(job)) {
+    if (job->pool == pool &&
+        tdl_job_settle(job, tdl_job_generation(job)) != 0) {
       job->untold = 1;
       count++;
     }

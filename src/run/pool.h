@@ -38,7 +38,7 @@ struct tdl_vm;
 /* What the home hears of its workers, in dispatch. */
 typedef enum tdl_pool_event {
   TDL_POOL_STARTED, /* a worker has loaded the module; bytes: its report */
-  TDL_POOL_FAILED,  /* it could not; bytes: the error */
+  TDL_POOL_FAILED,  /* it could not; bytes: the error, empty: no memory */
   TDL_POOL_EXITED,  /* a worker's thread has ended */
   TDL_POOL_CLOSED   /* the last one has */
 } tdl_pool_event;

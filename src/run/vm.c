@@ -37,6 +37,7 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   vm->entries[i].co = NULL;
   vm->entries[i].calls = 0;
   vm->entries[i].used = 1;
+  vm->entries[i].cancelled = 0;
   vm->progress++;
   return i;
 }
@@ -131,13 +132,16 @@ static void new_coroutine(tdl_vm *vm) {
 static void fail_error(tdl_vm *vm, uint32_t entry, lua_State *co) {
   lua_State *L = vm->L;
   int top = lua_gettop(L);
+  int status;
   lua_rawgeti(L, LUA_REGISTRYINDEX, vm->fail_ref);
   lua_pushinteger(L, (lua_Integer)entry);
   lua_xmove(co, L, 1); /* the error; leaves room for one more */
   lua_pushthread(co);
   lua_xmove(co, L, 1);
-  if (lua_pcall(L, 3, 0, 0) != 0 && vm->entries[entry].job != NULL) {
-    fail_text(vm, entry, TREADLE_ETASK, L, lua_tostring(L, -1));
+  status = lua_pcall(L, 3, 0, 0);
+  if (status != 0 && vm->entries[entry].job != NULL) {
+    fail_text(vm, entry, status == LUA_ERRMEM ? TREADLE_ENOMEM : TREADLE_ETASK,
+              L, lua_tostring(L, -1));
   }
   lua_settop(L, top);
 }
@@ -158,7 +162,7 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
 }
 
 void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
-  lua_State *co = vm->co;
+  lua_State *co;
   uint32_t entry;
   int n, status;
   job->worker =
@@ -176,12 +180,16 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tdl_loop_send_home(job);
     return;
   }
-  vm->current = entry;
+  vm->current = vm->starting = entry;
+  if (TDL_UNLIKELY(vm->co == NULL)) {
+    new_coroutine(vm);
+  }
+  co = vm->co;
   if (TDL_UNLIKELY(job->timed) &&
       tdl_now_ns() >= job->deadline_ns) { /* expired: it never runs */
-    vm->current = 0;
     job->bytes.len = 0;
     end_job(vm, entry, TREADLE_ETIMEOUT);
+    vm->current = vm->starting = 0;
     return;
   }
   if (job->task > 0) { /* else the function is the first argument */
@@ -190,8 +198,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   n = tdl_decode(co, job->bytes.data, job->bytes.len);
   if (TDL_UNLIKELY(n < 0)) {
     fail_text(vm, entry, n, vm->L, lua_tostring(co, -1));
-    vm->current = 0;
     lua_settop(co, 0);
+    vm->current = vm->starting = 0;
     return;
   }
   TDL_STAMP(job, DECODED);
@@ -211,7 +219,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     fail_error(vm, entry, co);
     new_coroutine(vm);
   }
-  vm->current = 0; /* not earlier: an error out of here fails the entry (V1) */
+  /* not earlier: an error out of here fails the entry (V1) */
+  vm->current = vm->starting = 0;
 }
 
 void tdl_vm_turn(tdl_vm *vm) {
@@ -232,14 +241,15 @@ int tdl_vm_wait(tdl_vm *vm) {
   return waited;
 }
 
-void tdl_vm_cancel(tdl_vm *vm, const tdl_job *job, uint32_t generation) {
-  for (uint32_t i = 1; i < vm->entry_count; i++) {
-    if (vm->entries[i].job == job && tdl_job_generation(job) == generation &&
-        vm->entries[i].co != NULL && vm->cancel_ref != LUA_NOREF) {
-      lua_rawgeti(vm->running, LUA_REGISTRYINDEX, vm->cancel_ref);
-      lua_pushinteger(vm->running, (lua_Integer)i);
-      lua_call(vm->running, 1, 0);
-      return;
+void tdl_vm_cancel(tdl_vm *vm) {
+  for (uint32_t i = 1; i < vm->entry_count && vm->cancel_ref != LUA_NOREF;
+       i++) {
+    if (vm->entries[i].job != NULL && vm->entries[i].co != NULL &&
+        !vm->entries[i].cancelled && tdl_job_is_settled(vm->entries[i].job)) {
+      lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->cancel_ref);
+      lua_pushinteger(vm->L, (lua_Integer)i);
+      lua_call(vm->L, 1, 0);
+      vm->entries[i].cancelled = 1;
     }
   }
 }
@@ -263,33 +273,98 @@ typedef struct protected_call {
 static int protected(lua_State *L) {
   protected_call *call = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  if (call->vm->co == NULL) {
-    new_coroutine(call->vm);
-  }
   call->fn(call->vm);
   return 0;
 }
 
+static int collect(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+/* The entry's coroutine, if it has one, is nobody's from here on: what it
+** returns must not end the next job of that number. Needs no memory. */
+static void forget_fiber(tdl_vm *vm, uint32_t entry) {
+  lua_State *L = vm->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, vm->fibers_ref);
+  lua_pushnil(L);
+  while (lua_next(L, -2) != 0) {
+    if (lua_tointeger(L, -1) == (lua_Integer)entry) {
+      lua_pushvalue(L, -2);
+      lua_pushnil(L);
+      lua_rawset(L, -5);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+static void fail_entry(tdl_vm *vm, uint32_t entry) {
+  if (vm->entries[entry].job != NULL) {
+    forget_fiber(vm, entry);
+    vm->entries[entry].job->bytes.len = 0;
+    end_job(vm, entry, TREADLE_ENOMEM);
+  }
+}
+
 int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm)) {
   protected_call call = {vm, fn};
-  int status = lua_cpcall(vm->L, protected, &call);
-  if (status == 0) {
+  if (lua_cpcall(vm->L, protected, &call) == 0) {
     return 0;
   }
   tdl_loop_lose(&vm->worker->loop); /* L3 */
-  if (vm->current != 0) {
-    uint32_t entry = vm->current;
-    vm->current = 0;
-    if (vm->entries[entry].job != NULL) {
-      vm->entries[entry].job->bytes.len = 0;
-      end_job(vm, entry, TREADLE_ENOMEM);
+  vm->starved = 1;
+  lua_settop(vm->L, 0);
+  if (vm->starting != 0) {
+    fail_entry(vm, vm->starting);
+  } else {
+    for (uint32_t i = 1; i < vm->entry_count; i++) {
+      fail_entry(vm, i);
     }
   }
-  lua_settop(vm->L, 0);
+  vm->current = vm->starting = 0;
   vm->co = NULL; /* its stack is in an unknown state */
-  lua_gc(vm->L, LUA_GCCOLLECT, 0);
+  vm->turn = 1;  /* what is ready yet may have to wait for memory */
+  lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+  lua_settop(vm->L, 0);
   return TREADLE_ENOMEM;
 }
+
+/* --- a state that runs out of memory on demand ---------------------------- */
+
+#ifdef TDL_TEST_ALLOC
+static void *allocate(void *ud, void *ptr, size_t old_size, size_t size) {
+  tdl_vm *vm = ud;
+  if (size > old_size && tdl_alloc_refused(TDL_ALLOC_STATE)) {
+    return NULL;
+  }
+  return vm->allocate(vm->allocate_ud, ptr, old_size, size);
+}
+
+/* LuaJIT itself crashes when memory runs out in lua_newstate: refused is the
+** whole of it. */
+static lua_State *new_state(tdl_vm *vm) {
+  lua_State *L = NULL;
+  if (!tdl_alloc_refused(TDL_ALLOC_STATE)) {
+    tdl_alloc_spare(1);
+    L = tdl_heap_open(&vm->heap);
+    tdl_alloc_spare(0);
+  }
+  if (L != NULL) {
+    vm->allocate = lua_getallocf(L, &vm->allocate_ud);
+    lua_setallocf(L, allocate, vm);
+  }
+  return L;
+}
+
+/* LuaJIT frees its own allocator only if it is the state's. */
+static void restore_allocator(tdl_vm *vm) {
+  lua_setallocf(vm->L, vm->allocate, vm->allocate_ud);
+}
+#else
+#define new_state(vm)         tdl_heap_open(&(vm)->heap)
+#define restore_allocator(vm) ((void)0)
+#endif
 
 /* --- open and close ------------------------------------------------------- */
 
@@ -366,11 +441,13 @@ static int traceback(lua_State *L) {
 
 /* treadle.worker's boot(options) -> tasks, fail, teardown or false; what
 ** follows is the report for the home. */
-static void boot(boot_call *call) {
+static int boot(lua_State *L) {
+  boot_call *call = lua_touserdata(L, 1);
   tdl_vm *vm = call->vm;
-  lua_State *L = vm->L;
   treadle_pool *pool = vm->worker->pool;
   int n;
+  lua_settop(L, 0);
+  open_state(vm);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "treadle.worker");
   lua_call(L, 1, 1);
@@ -403,50 +480,49 @@ static void boot(boot_call *call) {
                  TDL_PAYLOAD_CEILING_BYTES) != 0) {
     lua_error(L);
   }
-}
-
-static int protected_open(lua_State *L) {
-  boot_call *call = lua_touserdata(L, 1);
-  lua_settop(L, 0);
-  open_state(call->vm);
   return 0;
 }
 
+/* The report of a state that lacks memory is empty. */
 static int protected_boot(lua_State *L) {
   boot_call *call = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  boot(call);
+  lua_pushcfunction(L, traceback);
+  lua_pushcfunction(L, boot);
+  lua_pushlightuserdata(L, call);
+  switch (lua_pcall(L, 1, 0, 1)) {
+  case 0:
+    call->status = 0;
+    break;
+  case LUA_ERRMEM:
+    break;
+  default: /* the message is on top */
+    if (!lua_isstring(L, -1)) {
+      lua_pushliteral(L, "error object is not a string");
+    }
+    call->report->len = 0;
+    if (tdl_encode(L, lua_gettop(L), 1, "report", call->report,
+                   TDL_PAYLOAD_CEILING_BYTES) == 0) {
+      call->status = TREADLE_ELOAD;
+    }
+    break;
+  }
   return 0;
 }
 
 static int make_vm(boot_call *call) {
-  lua_State *L = call->vm->L;
-  int status = lua_cpcall(L, protected_open, call);
-  if (status == 0) {
-    lua_pushcfunction(L, traceback);
-    lua_pushcfunction(L, protected_boot);
-    lua_pushlightuserdata(L, call);
-    status = lua_pcall(L, 1, 0, 1);
-  }
-  if (status != 0) { /* the message is on top */
-    size_t len;
-    const char *text = lua_tolstring(L, -1, &len);
-    if (text == NULL) {
-      text = "error object is not a string";
-    }
-    lua_pushstring(L, text);
+  lua_cpcall(call->vm->L, protected_boot, call);
+  if (call->status == TREADLE_ENOMEM) {
     call->report->len = 0;
-    tdl_encode(L, lua_gettop(L), 1, "report", call->report,
-               TDL_PAYLOAD_CEILING_BYTES);
-    status = TREADLE_ELOAD;
+    call->vm->starved = 1;
   }
-  lua_settop(L, 0);
-  return status;
+  lua_settop(call->vm->L, 0);
+  return call->status;
 }
 
 int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report) {
   tdl_vm *vm = tdl_calloc(sizeof(*vm));
-  boot_call call = {vm, report, 0};
+  boot_call call = {vm, report, TREADLE_ENOMEM};
   int status = TREADLE_ENOMEM;
   if (vm == NULL) {
     return status;
@@ -454,7 +530,7 @@ int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report) {
   vm->worker = worker;
   vm->co_ref = vm->turn_ref = vm->wait_ref = vm->fail_ref = LUA_NOREF;
   vm->fibers_ref = vm->teardown_ref = vm->cancel_ref = LUA_NOREF;
-  vm->L = tdl_heap_open(&vm->heap); /* NULL without memory or address space */
+  vm->L = new_state(vm); /* NULL without memory or address space */
   if (vm->L != NULL) {
     worker->loop.owner = vm;
     status = make_vm(&call);
@@ -481,12 +557,37 @@ static int teardown(lua_State *L) {
   return 0;
 }
 
+static int repair_ffi(lua_State *L) {
+  const tdl_vm *vm = lua_touserdata(L, 1);
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  if (!lua_istable(L, -1)) {
+    return 0; /* nothing was opened at all */
+  }
+  lua_getfield(L, -1, "ffi");
+  /* what `require` left there: its mark, or nothing */
+  if (!lua_istable(L, -1) && (vm->starved || !lua_isnil(L, -1))) {
+    lua_pushcfunction(L, luaopen_ffi);
+    lua_call(L, 0, 0);
+  }
+  return 0;
+}
+
+/* LuaJIT (before 2023) crashes in lua_close when memory ran out while it
+** opened the FFI library: that is opened again. Where even now there is no
+** memory for it, the state stays as it is. */
+static void close_state(tdl_vm *vm) {
+  restore_allocator(vm);
+  if (lua_cpcall(vm->L, repair_ffi, vm) == 0) {
+    tdl_heap_close(&vm->heap, vm->L);
+  }
+}
+
 void tdl_vm_close(tdl_vm *vm) {
   if (vm->L != NULL) {
     if (vm->teardown_ref != LUA_NOREF) {
       lua_cpcall(vm->L, teardown, vm);
     }
-    tdl_heap_close(&vm->heap, vm->L);
+    close_state(vm);
   }
   tdl_free(vm->tasks);
   tdl_free(vm->entries);

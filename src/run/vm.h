@@ -5,7 +5,9 @@
 **          the job.
 **
 ** V1  Everything runs under the lua_pcall of tdl_vm_enter. What escapes there
-**     (out of memory) fails the job that was running, and the worker goes on.
+**     (out of memory) fails the job that was being started; or, out of the
+**     scheduler, all that wait, since any of them may have lost what it waits
+**     for. The worker goes on.
 ** V2  A job that yields becomes an entry that waits; the Lua scheduler
 **     (lua/treadle/loop.lua) resumes it and reports its end with
 **     tdl_vm_finish. A finished coroutine serves the next job.
@@ -25,23 +27,25 @@ typedef struct tdl_entry {
   uint32_t calls; /* calls on the own pool that are under way, and waits for
                   ** such calls of others (V3) */
   uint32_t next_free;
-  int used;
+  uint8_t used;
+  uint8_t cancelled; /* its waits were told to end */
 } tdl_entry;
 
 typedef struct tdl_vm {
   lua_State *L;
   tdl_heap heap;
   tdl_worker *worker;
-  lua_State *running; /* whose stack dispatch may use */
-  lua_State *co;      /* for the next job; anchored by co_ref */
+  lua_State *co; /* for the next job; anchored by co_ref */
   int co_ref;
   int *tasks; /* registry references, by task number */
   uint32_t task_count;
   tdl_entry *entries; /* numbered from 1; 0 is none */
   uint32_t entry_count, free_entry;
   uint32_t current;  /* the entry whose code runs now, or 0 */
+  uint32_t starting; /* the entry in tdl_vm_run, or 0 */
   uint32_t progress; /* entries with a job */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
+  int starved;       /* memory has run out in this state */
   int turn;          /* the Lua scheduler has something to do */
   int turn_ref;      /* its function, or LUA_NOREF */
   int wait_ref;      /* how to wait if the script has a loop of its own */
@@ -49,6 +53,10 @@ typedef struct tdl_vm {
   int fail_ref;      /* function (entry, error, coroutine) of the boot module */
   int teardown_ref;  /* function to call before the end, or LUA_NOREF */
   int fibers_ref;    /* table: coroutine -> entry */
+#ifdef TDL_TEST_ALLOC
+  lua_Alloc allocate; /* the state's own allocator */
+  void *allocate_ud;
+#endif
 } tdl_vm;
 
 /* Makes the state and boots it: loads the module, runs init. The report for
@@ -79,8 +87,8 @@ void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status);
 /* V3's count. 0 when there is no such entry any more. */
 int tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
 
-/* Nobody waits any more for this job: ends its waits, if it is still here. */
-void tdl_vm_cancel(tdl_vm *vm, const tdl_job *job, uint32_t generation);
+/* Ends the waits of jobs that were settled meanwhile: nobody waits for them. */
+void tdl_vm_cancel(tdl_vm *vm);
 
 /* Fails whatever is still in progress with TREADLE_ECLOSED. */
 void tdl_vm_abort_all(tdl_vm *vm);

@@ -148,9 +148,14 @@ static int is_claimed(const tdl_worker *w) {
            (1ull << ((w->id - 1) % 64)));
 }
 
+static int is_cancelled(const tdl_worker *w) {
+  /* [cancel] seq_cst: after the announcement [park] */
+  return atomic_load_explicit(&w->cancelled, memory_order_seq_cst) != 0;
+}
+
 int tdl_worker_has_work(const tdl_worker *w) {
-  return tdl_loop_has_work(&w->loop) || tdl_pool_phase(w->pool) != w->phase ||
-         is_claimed(w) || w->vm->turn ||
+  return tdl_loop_has_work(&w->loop) || is_cancelled(w) ||
+         tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
 }
 
@@ -281,6 +286,11 @@ static void turns(tdl_vm *vm) {
     if (tdl_loop_is_ready(&w->loop)) { /* 1 */
       arrived = tdl_bind_dispatch(vm);
     }
+    if (TDL_UNLIKELY(is_cancelled(w))) {
+      /* [cancel] seq_cst: before the look at the jobs' words */
+      atomic_store_explicit(&w->cancelled, 0, memory_order_seq_cst);
+      tdl_vm_cancel(vm);
+    }
     if (vm->turn) {
       stop_searching(w); /* others must be woken while scripts run */
       vm->turn = 0;
@@ -319,6 +329,9 @@ static void *thread_main(void *arg) {
     w->loop.owner = w->vm;
     while (tdl_vm_enter(w->vm, turns) != 0) {
       get_up(w);
+      if (tdl_pool_phase(pool) == TDL_POOL_STOPPED) {
+        break; /* however often the scheduler runs out of memory */
+      }
     }
     tdl_vm_abort_all(w->vm);
     tdl_vm_close(w->vm);
@@ -351,31 +364,11 @@ static void *thread_main(void *arg) {
 
 /* --- cancelling ------------------------------------------------------------ */
 
-typedef struct cancel_note {
-  tdl_note note;
-  tdl_job *job; /* not followed unless the worker still has it */
-  uint32_t generation;
-} cancel_note;
-
-static void on_cancel(tdl_note *note, treadle_loop *at) {
-  cancel_note *c = TDL_CONTAINER(note, cancel_note, note);
-  tdl_job *job = c->job;
-  uint32_t generation = c->generation;
-  tdl_free(c);
-  if (at->owner != NULL) { /* else the worker has ended */
-    tdl_vm_cancel(at->owner, job, generation);
-  }
-}
-
-void tdl_worker_cancel(tdl_worker *w, tdl_job *job, uint32_t generation) {
-  cancel_note *c = tdl_alloc(sizeof(*c));
-  if (c != NULL) { /* else its waits take their time; it is settled anyway */
-    c->note.node.kind = TDL_NODE_NOTE;
-    c->note.arrive = on_cancel;
-    c->job = job;
-    c->generation = generation;
-    tdl_loop_post(&w->loop, &c->note.node);
-  }
+void tdl_worker_cancel(tdl_worker *w) {
+  /* [cancel] seq_cst: after the job was settled, before the look at the
+  ** parker [park] */
+  atomic_store_explicit(&w->cancelled, 1, memory_order_seq_cst);
+  tdl_parker_wake(&w->loop.parker);
 }
 
 /* --- the home's thread ---------------------------------------------------- */

@@ -19,7 +19,8 @@
 typedef struct tdl_worker {
   treadle_loop loop; /* first: it outlives the thread, with the pool */
   treadle_pool *pool;
-  uint32_t id; /* 1.. */
+  uint32_t id;                /* 1.. */
+  _Atomic uint32_t cancelled; /* a job that it runs was settled [cancel] */
   pthread_t thread;
   tdl_note started, exited;  /* to the pool's home */
   int boot_status;           /* in `started` */
@@ -33,9 +34,9 @@ typedef struct tdl_worker {
   struct tdl_vm *vm;
 } tdl_worker;
 
-/* any thread; tells the worker that nobody waits any more for a job that it
-** runs: what the job waits for ends. */
-void tdl_worker_cancel(tdl_worker *worker, tdl_job *job, uint32_t generation);
+/* any thread; tells the worker that nobody waits any more for one of the jobs
+** that it runs, which was settled: what the job waits for ends. */
+void tdl_worker_cancel(tdl_worker *worker);
 
 int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out);
 int tdl_worker_start(tdl_worker *worker);
