@@ -24,7 +24,7 @@ static int check_failed, check_any_failed;
   } while (0)
 
 /* Runs a test; it must leave no block of memory behind. */
-static void check_run(const char *name, void (*test)(void)) {
+static inline void check_run(const char *name, void (*test)(void)) {
   long live = tdl_alloc_live();
   check_failed = 0;
   test();

@@ -1,0 +1,64 @@
+--- The tasks of the tests that run out of memory.
+local treadle = require "treadle"
+
+local M = {}
+
+local Point = { __index = {} }
+treadle.class("oom.point", Point)
+
+function M.add(a, b)
+  return a + b
+end
+
+function M.echo(...)
+  return ...
+end
+
+function M.fail()
+  error("wrong")
+end
+
+function M.fail_with_table()
+  error({ code = 7 })
+end
+
+function M.wait(seconds)
+  treadle.sleep(seconds)
+  return seconds
+end
+
+function M.point(x, y)
+  return setmetatable({ x = x, y = y }, Point)
+end
+
+function M.fib(n)
+  if n < 2 then
+    return n
+  end
+  local call = treadle.worker.pool.call
+  local a, b = call.fib(n - 1), call.fib(n - 2)
+  return a:await() + b:await()
+end
+
+--- The number of every worker, asked for by one of them.
+function M.workers()
+  return unpack(treadle.worker.pool:broadcast("add", 40, 2):await())
+end
+
+--- Results that coroutines of the task's own have waited for.
+function M.spawned(n)
+  local list = {}
+  for i = 1, n do
+    list[i] = treadle.spawn(function()
+      treadle.sleep(0)
+      return i
+    end)
+  end
+  local sum = 0
+  for _, value in ipairs(treadle.all(list):await()) do
+    sum = sum + value
+  end
+  return sum
+end
+
+return M
