@@ -160,7 +160,7 @@ static enum found look_at(direct *d, const tdl_job *job) {
 /* There may be something to do that only core.poll can. */
 static int has_other(const direct *d) {
   const treadle_loop *loop = d->bind->loop;
-  return loop->held != NULL || loop->lost != NULL || loop->noting != NULL ||
+  return loop->held != NULL || loop->lost != NULL || loop->lost_notes != NULL ||
          loop->due_ns != TDL_NEVER || d->bind->ready > 0;
 }
 

@@ -54,16 +54,19 @@ static int core_poll(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   treadle_loop *loop = b->loop;
   lua_State *outer_L = b->L;
-  tdl_job *outer = loop->arriving; /* L4 */
+  tdl_job *outer_job = loop->arriving; /* L4 */
+  tdl_note *outer_note = loop->noting;
   int status;
   lua_pushcfunction(L, dispatch);
   lua_pushlightuserdata(L, b);
   loop->arriving = NULL;
+  loop->noting = NULL;
   status = lua_pcall(L, 1, 1, 0);
   if (TDL_UNLIKELY(status != 0)) {
     tdl_loop_lose(loop); /* L3 */
   }
-  loop->arriving = outer;
+  loop->arriving = outer_job;
+  loop->noting = outer_note;
   b->L = outer_L;
   if (TDL_UNLIKELY(status != 0)) {
     return lua_error(L);

@@ -66,6 +66,7 @@ static void release(tdl_handle *h, lua_State *L) {
   lua_pushnil(L);
   set_record(h, L, lua_gettop(L));
   lua_pop(L, 1);
+  h->pool->event = NULL; /* it has been told, also within an event (L4) */
   tdl_pool_drop(h->pool);
   free_handle(h);
 }

@@ -309,7 +309,14 @@ void tdl_loop_lose(treadle_loop *loop) {
     job->next_idle = loop->lost;
     loop->lost = job;
   }
+  if (loop->noting != NULL) {
+    loop->noting->node.next = loop->lost_notes;
+    loop->lost_notes = &loop->noting->node;
+    loop->noting = NULL;
+  }
 }
+
+static void arrive(treadle_loop *loop, tdl_node *node);
 
 /* L3 */
 static uint32_t report_lost(treadle_loop *loop) {
@@ -322,6 +329,12 @@ static uint32_t report_lost(treadle_loop *loop) {
       recycle(loop, job);
     }
     job->away = 0;
+    count++;
+  }
+  while (loop->lost_notes != NULL) {
+    tdl_node *node = loop->lost_notes;
+    loop->lost_notes = node->next;
+    arrive(loop, node);
     count++;
   }
   return count;
@@ -394,10 +407,6 @@ void tdl_loop_hold_back(treadle_loop *loop) {
 uint32_t tdl_loop_dispatch(treadle_loop *loop) {
   uint32_t count = report_lost(loop);
   tdl_node *node;
-  if (TDL_UNLIKELY(loop->noting != NULL)) {
-    loop->noting->arrive(loop->noting, loop);
-    count++;
-  }
   while ((node = next_node(loop)) != NULL) {
     arrive(loop, node);
     count++;
@@ -422,13 +431,13 @@ tdl_job *tdl_loop_next_call(treadle_loop *loop) {
 
 int tdl_loop_is_ready(const treadle_loop *loop) {
   return tdl_queue_ready(&loop->inbox) || loop->lost != NULL ||
-         loop->noting != NULL || loop->held != NULL ||
+         loop->lost_notes != NULL || loop->held != NULL ||
          tdl_loop_next_ns(loop) == 0;
 }
 
 int tdl_loop_has_work(const treadle_loop *loop) {
   return !tdl_queue_empty(&loop->inbox) || loop->lost != NULL ||
-         loop->held != NULL || loop->noting != NULL ||
+         loop->held != NULL || loop->lost_notes != NULL ||
          tdl_loop_next_ns(loop) == 0;
 }
 

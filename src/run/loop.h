@@ -12,7 +12,7 @@
 **     note that needs it is kept in `noting` and arrives once more; a timer
 **     fires once more.
 ** L4  A handler may run a finalizer, which may dispatch: that one keeps the
-**     outer `arriving` and puts it back. */
+**     outer `arriving` and `noting` and puts them back. */
 #ifndef TDL_LOOP_H
 #define TDL_LOOP_H
 
@@ -58,6 +58,7 @@ struct treadle_loop {
   tdl_node *held;                     /* popped, to be handled next */
   tdl_job *arriving, *lost;           /* L3 */
   tdl_note *noting;                   /* L3: set and cleared by the note */
+  tdl_node *lost_notes;               /* L3 */
   tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);

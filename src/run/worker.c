@@ -77,8 +77,9 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
     w->thread_made = 0;
     pthread_join(w->thread, NULL); /* it has nothing left to do */
   }
-  if (at->noting != note) {
-    at->noting = note; /* L3 */
+  at->noting = note; /* L3 */
+  if (!w->gone) {
+    w->gone = 1;
     pool->alive--;
   }
   /* What the home sent after this worker had looked for the last time; from

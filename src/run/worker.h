@@ -30,6 +30,7 @@ typedef struct tdl_worker {
   int searching;             /* counted in pool->searching */
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
+  int gone;          /* no longer counted in pool->alive; the home's */
   atomic_int parted; /* it has ended, or the home left it to itself (P1) */
   struct tdl_vm *vm;
 } tdl_worker;
