@@ -1,6 +1,6 @@
 --- The scheduler of one state: coroutines that wait, and what wakes them.
 -- A coroutine waits by naming itself as a future's waiter and yielding. When the future is settled
--- (by C, which knows only the list `core.ready`, or by Lua) its waiters are run by `loop.poll`.
+-- (by C, which hands over a list in `core.poll`, or by Lua) its waiters are run by `loop.poll`.
 -- The host calls that in `run`, a worker before it takes its next job.
 -- @module treadle.loop
 local core = require "treadle.core"
@@ -26,6 +26,12 @@ local fibers = core.fibers or {}
 -- that to enter one needs no memory. They are numbered from `first` to `last`.
 local head, tail
 local first, last = 1, 0
+
+--- A finalizer may run wherever compiled code is left, and call into this module; no other one runs
+-- within it. While the list is `busy`, it enters futures here: only a finalizer moves `late_last`,
+-- only the others `late_first`.
+local busy = false
+local late, late_first, late_last = {}, 1, 0
 --- Spawned coroutines that have not ended: the command drains them before it exits.
 local alive = 0
 
@@ -45,7 +51,16 @@ local in_worker = core.worker ~= nil
 local function append(future)
   if future[NEXT] then -- it is there already
     return
-  elseif first <= last then
+  elseif busy then
+    if late_first > late_last then
+      late_first, late_last = 1, 0
+    end
+    late_last = late_last + 1
+    late[late_last] = future
+    return
+  end
+  busy = true
+  if first <= last then
     tail[NEXT] = future
   else
     head = future
@@ -53,6 +68,16 @@ local function append(future)
   future[NEXT] = true
   tail = future
   last = last + 1
+  busy = false
+end
+
+local function append_late()
+  while late_first <= late_last do
+    local future = late[late_first]
+    late[late_first] = false
+    late_first = late_first + 1
+    append(future)
+  end
 end
 
 --- Put a future that Lua has just settled, and that has waiters, on the ready list.
@@ -212,31 +237,33 @@ end
 function loop.poll()
   local events, more = direct.receive(loop.tell)
   if more then
-    local others, fresh = core.poll()
-    if fresh > 0 then
-      local list = core.ready
-      if first <= last then
-        tail[NEXT] = list[1]
-      else
-        head = list[1]
-      end
-      tail, last = list[2], last + fresh
-      list[1], list[2] = nil, nil
+    local others, fresh, from_c = core.poll()
+    for _ = 1, fresh do
+      local future = from_c
+      from_c = future[NEXT]
+      future[NEXT] = false
+      append(future)
     end
     events = events + others
   end
+  if busy then -- a finalizer's poll
+    return events
+  end
+  append_late()
   local stop = last
   while first <= stop do
     local future = head
     run_waiters(future)
+    busy = true
     if head == future then -- else a poll within has gone on
       head = future[NEXT]
       future[NEXT] = false
       first = first + 1
       events = events + 1
     end
+    busy = false
   end
-  if first <= last then
+  if first <= last or late_first <= late_last then
     core.turn()
   end
   return events
@@ -247,7 +274,7 @@ local awaited
 
 --- Whether there is something to go on with that no descriptor tells of.
 local function is_ready()
-  return first <= last or awaited ~= nil and awaited[STATE] ~= PENDING
+  return first <= last or late_first <= late_last or awaited ~= nil and awaited[STATE] ~= PENDING
 end
 loop.is_ready = is_ready
 
@@ -294,8 +321,9 @@ local function running()
   return not is_main and co and not (luv.is_loaded() and luv.is_home(co)) and co or nil
 end
 
---- The future for which the main chunk runs the loop until it is settled, if it does that now.
-local driving
+--- The future for which the main chunk runs the loop until it is settled, if it does that now; and
+-- how many such loops there are, one within another.
+local driving, depth = nil, 0
 
 --- Whether the future is settled within a spin, in which this state has nothing else to do.
 local function settles_soon(future)
@@ -312,6 +340,10 @@ end
 local function drive(future, deadline)
   local before = driving
   driving = not deadline and future or nil
+  depth = depth + 1
+  if depth == 1 then -- a hook's error (an engine's limit) may have left it so
+    busy = false
+  end
   while future[STATE] == PENDING do
     local left = deadline and deadline - core.now() or math.huge
     if left <= 0 then
@@ -321,6 +353,7 @@ local function drive(future, deadline)
     loop.turn(left, future)
   end
   driving = before
+  depth = depth - 1
 end
 
 --- The job on whose behalf this code runs, 0 for none.

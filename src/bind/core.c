@@ -150,8 +150,6 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_setfield(L, -2, "version");
   lua_pushcfunction(L, core_setup);
   lua_setfield(L, -2, "setup");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref);
-  lua_setfield(L, -2, "ready");
   set_number(L, "STATE", TDL_F_STATE);
   set_number(L, "VALUE", TDL_F_VALUE);
   set_number(L, "COUNT", TDL_F_COUNT);

@@ -49,7 +49,8 @@ static int dispatch(lua_State *L) {
   return 1;
 }
 
-/* poll() -> events handled; how many futures core.ready = { first, last } has */
+/* poll() -> events handled; how many futures are ready, the first of them: the
+** others by NEXT */
 static int core_poll(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   treadle_loop *loop = b->loop;
@@ -73,7 +74,14 @@ static int core_poll(lua_State *L) {
   }
   lua_pushinteger(L, (lua_Integer)b->ready);
   b->ready = 0;
-  return 2;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->ready_ref); /* { first, last } */
+  lua_rawgeti(L, -1, 1);
+  for (int i = 1; i <= 2; i++) {
+    lua_pushnil(L);
+    lua_rawseti(L, -3, i);
+  }
+  lua_remove(L, -2);
+  return 3;
 }
 
 /* wait(seconds): blocks until poll has something to do */
