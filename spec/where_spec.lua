@@ -183,27 +183,21 @@ describe("the stages of calls:", function()
     assert.matches("constant_tsc", where.doubt(" tsc nonconstant_tsc nonstop_tsc", 0))
   end)
 
-  it("the counter's step is a short time between two stamps", function()
-    local host, worker = calls_in_turn(50)
-    worker[2][1] = worker[1][1] + 1 -- once
-    assert.equal(2, where.step(stamps(host, worker)))
-  end)
-
   it("a build without stamps has none", function()
     assert.is_nil(require("treadle.core").stamps)
   end)
 end)
 
 describe("the page of stages", function()
-  local function medians()
-    local m = { line = 60e-9 }
+  local function figures()
+    local m = { line = 60e-9, stamp = 10e-9 }
     for _, payload in ipairs(where.PAYLOADS) do
       m["encode." .. payload], m["decode." .. payload] = 3e-9, 4e-9
       for _, way in ipairs(where.WAYS) do
         m[("stamped.%s.%s"):format(way, payload)] = 200e-9
         m[("plain.%s.%s"):format(way, payload)] = 150e-9
         for i, stage in ipairs(where.STAGES[way]) do
-          if stage.fn then m[("%s.%s.%s"):format(way, payload, stage.key)] = i * 1e-9 end
+          if stage.fn then m[("%s.%s.%s"):format(way, payload, stage.key)] = (10 + i) * 1e-9 end
         end
       end
     end
@@ -211,22 +205,38 @@ describe("the page of stages", function()
   end
 
   it("has every stage, and its shares are those of one whole", function()
-    local text = table.concat(where.lines(medians()), "\n")
-    assert.matches("hand over%s+4%.0%s+4%.4%s+60%.0", text) -- 4 of 91
-    assert.matches("sum of the stages%s+91%.0%s+91%.0%s+91%.0%s+91%.0\n", text)
+    local text = table.concat(where.lines(figures()), "\n")
+    assert.matches("host   push%s+3%.0%s+2%.7%s+%-", text) -- 3 of 1 + ... + 13 + 2 stamps
+    assert.matches("hand over%s+14%.0%s+12%.6%s+60%.0", text)
+    assert.matches("sum of the stages%s+111%s+111%s+111%s+111\n", text)
     assert.matches("the stamps cost%s+50%.0", text)
-    -- 200 - (1 + ... + 7) and 200 - (9 + ... + 14)
-    assert.matches("host   waits, and the rest%s+172%s+86%.0%s+%-", text)
-    assert.matches("worker waits, and the rest%s+131%s+65%.5%s+%-", text)
+    -- 150 - (1 + ... + 7) and 150 - (9 + ... + 14)
+    assert.matches("host   waits, and the rest%s+122%s+81%.3%s+%-", text)
+    assert.matches("worker waits, and the rest%s+81%.0%s+54%.0%s+%-", text)
+  end)
+
+  it("takes off no more for a stamp than a stage is long", function()
+    local m = figures()
+    m["one.number.run"] = 9e-9
+    assert.matches("worker run%s+0%.0%s+0%.0%s+%-%s+7%.0", table.concat(where.lines(m), "\n"))
   end)
 
   it("leaves out what was not measured", function()
-    local m = medians()
+    local m = figures()
     m["one.record.run"], m["plain.one.number"], m.line = nil, nil, nil
     local text = table.concat(where.lines(m), "\n")
-    assert.matches("worker run%s+7%.0%s+7%.7%s+%-%s+7%.0%s+7%.7%s+%-%s+%-%s+%-%s+%-%s+7%.0", text)
-    assert.matches("hand over%s+4%.0%s+4%.4%s+%-", text)
+    assert.matches("worker run%s+7%.0%s+6%.3%s+%-%s+7%.0%s+6%.3%s+%-%s+%-%s+%-%s+%-%s+7%.0", text)
+    assert.matches("hand over%s+14%.0%s+12%.6%s+%-", text)
     assert.matches("the stamps cost%s+%-%s+50%.0", text)
+  end)
+
+  it("takes the best sample of what leaves nothing out, and else the median", function()
+    local samples = { 3, 1, 2, 5, 9 }
+    for _, key in ipairs { "line", "encode.number", "plain.one.number", "stamped.flight.record" } do
+      assert.equal(1, where.figure(key, samples), key)
+    end
+    assert.equal(3, where.figure("one.number.encode", samples))
+    assert.equal(3, where.figure("backwards", samples))
   end)
 
   it("goes with no JSON", function()

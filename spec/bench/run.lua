@@ -329,19 +329,16 @@ local function main_where(options)
   end
   library:close()
   local samples, errors = run_all(WHERE_SECTIONS, WHERE_TURNS[options.plan], options, machine)
-  local medians = {}
-  for key, list in pairs(samples) do
-    local q = text.quantiles(list)
-    medians[key] = where.is_limit(key) and q.min or q.median
-  end
+  local figures = {}
+  for key, list in pairs(samples) do figures[key] = where.figure(key, list) end
   print_head(machine)
-  for _, line in ipairs(where.lines(medians)) do print(line) end
+  for _, line in ipairs(where.lines(figures)) do print(line) end
   print()
   print("best: what the machine can do, measured in this run. How to read the page: docs/bench.md")
-  local doubt = where.doubt(medians.cycles and read("/proc/cpuinfo", "flags%s*:([^\n]*)") or "",
-    medians.backwards or 0)
-  print(("a stage holds one stamp; the counter moves in steps of %s"):format(
-    format(medians.step, "time")))
+  local doubt = where.doubt(figures.cycles and read("/proc/cpuinfo", "flags%s*:([^\n]*)") or "",
+    figures.backwards or 0)
+  print(("each stage holds one stamp, and %s are taken off for it"):format(
+    format(figures.stamp, "time")))
   if doubt then print("stages between two cores are not to be trusted: " .. doubt) end
   print_end(options, machine)
   print_errors(errors)

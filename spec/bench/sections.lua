@@ -194,14 +194,18 @@ local function add_coding(add, key, value)
   end }
 end
 
---- Where the time of a call goes. The stages are those of a build with stamps; any other's figures
--- say what the stamps cost. One section's samples serve where.lua alone.
+--- Where the time of a call goes, its two threads each on a core. The stages are those of a build
+-- with stamps; any other's figures say what the stamps cost.
 function sections.where(plan, emit)
   local treadle = require "treadle"
   local core = require "treadle.core"
   local where = require "where"
   all = find_all(treadle)
+  for _ = 1, plan.rounds do emit("line", limits.pingpong(20000) / 2) end -- needs both cores
   local pool = open_pool(treadle, 1)
+  if not (pool.call.pin(1):await() and require("tasks").pin(0)) then
+    error("the stages need two cores")
+  end
   local kind = core.stamps and "stamped" or "plain"
   local began = core.stamps and core.stamps()
   local last = began
@@ -221,10 +225,9 @@ function sections.where(plan, emit)
     end
     if way == "one" then emit("backwards", backwards / math.max(1, #calls)) end
     emit(stamps.counts, tick)
-    emit("step", where.step(stamps) * tick)
+    emit("stamp", stamps.cost * 1e-9)
   end
 
-  add { key = "line", sample = function() return limits.pingpong(20000) / 2 end }
   for _, key in ipairs(where.PAYLOADS) do
     local p = by_key[key]
     add_coding(add, key, p.value)

@@ -22,4 +22,28 @@ function tasks.fresh(text)
   return ffi.string(buffer, #text)
 end
 
+--- Pins the thread that calls it to the index-th core that it may use, counted from 0.
+-- @treturn boolean whether there is one
+function tasks.pin(index)
+  ffi = ffi or require "ffi"
+  ffi.cdef [[
+  int sched_getaffinity(int thread, size_t size, uint8_t *set);
+  int sched_setaffinity(int thread, size_t size, const uint8_t *set);
+  ]]
+  local size = 128 -- 1,024 cores
+  local set, one = ffi.new("uint8_t[?]", size), ffi.new("uint8_t[?]", size)
+  if ffi.C.sched_getaffinity(0, size, set) < 0 then return false end
+  for core = 0, 8 * size - 1 do
+    local byte, mask = math.floor(core / 8), 2 ^ (core % 8)
+    if set[byte] % (2 * mask) >= mask then
+      if index == 0 then
+        one[byte] = mask
+        return ffi.C.sched_setaffinity(0, size, one) == 0
+      end
+      index = index - 1
+    end
+  end
+  return false
+end
+
 return tasks

@@ -8,9 +8,15 @@ local where = {}
 --- The keys of the payloads that the page shows.
 where.PAYLOADS = { "number", "string100", "record", "nested" }
 
---- Whether a key is that of a limit: the best of its samples counts.
-function where.is_limit(key)
-  return key == "line" or key:match("^encode%.") ~= nil or key:match("^decode%.") ~= nil
+-- Of limits and clocks the best sample counts. A round's stages leave out the calls that something
+-- else came between; a clock, or a limit that needs both cores, cannot.
+local BEST = { line = true, stamp = true, encode = true, decode = true, plain = true,
+  stamped = true }
+
+--- What the samples of a key come to.
+function where.figure(key, samples)
+  local q = text.quantiles(samples)
+  return BEST[key:match("^%l+")] and q.min or q.median
 end
 
 --- How many calls are under way at once.
@@ -216,16 +222,18 @@ end
 
 -- The page ----------------------------------------------------------------------------------------
 
---- A way's stages of one payload, in seconds, completed: those that are the rest of the whole.
--- @param m medians by key
+--- A way's stages of one payload, in seconds, and what is left of the whole. A stage's own stamp is
+-- taken off; not from a hand-over, which began while the other side stamped that it had pushed.
+-- @param m figures by key
 -- @return stage key -> seconds, the whole
 local function complete(way, payload, m)
-  local got, whole = {}, m[("stamped.%s.%s"):format(way, payload)]
+  local got, whole = {}, m[("plain.%s.%s"):format(way, payload)]
   local sums = { host = 0, worker = 0, way = 0 }
   for _, stage in ipairs(where.STAGES[way]) do
-    local seconds = m[("%s.%s.%s"):format(way, payload, stage.key)]
     if stage.fn then
+      local seconds = m[("%s.%s.%s"):format(way, payload, stage.key)]
       if not seconds then return nil end
+      if stage.who ~= "way" then seconds = math.max(0, seconds - (m.stamp or 0)) end
       got[stage.key] = seconds
       sums[stage.who] = sums[stage.who] + seconds
     end
@@ -244,7 +252,7 @@ local function nanoseconds(seconds)
 end
 
 --- The lines of the page.
--- @param m medians by key, in seconds
+-- @param m figures by key, in seconds
 function where.lines(m)
   local lines = {}
   local function line(who, what, cells)
@@ -285,11 +293,11 @@ function where.lines(m)
         return cell(nanoseconds(whole[payload]))
       end))
     end
-    line("", "by the clock, stamped", each(function(payload)
-      return cell(nanoseconds(clock("stamped", payload)))
-    end))
-    line("", "not stamped", each(function(payload)
+    line("", "by the clock", each(function(payload)
       return cell(nanoseconds(clock("plain", payload)))
+    end))
+    line("", "with stamps", each(function(payload)
+      return cell(nanoseconds(clock("stamped", payload)))
     end))
     line("", "the stamps cost", each(function(payload)
       local with, without = clock("stamped", payload), clock("plain", payload)
@@ -297,20 +305,6 @@ function where.lines(m)
     end))
   end
   return lines
-end
-
---- A short time between two stamps of a thread, in ticks: the counter's step, or what a stamp
--- costs, whichever is more.
-function where.step(stamps)
-  local list = {}
-  for _, trace in ipairs(stamps) do
-    for i = 4, #trace, 3 do
-      local ticks = trace[i] - trace[i - 3]
-      if ticks > 0 then list[#list + 1] = ticks end
-    end
-  end
-  table.sort(list)
-  return list[math.ceil(#list / 20)] or 0
 end
 
 --- What speaks against comparing one core's counter with another's; nil if nothing does.

@@ -75,7 +75,7 @@ describe("the measured page of stages", function()
   end
 
   it("says what the stamps cost", function()
-    for _, what in ipairs { "sum of the stages", "by the clock, stamped", "not stamped" } do
+    for _, what in ipairs { "sum of the stages", "by the clock", "with stamps" } do
       assert.matches(what .. ("%s+%d[%d.µ]*"):rep(#where.PAYLOADS), said())
     end
     assert.matches("the stamps cost" .. ("%s+%-?%d[%d.µ]*"):rep(#where.PAYLOADS), said())
