@@ -88,7 +88,9 @@
 
 /* Blocks of a Lua state that do not come from LuaJIT's allocator: from the size
 ** on at which that one maps each by itself. Of those up to LARGEST, freed ones
-** are kept for their next use, up to KEEP in one state. */
+** are kept for their next use: up to BUSY in a worker's state (what it collects
+** at once when calls bring 1 MiB each), up to KEEP in one that has slept for so
+** long, and in the command's. */
 #ifndef TDL_HEAP_CLASS_BYTES
 #define TDL_HEAP_CLASS_BYTES (64u << 10) /* they are rounded up to this */
 #endif
@@ -97,6 +99,12 @@
 #endif
 #ifndef TDL_HEAP_LARGEST_BYTES
 #define TDL_HEAP_LARGEST_BYTES (4u << 20)
+#endif
+#ifndef TDL_HEAP_BUSY_BYTES
+#define TDL_HEAP_BUSY_BYTES (64u << 20)
+#endif
+#ifndef TDL_HEAP_TRIM_NS
+#define TDL_HEAP_TRIM_NS 10000000u
 #endif
 #ifndef TDL_HEAP_KEEP_BYTES
 #define TDL_HEAP_KEEP_BYTES (8u << 20)

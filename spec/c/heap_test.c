@@ -35,7 +35,7 @@ static int is_marked(const unsigned char *block, size_t size, unsigned char c) {
 
 static void blocks_keep_their_contents_whatever_their_size_becomes(void) {
   tdl_heap heap;
-  lua_State *L = tdl_heap_open(&heap);
+  lua_State *L = tdl_heap_open(&heap, TDL_HEAP_BUSY_BYTES);
   unsigned char *block[BLOCKS] = {NULL};
   size_t size[BLOCKS] = {0};
   unsigned seed = 42;
@@ -66,19 +66,21 @@ static void blocks_keep_their_contents_whatever_their_size_becomes(void) {
       all_right = all_right && (block[k] == NULL ||
                                 is_marked(block[k], size[k], (unsigned char)k));
     }
-    bounded = bounded && heap.kept_bytes <= TDL_HEAP_KEEP_BYTES;
+    bounded = bounded && heap.kept_bytes <= TDL_HEAP_BUSY_BYTES;
   }
   for (int i = 0; i < BLOCKS; i++) {
     allocate(ud, block[i], size[i], 0);
   }
   CHECK(all_right);
-  CHECK(bounded && heap.kept_bytes > 0);
+  CHECK(bounded && tdl_heap_has_excess(&heap));
+  tdl_heap_trim(&heap);
+  CHECK(heap.kept_bytes > 0 && heap.kept_bytes <= TDL_HEAP_KEEP_BYTES);
   tdl_heap_close(&heap, L);
 }
 
 static void a_freed_block_is_the_next_one_of_its_size(void) {
   tdl_heap heap;
-  lua_State *L = tdl_heap_open(&heap);
+  lua_State *L = tdl_heap_open(&heap, TDL_HEAP_BUSY_BYTES);
   void *ud;
   lua_Alloc allocate = lua_getallocf(L, &ud);
   size_t size = TDL_HEAP_SMALLEST_BYTES;
@@ -103,7 +105,7 @@ static void a_state_runs_on_it_and_leaves_nothing(void) {
       "for i = 1, 100000 do assert(grown[i] == i) end\n"
       "return #list\n";
   tdl_heap heap;
-  lua_State *L = tdl_heap_open(&heap);
+  lua_State *L = tdl_heap_open(&heap, TDL_HEAP_BUSY_BYTES);
   luaL_openlibs(L);
   CHECK(luaL_loadbuffer(L, chunk, sizeof(chunk) - 1, "=chunk") == 0);
   lua_pushnumber(L, TDL_HEAP_SMALLEST_BYTES);

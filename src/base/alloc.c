@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #ifdef TDL_TEST_ALLOC
 /* The test build counts blocks, and fails the one that a test asks for. */
@@ -85,6 +86,20 @@ void *tdl_alloc_aligned(size_t align, size_t size) {
   }
   memset(ptr, 0, size);
   return counted(ptr);
+}
+
+void *tdl_alloc_pages(size_t size) {
+  void *ptr = refused() ? MAP_FAILED
+                        : mmap(NULL, size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return counted(ptr == MAP_FAILED ? NULL : ptr);
+}
+
+void tdl_free_pages(void *ptr, size_t size) {
+  if (ptr != NULL) {
+    uncount(ptr);
+    munmap(ptr, size);
+  }
 }
 
 void tdl_free(void *ptr) {

@@ -13,6 +13,10 @@ void *tdl_realloc(void *ptr, size_t size);          /* ptr may be NULL */
 void *tdl_alloc_aligned(size_t align, size_t size); /* zeroed */
 void tdl_free(void *ptr);                           /* any of them, or NULL */
 
+/* Zeroed pages, which are there only once they are written. */
+void *tdl_alloc_pages(size_t size);
+void tdl_free_pages(void *ptr, size_t size); /* ptr may be NULL */
+
 /* Blocks that are allocated now: what a leak test compares. */
 long tdl_alloc_live(void);
 

@@ -136,7 +136,7 @@ static int protected_main(lua_State *L) {
 int main(int argc, char **argv) {
   arguments a = {argc, argv, EXIT_FAILURE};
   tdl_heap heap;
-  lua_State *L = tdl_heap_open(&heap);
+  lua_State *L = tdl_heap_open(&heap, TDL_HEAP_KEEP_BYTES);
   if (L == NULL) {
     fputs("treadle: not enough memory\n", stderr);
     return EXIT_FAILURE;

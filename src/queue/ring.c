@@ -41,7 +41,7 @@ int tdl_ring_init(tdl_ring *r, uint32_t cells) {
   while ((1u << r->bits) < cells) {
     r->bits++;
   }
-  r->cells = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*r->cells) << r->bits);
+  r->cells = tdl_alloc_pages(sizeof(*r->cells) << r->bits);
   if (r->cells == NULL) {
     return TREADLE_ENOMEM;
   }
@@ -52,7 +52,7 @@ int tdl_ring_init(tdl_ring *r, uint32_t cells) {
 }
 
 void tdl_ring_fini(tdl_ring *r) {
-  tdl_free(r->cells);
+  tdl_free_pages(r->cells, sizeof(*r->cells) << r->bits);
   r->cells = NULL;
 }
 

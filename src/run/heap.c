@@ -77,7 +77,7 @@ static void give(tdl_heap *heap, void *block, size_t size) {
   if (is_small(size)) {
     heap->allocate(heap->allocate_ud, block, size, 0);
   } else if (is_kept(size) &&
-             heap->kept_bytes + room_of(size) <= TDL_HEAP_KEEP_BYTES) {
+             heap->kept_bytes + room_of(size) <= heap->keep_bytes) {
     memcpy(block, &heap->kept[class_of(size)], sizeof(void *));
     heap->kept[class_of(size)] = block;
     heap->kept_bytes += room_of(size);
@@ -124,9 +124,25 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
   return block == NULL ? take(heap, size) : resize(heap, block, old_size, size);
 }
 
-lua_State *tdl_heap_open(tdl_heap *heap) {
+int tdl_heap_has_excess(const tdl_heap *heap) {
+  return heap->kept_bytes > TDL_HEAP_KEEP_BYTES;
+}
+
+void tdl_heap_trim(tdl_heap *heap) {
+  for (size_t i = TDL_HEAP_CLASSES; i-- > 0;) {
+    void **block;
+    while (tdl_heap_has_excess(heap) && (block = heap->kept[i]) != NULL) {
+      heap->kept[i] = *block;
+      heap->kept_bytes -= (i + 1) * TDL_HEAP_CLASS_BYTES;
+      free_block(block);
+    }
+  }
+}
+
+lua_State *tdl_heap_open(tdl_heap *heap, size_t keep_bytes) {
   lua_State *L;
   memset(heap, 0, sizeof(*heap));
+  heap->keep_bytes = keep_bytes;
   heap->blocks.next = heap->blocks.prev = &heap->blocks;
   heap->donor = luaL_newstate();
   if (heap->donor == NULL) {

@@ -6,7 +6,7 @@
 ** Small blocks come from LuaJIT's own allocator. That one maps every block of
 ** 128 KiB or more by itself and unmaps it when it is freed, so that a string
 ** of 1 MiB costs 256 page faults each time. Here such blocks come from malloc,
-** and up to TDL_HEAP_KEEP_BYTES of freed ones wait for their next use. */
+** and freed ones wait for their next use, up to a limit. */
 #ifndef TDL_RUN_HEAP_H
 #define TDL_RUN_HEAP_H
 
@@ -27,14 +27,19 @@ typedef struct tdl_heap {
       *donor; /* runs nothing; its allocator is the one for small blocks */
   lua_Alloc allocate;
   void *allocate_ud;
-  void *kept[TDL_HEAP_CLASSES]; /* each block begins with the next one */
-  size_t kept_bytes;
+  void *kept[TDL_HEAP_CLASSES];  /* each block begins with the next one */
+  size_t kept_bytes, keep_bytes; /* now, and at most */
   tdl_block blocks; /* a ring of all large ones, the kept ones, too */
 } tdl_heap;
 
-/* A state with this heap, or NULL. Where LuaJIT takes no allocator but its own
+/* A state with this heap, which keeps so much of what is freed; or NULL. Where
+** LuaJIT takes no allocator but its own
 ** (32-bit references on 64-bit machines), a state without it. */
-lua_State *tdl_heap_open(tdl_heap *heap);
+lua_State *tdl_heap_open(tdl_heap *heap, size_t keep_bytes);
+
+/* Whether it keeps more than TDL_HEAP_KEEP_BYTES; frees what is beyond. */
+int tdl_heap_has_excess(const tdl_heap *heap);
+void tdl_heap_trim(tdl_heap *heap);
 
 /* Closes the state that open returned, and frees all its memory. */
 void tdl_heap_close(tdl_heap *heap, lua_State *L);

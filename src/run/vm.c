@@ -347,7 +347,7 @@ static lua_State *new_state(tdl_vm *vm) {
   lua_State *L = NULL;
   if (!tdl_alloc_refused(TDL_ALLOC_STATE)) {
     tdl_alloc_spare(1);
-    L = tdl_heap_open(&vm->heap);
+    L = tdl_heap_open(&vm->heap, TDL_HEAP_BUSY_BYTES);
     tdl_alloc_spare(0);
   }
   if (L != NULL) {
@@ -362,7 +362,7 @@ static void restore_allocator(tdl_vm *vm) {
   lua_setallocf(vm->L, vm->allocate, vm->allocate_ud);
 }
 #else
-#define new_state(vm)         tdl_heap_open(&(vm)->heap)
+#define new_state(vm)         tdl_heap_open(&(vm)->heap, TDL_HEAP_BUSY_BYTES)
 #define restore_allocator(vm) ((void)0)
 #endif
 

@@ -252,6 +252,19 @@ static void get_up(tdl_worker *w) {
   }
 }
 
+/* The first sleep is short if the heap keeps much: a longer one gives it back.
+*/
+static void sleep_on_parker(tdl_worker *w, uint64_t start) {
+  uint64_t ns = tdl_loop_next_ns(&w->loop);
+  int is_short = ns > TDL_HEAP_TRIM_NS && tdl_heap_has_excess(&w->vm->heap);
+  tdl_parker_sleep(&w->loop.parker, is_short ? TDL_HEAP_TRIM_NS : ns);
+  ns = tdl_now_ns() - start;
+  tdl_spin_slept(&w->loop.spin, ns);
+  if (is_short && ns >= TDL_HEAP_TRIM_NS) {
+    tdl_heap_trim(&w->vm->heap);
+  }
+}
+
 static void sleep_on(tdl_worker *w) {
   w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
   uint64_t start = tdl_now_ns();
@@ -268,9 +281,7 @@ static void sleep_on(tdl_worker *w) {
     if (tdl_worker_has_work(w)) { /* <wake.Z4> the second look [park] */
       tdl_parker_awake(&w->loop.parker);
     } else {
-      /* <wake.Z5> */
-      tdl_parker_sleep(&w->loop.parker, tdl_loop_next_ns(&w->loop));
-      tdl_spin_slept(&w->loop.spin, tdl_now_ns() - start);
+      sleep_on_parker(w, start); /* <wake.Z5> */
     }
   }
   get_up(w);
