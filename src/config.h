@@ -104,7 +104,7 @@
 #define TDL_HEAP_BUSY_BYTES (64u << 20)
 #endif
 #ifndef TDL_HEAP_TRIM_NS
-#define TDL_HEAP_TRIM_NS 10000000u
+#define TDL_HEAP_TRIM_NS 1000000000u
 #endif
 #ifndef TDL_HEAP_KEEP_BYTES
 #define TDL_HEAP_KEEP_BYTES (8u << 20)
