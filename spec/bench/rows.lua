@@ -74,6 +74,8 @@ for _, p in ipairs(payloads) do
   end
 end
 
+row("the same, run by the command", "time", "command.fresh", { goal = goals.one.fresh })
+
 for threads, text in ipairs { "1,000 calls in flight, one worker", "the same, two workers" } do
   title(text)
   for _, p in ipairs(payloads) do

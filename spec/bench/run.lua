@@ -24,14 +24,15 @@ local PLANS = {
   quick = { rounds = 5, round = 0.008, batch = 0.001, warm = 0.02, idle = 0.2, paced = 0.5 },
 }
 
--- Sections in the order of running: name, how often, a command to run it under, and how the keys
--- begin that it measures.
+-- Sections in the order of running: name, how often, a command to run it under, the program that
+-- runs it if it is not luajit, and how the keys begin that it measures.
 local SECTIONS = {
   {
     name = "machine",
     keys = { "pingpong", "futex$", "handoff", "ring", "thread$", "copy", "make", "buffer" },
   },
   { name = "calls", keys = { "one", "flight", "codec" } },
+  { name = "command", program = root .. "/build/treadle", keys = { "command" } },
   { name = "pinned", under = "taskset -c 0 ", keys = { "pinned" } },
   { name = "life", keys = { "first", "many", "threads" } },
   { name = "resident1", times = 5, keys = { "resident" } },
@@ -109,8 +110,9 @@ end
 local function collect(section, options, samples, errors)
   local seconds = options.plan == "quick" and 20 or 60
   local log = root .. "/build/bench/stderr.txt"
-  local command = ("timeout -k 1 %d %sluajit %s %s--section %s%s 2>%s; echo \"exit\t$?\""):format(
-    seconds, section.under or "", limits.quote(dir .. "/run.lua"),
+  local command = ("timeout -k 1 %d %s%s %s %s--section %s%s 2>%s; echo \"exit\t$?\""):format(
+    seconds, section.under or "", limits.quote(section.program or "luajit"),
+    limits.quote(dir .. "/run.lua"),
     options.plan == "quick" and "--quick " or "", section.name,
     section.variant and " --variant " .. section.variant or "", limits.quote(log))
   local pipe = assert(io.popen(command))

@@ -262,6 +262,20 @@ function sections.pinned(plan, emit)
   pool:close()
 end
 
+--- What is different in the command's own state: large blocks are kept.
+function sections.command(plan, emit)
+  local treadle = require "treadle"
+  local pool = open_pool(treadle, 1)
+  for _, p in ipairs(payloads) do
+    if p.key == "fresh" then
+      interleave(plan, emit, {
+        { key = "command.fresh", fn = loop("one", p, pool, nil, p.make) },
+      })
+    end
+  end
+  pool:close()
+end
+
 --- Pools made to their first result, and many workers started, asked and closed.
 function sections.life(plan, emit)
   local treadle = require "treadle"

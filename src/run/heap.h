@@ -23,8 +23,7 @@ typedef struct tdl_block {
 } tdl_block;
 
 typedef struct tdl_heap {
-  lua_State
-      *donor; /* runs nothing; its allocator is the one for small blocks */
+  lua_State *donor; /* runs nothing; its allocator serves the small blocks */
   lua_Alloc allocate;
   void *allocate_ud;
   void *kept[TDL_HEAP_CLASSES];  /* each block begins with the next one */
