@@ -297,7 +297,7 @@ RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
 # gc, nojit: the codec specs run themselves under such a collector, and not compiled.
 # tsan: the codec and roundtrip specs have one thread. Signals are delivered at
 # the next call of the C library, and a script that computes (#computing) makes
-# none.
+# none. oom_every_test takes minutes there; oom_test is a part of it.
 EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua)
 EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing)
@@ -308,7 +308,7 @@ asan ubsan tsan tiny gc nojit:
 	$(AGAIN) VARIANT=$@ variant
 variant: all test-build $(if $(PRELOAD),$(B)/luajit) \
   $(if $(filter tsan,$(VARIANT)),stress-build)
-	@$(RUN_ODD) $(if $(filter tsan,$(VARIANT)),$(RUN_STRESS))
+	@$(RUN_ODD) $(if $(filter tsan,$(VARIANT)),$(filter-out %/oom_every_test,$(RUN_STRESS)))
 pinned: setup ## C tests and specs on one processor
 	$(AGAIN) all test-build
 	@taskset -c 0 $(RUN_ODD)

@@ -28,11 +28,15 @@ static void ignore(tdl_note *note, treadle_loop *at) {
 }
 
 /* Until the worker, which has something in its inbox that it cannot take yet,
-** has begun a turn and been about to sleep at its end; or the pool stops. */
+** has begun a turn and been about to sleep at its end; or the pool stops. Or
+** it has had so many chances: who runs in turns with it (under valgrind) may
+** never see the moment. */
 static void let_it_turn(treadle_pool *pool, tdl_worker *w) {
   int times = 0;
   uint32_t before = TDL_AWAKE;
-  while (times < 2 && tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
+  for (int chances = 50000;
+       times < 2 && chances > 0 && tdl_pool_phase(pool) != TDL_POOL_STOPPED;
+       chances--) {
     uint32_t now =
         atomic_load_explicit(&w->loop.parker.state, memory_order_seq_cst);
     times += now == TDL_ASLEEP && before == TDL_AWAKE;
