@@ -234,6 +234,47 @@ describe("a coroutine that awaits one call after the other", function()
     end
   end)
 
+  it("lets others run that waited for the same future", function()
+    local f, resolve = treadle.future()
+    local caller = treadle.spawn(function()
+      f:await()
+      call_on()
+    end)
+    local other = treadle.spawn(function()
+      f:await()
+      stopped = true
+    end)
+    resolve()
+    assert.is_true(other:wait(LIMIT))
+    caller:await()
+  end)
+
+  it("lets the one go on that spawned it", function()
+    local outer = treadle.spawn(function()
+      pool.call.echo(1):await()
+      local inner = treadle.spawn(call_on)
+      stopped = true
+      inner:await()
+    end)
+    outer:await()
+    assert.is_true(stopped)
+  end)
+
+  it("lets others run that are ready", function()
+    local f, resolve = treadle.future()
+    local caller = treadle.spawn(function()
+      pool.call.echo(1):await()
+      resolve()
+      call_on()
+    end)
+    treadle.spawn(function()
+      f:await()
+      stopped = true
+    end)
+    caller:await()
+    assert.is_true(stopped)
+  end)
+
   it("does not hold up a timer", function()
     local f = treadle.spawn(call_on)
     local woken = false

@@ -180,10 +180,17 @@ local function ended(co, ok, ...)
   end
 end
 
+--- How many coroutines have been resumed here, one within another, and the outermost.
+local resumed, outermost = 0, nil
+
 local function resume(co, ...)
   waiting[co] = nil
   if not in_worker then
-    return ended(co, coroutine.resume(co, ...))
+    resumed = resumed + 1
+    outermost = resumed == 1 and co or outermost
+    ended(co, coroutine.resume(co, ...))
+    resumed = resumed - 1
+    return
   end
   local before = core.entry()
   core.enter(jobs[co] or fibers[co] or 0)
@@ -206,14 +213,20 @@ local function run_waiter(waiter, future)
   end
 end
 
+--- The head of the list while its last waiter runs: nobody else waits to be run then, if it is the
+-- only one.
+local current
+
 --- Each waiter is taken away before it runs: after an error the next poll goes on with the others.
 local function run_waiters(future)
   local waiter = future[WAITER]
+  current = nil
   if type(waiter) == "table" and not is_collector(waiter) then
     for i = 1, #waiter do
       local one = waiter[i]
       if one then
         waiter[i] = false
+        current = i == #waiter and future or nil
         run_waiter(one, future)
       end
     end
@@ -221,6 +234,7 @@ local function run_waiters(future)
     return
   end
   future[WAITER] = nil
+  current = future
   if is_collector(waiter) then
     if future[STATE] ~= RESOLVED then
       waiter.failed(future)
@@ -325,6 +339,11 @@ end
 -- how many such loops there are, one within another.
 local driving, depth = nil, 0
 
+--- Whether nothing is ready but the code that runs.
+local function is_alone()
+  return late_first > late_last and (first > last or first == last and head == current)
+end
+
 --- Whether the future is settled within a spin, in which this state has nothing else to do.
 local function settles_soon(future)
   repeat
@@ -332,8 +351,13 @@ local function settles_soon(future)
     if future[STATE] ~= PENDING then
       return true
     end
-  until more or first <= last or luv.is_loaded() or not direct.spin()
+  until more or not is_alone() or luv.is_loaded() or not direct.spin()
   return false
+end
+
+--- Whether the loop has nothing to do but to go on with this coroutine, and would spin.
+local function is_sole(co)
+  return driving and driving[STATE] == PENDING and resumed == 1 and co == outermost and is_alone()
 end
 
 --- The main chunk's way to wait.
@@ -408,8 +432,7 @@ end
 function loop.wait_for(future, deadline)
   local co = running()
   loop.check()
-  if not deadline and (not co or driving and driving[STATE] == PENDING and first > last)
-      and settles_soon(future) then
+  if not deadline and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
   if co then
