@@ -422,7 +422,10 @@ static lua_State *new_host(void) {
   lua_setfield(L, -3, "path");
   lua_settop(L, 0);
   /* LuaJIT itself crashes in lua_close if it ran out of memory in there */
-  if (luaL_dostring(L, "require 'ffi' return require 'oom_program'") != 0) {
+  /* LuaJIT does not survive a refusal while it compiles: treadle takes the
+  ** compiled way, which is interpreted here */
+  if (luaL_dostring(L, "require 'ffi' require 'treadle' jit.off() "
+                       "return require 'oom_program'") != 0) {
     printf("# %s\n", lua_tostring(L, -1));
   }
   return L;
