@@ -432,8 +432,7 @@ static lua_State *new_host(void) {
 }
 
 /* The program that begins to count by itself. */
-static int run_host(int refusal) {
-  lua_State *L = new_host();
+static int play_host(lua_State *L, int refusal) {
   int fine = 1;
   lua_getfield(L, 1, "run");
   lua_pushcfunction(L, begin_to_refuse);
@@ -442,6 +441,12 @@ static int run_host(int refusal) {
     MUST(is_about_memory(L));
     MUST(refusal);
   }
+  return fine;
+}
+
+static int run_host(int refusal) {
+  lua_State *L = new_host();
+  int fine = play_host(L, refusal);
   relent();
   lua_getfield(L, 1, "settle");
   if (lua_pcall(L, 0, 0, 0) != 0) {
@@ -455,14 +460,7 @@ static int run_host(int refusal) {
 /* The same, left in the middle. */
 static int run_host_and_leave(int refusal) {
   lua_State *L = new_host();
-  int fine = 1;
-  lua_getfield(L, 1, "run");
-  lua_pushcfunction(L, begin_to_refuse);
-  lua_pushboolean(L, refusal);
-  if (lua_pcall(L, 2, 0, 0) != 0) {
-    MUST(is_about_memory(L));
-    MUST(refusal);
-  }
+  int fine = play_host(L, refusal);
   lua_close(L);
   return fine;
 }

@@ -160,8 +160,8 @@ static enum found look_at(direct *d, const tdl_job *job) {
 /* There may be something to do that only core.poll can. */
 static int has_other(const direct *d) {
   const treadle_loop *loop = d->bind->loop;
-  return loop->held != NULL || loop->lost != NULL || loop->lost_notes != NULL ||
-         loop->due_ns != TDL_NEVER || d->bind->ready > 0;
+  return tdl_loop_has_rest(loop) || loop->due_ns != TDL_NEVER ||
+         d->bind->ready > 0;
 }
 
 /* What has arrived first. A result is Lua's until it says that the future is

@@ -376,9 +376,9 @@ static tdl_node *next_node(treadle_loop *loop) {
 }
 
 tdl_job *tdl_loop_next_home(treadle_loop *loop) {
-  tdl_node *node;
+  tdl_node *node = next_node(loop);
   tdl_job *job;
-  if (loop->arriving != NULL || (node = next_node(loop)) == NULL) {
+  if (node == NULL) {
     return NULL;
   }
   job = TDL_CONTAINER(node, tdl_job, node);
@@ -429,15 +429,17 @@ tdl_job *tdl_loop_next_call(treadle_loop *loop) {
   return TDL_CONTAINER(node, tdl_job, node);
 }
 
+int tdl_loop_has_rest(const treadle_loop *loop) {
+  return loop->held != NULL || loop->lost != NULL || loop->lost_notes != NULL;
+}
+
 int tdl_loop_is_ready(const treadle_loop *loop) {
-  return tdl_queue_ready(&loop->inbox) || loop->lost != NULL ||
-         loop->lost_notes != NULL || loop->held != NULL ||
+  return tdl_queue_ready(&loop->inbox) || tdl_loop_has_rest(loop) ||
          tdl_loop_next_ns(loop) == 0;
 }
 
 int tdl_loop_has_work(const treadle_loop *loop) {
-  return !tdl_queue_empty(&loop->inbox) || loop->lost != NULL ||
-         loop->held != NULL || loop->lost_notes != NULL ||
+  return !tdl_queue_empty(&loop->inbox) || tdl_loop_has_rest(loop) ||
          tdl_loop_next_ns(loop) == 0;
 }
 

@@ -100,7 +100,7 @@ uint32_t tdl_loop_dispatch(treadle_loop *loop);
 /* owner; L3. */
 void tdl_loop_lose(treadle_loop *loop);
 
-/* owner; a step of dispatch by hand. If what has arrived first is a job of ours
+/* owner; a step of dispatch by hand, while nothing is `arriving`. If what has arrived first is a job of ours
 ** with results: that job, now `arriving`. The caller reports it and says so, or
 ** holds it back for dispatch; nothing in between may raise. NULL: nothing has
 ** arrived, or it is for dispatch. */
@@ -118,6 +118,9 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns);
 /* owner; the part of wait that spins: 1 when something has arrived. 0 at once
 ** with a timer, whose time it does not look at. */
 int tdl_loop_spin(treadle_loop *loop);
+
+/* owner; 1 when dispatch has something left from before (held, lost). */
+int tdl_loop_has_rest(const treadle_loop *loop);
 
 /* owner; 1 when dispatch would find something now. The second is 1 also for what
 ** is just being pushed: who sleeps asks that [park]. */
