@@ -356,6 +356,42 @@ describe("the module", function()
     end)
   end)
 
+  describe("keeps nothing of a coroutine that", function()
+    local kept = setmetatable({}, { __mode = "k" })
+    local function hold()
+      local held = {}
+      kept[held] = true
+      return held
+    end
+    local ways = {
+      ["has ended"] = function() pool.call.echo(hold()):await() end,
+      ["has failed"] = function()
+        local held = hold()
+        pool.call.echo(1):await()
+        error("on purpose " .. #held)
+      end,
+      ["has failed at once"] = function()
+        local held = hold()
+        error("on purpose " .. #held)
+      end,
+      ["has settled a future"] = function()
+        local f, resolve = treadle.future()
+        resolve(hold())
+        f:await()
+      end,
+    }
+    for name, way in pairs(ways) do
+      it(name, function()
+        treadle.spawn(way):pawait()
+        treadle.poll()
+        require("jit").flush()
+        collectgarbage()
+        collectgarbage()
+        assert.is_nil(next(kept))
+      end)
+    end
+  end)
+
   it("leaves no thread and no descriptor", function()
     pool:close(helpers.TIMEOUT)
     done()

@@ -190,6 +190,7 @@ local function resume(co, ...)
     outermost = resumed == 1 and co or outermost
     ended(co, coroutine.resume(co, ...))
     resumed = resumed - 1
+    outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
     return
   end
   local before = core.entry()
@@ -277,6 +278,7 @@ function loop.poll()
     end
     busy = false
   end
+  current = nil
   if first <= last or late_first <= late_last then
     core.turn()
   end
