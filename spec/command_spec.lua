@@ -181,7 +181,7 @@ describe("the treadle command", function()
     it("calls", function()
       local out, err, code = helpers.child("treadle", [[
         local pool = treadle.pool("tasks", { threads = 1 })
-        pool.call.sleep(0.01):and_then(function() print "called back" end)
+        pool.call.sleep(0.01):and_then(function() io.write "called back\n" end)
         pool:run(function() print "printed by a worker" end)
       ]])
       assert.same({ "", 0 }, { err, code })
