@@ -57,8 +57,8 @@ LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
 # A test build with odd, tiny constants makes the rare paths the common ones;
 # its allocator counts blocks and fails on demand.
 TEST_ALLOC := -DTDL_TEST_ALLOC
-TINY       := $(TEST_ALLOC) -DTDL_RING_CELLS=2 -DTDL_JOB_INLINE_BYTES=8 \
-              -DTDL_JOB_SLAB_COUNT=1 -DTDL_JOB_KEEP_BYTES=64 \
+TINY       := $(TEST_ALLOC) -DTDL_RING_CELLS=2 -DTDL_SLOT_CELLS=2 \
+              -DTDL_JOB_INLINE_BYTES=8 -DTDL_JOB_SLAB_COUNT=1 -DTDL_JOB_KEEP_BYTES=64 \
               -DTDL_JOB_BUSY_BYTES=128 -DTDL_HEAP_CLASS_BYTES=64 \
               -DTDL_HEAP_SMALLEST_BYTES=256 -DTDL_HEAP_LARGEST_BYTES=4096 \
               -DTDL_HEAP_KEEP_BYTES=4096 -DTDL_HEAP_BUSY_BYTES=16384 \

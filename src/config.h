@@ -17,6 +17,12 @@
 #define TDL_RING_CELLS 1024
 #endif
 
+/* The same for the calls that are sent to one worker. Each worker has such a
+** ring, and few are used. */
+#ifndef TDL_SLOT_CELLS
+#define TDL_SLOT_CELLS 16
+#endif
+
 /* Payload that lies in the job record itself: what the hand-off moves is four
 ** cache lines then, of which a number needs the first, 100 bytes of text two
 ** more. */

@@ -22,11 +22,6 @@ static void keep(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx) {
   o->status = status;
 }
 
-static void ignore(tdl_note *note, treadle_loop *at) {
-  (void)note;
-  (void)at;
-}
-
 /* Until the worker, which has something in its inbox that it cannot take yet,
 ** has begun a turn and been about to sleep at its end; or the pool stops. Or
 ** it has had so many chances: who runs in turns with it (under valgrind) may
@@ -45,45 +40,53 @@ static void let_it_turn(treadle_pool *pool, tdl_worker *w) {
   }
 }
 
+static tdl_job *new_call(treadle_pool *pool, outcome *out) {
+  tdl_job *job = tdl_jobs_take(&pool->home->jobs, pool->home);
+  tdl_writer writer;
+  if (job != NULL) {
+    job->task = (uint32_t)treadle_pool_task(pool, "one");
+    job->done = keep;
+    job->ctx = out;
+    tdl_put_begin(&writer, &job->bytes, pool->max_payload, 0);
+    if (tdl_put_end(&writer) != 0 || tdl_pool_prepare(pool, job) != 0) {
+      return NULL;
+    }
+  }
+  return job;
+}
+
 static void a_call_behind_a_half_done_push_is_run_before_the_end(void) {
   treadle_pool_options o = {
       .module = "drain_tasks", .path = path, .threads = 1};
-  tdl_note note = {{NULL, TDL_NODE_NOTE}, ignore};
   outcome out = {0, 1};
   treadle_loop *loop;
   treadle_pool *pool;
   tdl_worker *worker;
   tdl_ring *ring;
-  tdl_job *job;
-  tdl_writer writer;
+  tdl_job *first, *second;
   enum tdl_pool_phase phase;
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  worker = pool->workers[0];
-  ring = &worker->loop.inbox.ring;
-  job = tdl_jobs_take(&loop->jobs, loop);
-  CHECK(job != NULL);
-  job->task = (uint32_t)treadle_pool_task(pool, "one");
-  job->done = keep;
-  job->ctx = &out;
-  tdl_put_begin(&writer, &job->bytes, pool->max_payload, 0);
-  CHECK(tdl_put_end(&writer) == 0);
-  CHECK(tdl_pool_prepare(pool, job) == 0);
+  worker = pool->slots[0]->worker;
+  ring = &pool->slots[0]->calls.ring;
+  first = new_call(pool, &out);
+  second = new_call(pool, &out);
+  CHECK(first != NULL && second != NULL);
 
-  /* somebody who pushes a note has its place, and is stopped there */
+  /* who pushes the first call has its place, and is stopped there */
   CHECK(atomic_fetch_add(&ring->tail, 1) == 0);
-  tdl_pool_submit_to(job, 1);
+  tdl_pool_submit_to(second, 1);
   tdl_pool_stop(pool, TDL_POOL_DRAINING);
   let_it_turn(pool, worker);
   phase = tdl_pool_phase(pool);
   /* and goes on */
-  atomic_store(&ring->cells[0].item, (void *)&note.node);
+  atomic_store(&ring->cells[0].item, (void *)&first->node);
   atomic_store(&ring->cells[0].turn, 1);
   tdl_parker_wake(&worker->loop.parker);
   treadle_pool_close(pool, -1);
   treadle_loop_close(loop);
   CHECK(phase == TDL_POOL_DRAINING);
-  CHECK(out.calls == 1 && out.status == 0);
+  CHECK(out.calls == 2 && out.status == 0);
 }
 
 int main(void) {

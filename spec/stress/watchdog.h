@@ -75,7 +75,7 @@ static void watchdog_show_pool(treadle_pool *pool) {
   }
   printf("\n");
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker *w = pool->workers[i];
+    tdl_worker *w = pool->slots[i]->worker;
     char name[40];
     snprintf(name, sizeof(name), "worker %u", w->id);
     watchdog_show_loop(name, &w->loop);

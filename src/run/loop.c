@@ -340,23 +340,10 @@ static uint32_t report_lost(treadle_loop *loop) {
   return count;
 }
 
-static void add_call(treadle_loop *loop, tdl_node *node) {
-  node->next = NULL;
-  if (loop->calls_first == NULL) {
-    loop->calls_first = node;
-  } else {
-    loop->calls_last->next = node;
-  }
-  loop->calls_last = node;
-}
-
 static void arrive(treadle_loop *loop, tdl_node *node) {
   switch (node->kind) {
   case TDL_NODE_HOME:
     come_home(loop, TDL_CONTAINER(node, tdl_job, node));
-    break;
-  case TDL_NODE_CALL:
-    add_call(loop, node);
     break;
   case TDL_NODE_EXPIRED:
     expired(loop, TDL_CONTAINER(node, tdl_job, expiry));
@@ -418,15 +405,6 @@ uint32_t tdl_loop_dispatch(treadle_loop *loop) {
     loop->fired = 0;
   }
   return count;
-}
-
-tdl_job *tdl_loop_next_call(treadle_loop *loop) {
-  tdl_node *node = loop->calls_first;
-  if (node == NULL) {
-    return NULL;
-  }
-  loop->calls_first = node->next;
-  return TDL_CONTAINER(node, tdl_job, node);
 }
 
 int tdl_loop_has_rest(const treadle_loop *loop) {

@@ -26,7 +26,6 @@
 
 enum tdl_node_kind {
   TDL_NODE_HOME = 1, /* a job of ours is back */
-  TDL_NODE_CALL,     /* a job for this worker and no other */
   TDL_NODE_EXPIRED,  /* a job of ours, settled by the supervisor */
   TDL_NODE_NOTE      /* a tdl_note */
 };
@@ -55,11 +54,10 @@ struct treadle_loop {
   /* the owner's */
   _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
   tdl_spin spin;
-  tdl_node *held;                     /* popped, to be handled next */
-  tdl_job *arriving, *lost;           /* L3 */
-  tdl_note *noting;                   /* L3: set and cleared by the note */
-  tdl_node *lost_notes;               /* L3 */
-  tdl_node *calls_first, *calls_last; /* TDL_NODE_CALL, not yet taken */
+  tdl_node *held;           /* popped, to be handled next */
+  tdl_job *arriving, *lost; /* L3 */
+  tdl_note *noting;         /* L3: set and cleared by the note */
+  tdl_node *lost_notes;     /* L3 */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, uint32_t parent);
   void *owner;
@@ -107,9 +105,6 @@ void tdl_loop_lose(treadle_loop *loop);
 tdl_job *tdl_loop_next_home(treadle_loop *loop);
 void tdl_loop_reported(treadle_loop *loop);
 void tdl_loop_hold_back(treadle_loop *loop);
-
-/* owner; the oldest job that was sent to this loop, or NULL. */
-tdl_job *tdl_loop_next_call(treadle_loop *loop);
 
 /* owner; blocks until something has arrived, a timer is due, `ns` have passed
 ** or a signal handler ran. Handles nothing. */

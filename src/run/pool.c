@@ -26,14 +26,38 @@ int tdl_pool_forked(void) {
 
 /* --- open and free -------------------------------------------------------- */
 
+static void free_slot(tdl_slot *slot) {
+  tdl_queue_fini(&slot->calls);
+  tdl_free(slot);
+}
+
+static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
+  tdl_slot *slot = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*slot));
+  int status = slot == NULL ? TREADLE_ENOMEM
+                            : tdl_queue_init(&slot->calls, TDL_SLOT_CELLS);
+  if (status == 0) {
+    status = tdl_worker_new(pool, slot, id, &slot->worker);
+    if (status != 0) {
+      tdl_queue_fini(&slot->calls);
+    }
+  }
+  if (status != 0) {
+    tdl_free(slot);
+    return status;
+  }
+  *out = slot;
+  return 0;
+}
+
 static void free_pool(treadle_pool *pool) {
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker_empty(pool->workers[i]);
+    tdl_worker_empty(pool->slots[i]->worker);
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker_free(pool->workers[i]);
+    tdl_worker_free(pool->slots[i]->worker);
+    free_slot(pool->slots[i]);
   }
-  tdl_free(pool->workers);
+  tdl_free(pool->slots);
   tdl_queue_fini(&pool->run);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   tdl_loop_drop(pool->home);
@@ -85,18 +109,17 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
         tdl_bytes_append(&pool->boot, options->boot->data, options->boot->len);
   }
   if (status == 0) {
-    pool->workers = tdl_calloc(options->threads * sizeof(*pool->workers));
-    status = pool->workers == NULL ? TREADLE_ENOMEM : 0;
+    pool->slots = tdl_calloc(options->threads * sizeof(*pool->slots));
+    status = pool->slots == NULL ? TREADLE_ENOMEM : 0;
   }
   while (status == 0 && pool->threads < options->threads) {
-    status =
-        tdl_worker_new(pool, pool->threads + 1, &pool->workers[pool->threads]);
+    status = new_slot(pool, pool->threads + 1, &pool->slots[pool->threads]);
     if (status == 0) {
       pool->threads++;
     }
   }
   for (uint32_t i = 0; status == 0 && i < pool->threads; i++) {
-    status = tdl_worker_start(pool->workers[i]);
+    status = tdl_worker_start(pool->slots[i]->worker);
     if (status == 0) {
       pool->alive++;
     }
@@ -158,7 +181,7 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     worker = claim_idle(pool);
     TDL_STALL();
     if (worker >= 0) {
-      tdl_parker_wake(&pool->workers[worker]->loop.parker);
+      tdl_parker_wake(&pool->slots[worker]->worker->loop.parker);
       return;
     }
     /* Nobody was left to wake. A sender that relied on our count of 1 may
@@ -254,20 +277,22 @@ void tdl_pool_submit(tdl_job *job) {
 
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   treadle_pool *pool = job->pool;
+  tdl_slot *slot = pool->slots[worker - 1];
   if (!takes_calls(pool, job)) {
     refuse(job);
     return;
   }
-  job->node.kind = TDL_NODE_CALL;
   TDL_STALL();
-  tdl_loop_post(&pool->workers[worker - 1]->loop, &job->node);
+  tdl_queue_push(&slot->calls, &job->node);
+  TDL_STALL();
+  tdl_parker_wake(&slot->worker->loop.parker);
 }
 
 int tdl_pool_settle(tdl_job *job) {
   int state = tdl_job_settle(job, tdl_job_generation(job));
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
-    tdl_worker_cancel(job->pool->workers[job->worker - 1]);
+    tdl_worker_cancel(job->pool->slots[job->worker - 1]->worker);
   }
   return state != 0;
 }
@@ -284,7 +309,7 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
     TDL_STALL();
-    tdl_parker_wake(&pool->workers[i]->loop.parker);
+    tdl_parker_wake(&pool->slots[i]->worker->loop.parker);
   }
 }
 
@@ -317,7 +342,7 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
 
 void tdl_pool_abandon(treadle_pool *pool) {
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker *worker = pool->workers[i];
+    tdl_worker *worker = pool->slots[i]->worker;
     if (!worker->thread_made) {
       continue;
     }

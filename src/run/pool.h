@@ -54,6 +54,13 @@ typedef struct tdl_pool_options {
   void *ctx;
 } tdl_pool_options;
 
+/* A worker's place in the pool, from 1. Calls for that number lie here, so that
+** whoever takes the place goes on with them. */
+typedef struct tdl_slot {
+  struct tdl_worker *worker;
+  tdl_queue calls;
+} tdl_slot;
+
 struct treadle_pool {
   /* read-only after open */
   treadle_loop *home;
@@ -62,7 +69,7 @@ struct treadle_pool {
   uint32_t max_payload;
   char name[32];
   tdl_bytes boot;
-  struct tdl_worker **workers;
+  tdl_slot **slots;
   /* the home's */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
@@ -93,7 +100,7 @@ int tdl_pool_prepare(treadle_pool *pool, tdl_job *job);
 ** home at the next dispatch as TREADLE_ECLOSED. */
 void tdl_pool_submit(tdl_job *job);
 
-/* The same, to one worker, 1 to threads. */
+/* The same, to the worker in one slot, 1 to threads. */
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
 
 /* any thread that keeps the job from being recycled; settles it (J3), and if it

@@ -32,26 +32,18 @@ static void drop_message(tdl_worker *w, tdl_node *node) {
   }
 }
 
-/* Jobs sent to this worker go home, messages go. Results of its own calls stay
-** where they are: their jobs are freed with it. */
-static void refuse_inbox(tdl_worker *w) {
+/* Results of its own calls stay where they are: their jobs are freed with it.
+*/
+static void drop_inbox(tdl_worker *w) {
   tdl_node *node;
-  tdl_job *job;
-  while ((job = tdl_loop_next_call(&w->loop)) != NULL) {
-    refuse(job);
-  }
   while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
-    if (node->kind == TDL_NODE_CALL) {
-      refuse(TDL_CONTAINER(node, tdl_job, node));
-    } else {
-      drop_message(w, node);
-    }
+    drop_message(w, node);
   }
 }
 
-static void refuse_queue(treadle_pool *pool) {
+static void refuse_queue(tdl_queue *queue) {
   tdl_node *node;
-  while ((node = tdl_queue_pop(&pool->run)) != NULL) {
+  while ((node = tdl_queue_pop(queue)) != NULL) {
     refuse(TDL_CONTAINER(node, tdl_job, node));
   }
 }
@@ -84,9 +76,10 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   }
   /* What the home sent after this worker had looked for the last time; from
   ** here on the home sees the pool STOPPED and sends nothing. */
-  refuse_inbox(w);
+  drop_inbox(w);
+  refuse_queue(&w->slot->calls);
   if (pool->alive == 0) {
-    refuse_queue(pool);
+    refuse_queue(&pool->run);
   }
   if (pool->event != NULL) {
     pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
@@ -114,15 +107,16 @@ static void stop_searching(tdl_worker *w) {
 
 /* The next job to run, or NULL. */
 static tdl_job *take(tdl_worker *w) {
-  tdl_job *job = tdl_loop_next_call(&w->loop);
   tdl_node *node;
-  if (job != NULL) {
-    TDL_STAMP(job, TAKEN);
-    return job;
-  }
   if (!tdl_vm_has_room(w->vm)) {
     stop_searching(w);
     return NULL;
+  }
+  if (TDL_UNLIKELY(tdl_queue_ready(&w->slot->calls)) &&
+      (node = tdl_queue_pop(&w->slot->calls)) != NULL) {
+    stop_searching(w);
+    TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
+    return TDL_CONTAINER(node, tdl_job, node);
   }
   node = tdl_queue_pop(&w->pool->run); /* <wake.T1> */
   if (node == NULL) {
@@ -157,12 +151,14 @@ static int is_cancelled(const tdl_worker *w) {
 int tdl_worker_has_work(const tdl_worker *w) {
   return tdl_loop_has_work(&w->loop) || is_cancelled(w) ||
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
-         (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->pool->run));
+         (tdl_vm_has_room(w->vm) && (!tdl_queue_empty(&w->slot->calls) ||
+                                     !tdl_queue_empty(&w->pool->run)));
 }
 
 static int is_called(const void *arg) {
   const tdl_worker *w = arg;
   return tdl_queue_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
+         tdl_queue_ready(&w->slot->calls) ||
          tdl_pool_phase(w->pool) != w->phase;
 }
 
@@ -225,11 +221,11 @@ static int has_calls(const tdl_worker *w) {
 }
 
 /* <drain.Q1> Nothing can come of this worker unless somebody sends it
-** something. Its inbox counts: a call may lie there behind a push that is half
-** done. */
+** something. What looks empty may hold a call behind a push that is half done.
+*/
 static int is_quiet(tdl_worker *w) {
-  return w->vm->progress == 0 && !has_calls(w) && w->loop.calls_first == NULL &&
-         tdl_queue_empty(&w->loop.inbox);
+  return w->vm->progress == 0 && !has_calls(w) &&
+         tdl_queue_empty(&w->slot->calls) && tdl_queue_empty(&w->loop.inbox);
 }
 
 /* P5; 1 when this worker saw that nothing is left. */
@@ -358,9 +354,10 @@ static void *thread_main(void *arg) {
     }
   }
   stop_searching(w);
-  refuse_inbox(w);
+  drop_inbox(w);
+  refuse_queue(&w->slot->calls);
   TDL_STALL();
-  refuse_queue(pool);
+  refuse_queue(&pool->run);
   TDL_STALL();
   /* [last-note] acq_rel: the first to come decides (P1) */
   if (atomic_exchange_explicit(&w->parted, 1, memory_order_acq_rel)) {
@@ -389,7 +386,8 @@ static void on_child_home(void *owner, uint32_t parent) {
   tdl_vm_add_calls(owner, parent, -1);
 }
 
-int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
+int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
+                   tdl_worker **out) {
   tdl_worker *w = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*w));
   int status = w == NULL ? TREADLE_ENOMEM : tdl_loop_init(&w->loop);
   if (status != 0) {
@@ -397,6 +395,7 @@ int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
     return status;
   }
   w->pool = pool;
+  w->slot = slot;
   w->id = id;
   w->loop.child_home = on_child_home;
   w->started.node.kind = w->exited.node.kind = TDL_NODE_NOTE;
@@ -408,10 +407,7 @@ int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out) {
 }
 
 void tdl_worker_empty(tdl_worker *w) {
-  tdl_node *node;
-  while ((node = tdl_queue_pop(&w->loop.inbox)) != NULL) {
-    drop_message(w, node);
-  }
+  drop_inbox(w);
 }
 
 void tdl_worker_free(tdl_worker *w) {

@@ -8,8 +8,8 @@
 **   1. handle what arrived in the inbox; let the Lua scheduler run what is
 **      ready
 **   2. leave when the pool is stopped
-**   3. take a job: one sent to it, else the oldest of the run queue, if the
-**      pool's concurrency allows; run it; next turn
+**   3. take a job, if the pool's concurrency allows: one sent to its slot, else
+**      the oldest of the run queue; run it; next turn
 **   4. nothing to do: search (spin), then sleep */
 #ifndef TDL_WORKER_H
 #define TDL_WORKER_H
@@ -19,7 +19,8 @@
 typedef struct tdl_worker {
   treadle_loop loop; /* first: it outlives the thread, with the pool */
   treadle_pool *pool;
-  uint32_t id;                /* 1.. */
+  tdl_slot *slot;
+  uint32_t id;                /* the slot's: 1.. */
   _Atomic uint32_t cancelled; /* a job that it runs was settled [cancel] */
   pthread_t thread;
   tdl_note started, exited;  /* to the pool's home */
@@ -39,7 +40,8 @@ typedef struct tdl_worker {
 ** that it runs, which was settled: what the job waits for ends. */
 void tdl_worker_cancel(tdl_worker *worker);
 
-int tdl_worker_new(treadle_pool *pool, uint32_t id, tdl_worker **out);
+int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
+                   tdl_worker **out);
 int tdl_worker_start(tdl_worker *worker);
 /* The pool's end: first all workers are emptied, because what lies in one's
 ** inbox may be another's, then all are freed. */
