@@ -197,7 +197,7 @@ describe("the end of a pool", function()
 
     it("rejects a task that runs before the task can fail of it", function()
       local path = helpers.new_path()
-      local pool = treadle.pool("calls_on", { threads = 1 })
+      local pool = treadle.pool("calls_on", { threads = 1, concurrency = IN_FLIGHT + 1 })
       for _ = 1, IN_FLIGHT do
         pool.call.nap()
       end

@@ -122,6 +122,40 @@
 #define TDL_STAMP_TRACE_COUNT 16384
 #endif
 
+/* Stopping what does not end: how long the code of a job that was given up may
+** go on before it is interrupted (a task that waits ends within microseconds);
+** then from one interrupt to the next; how long until the thread counts as
+** stuck in C; the same while it closes its state (a large heap takes a
+** moment). Together they keep a fresh worker within 20 ms. */
+#ifndef TDL_STOP_GRACE_NS
+#define TDL_STOP_GRACE_NS 5000000u
+#endif
+#ifndef TDL_STOP_AGAIN_NS
+#define TDL_STOP_AGAIN_NS 1000000u
+#endif
+#ifndef TDL_STOP_PATIENCE_NS
+#define TDL_STOP_PATIENCE_NS 9000000u
+#endif
+#ifndef TDL_STOP_CLOSE_NS
+#define TDL_STOP_CLOSE_NS 200000000u
+#endif
+
+/* The supervisor's looks at a worker that waits get rarer, down to this. */
+#ifndef TDL_STOP_RARELY_NS
+#define TDL_STOP_RARELY_NS 100000000u
+#endif
+
+/* How long `close` and recycling wait before they force, where nobody says. */
+#ifndef TDL_POOL_TERMINATE_NS
+#define TDL_POOL_TERMINATE_NS 5000000000u
+#endif
+
+/* States of one worker in a row that cannot load their module before the pool
+** gives up. */
+#ifndef TDL_WORKER_LOAD_TRIES
+#define TDL_WORKER_LOAD_TRIES 3
+#endif
+
 /* C stack of a worker thread. LuaJIT recurses in C only in its parser and
 ** in pattern matching, both bounded below this. */
 #ifndef TDL_WORKER_STACK_BYTES

@@ -126,6 +126,8 @@ function M.error(self)
   return self[VALUE]
 end
 
+local CANCEL_OPTIONS = { force = "boolean", reason = "any" }
+
 local function check_self(self, name)
   if not M.is(self) then
     error(("bad argument #1 to '%s' (future expected, got %s): call it with a colon"):format(name,
@@ -192,16 +194,26 @@ end
 
 --- Give the call up: settles it now with kind "cancelled". A queued job never runs; a running one
 -- sees `treadle.cancelled()` become true and its waits raise.
--- @tparam[opt] string|table reason text for the error
+-- With `force` its code is stopped, wherever it is, and its worker gets a fresh state.
+-- @tparam[opt] string|table reason text for the error; or `{ force =, reason = }`
 -- @treturn boolean whether it was still pending
 function methods:cancel(reason)
   check_self(self, "cancel")
+  local is_table = type(reason) == "table"
+  if is_table then
+    options.check(1, "cancel", reason, CANCEL_OPTIONS)
+  end
   if not is_pending(self) then
     return false
   end
-  core.settle(self)
+  core.settle(self, is_table and reason.force)
   core.timer_stop(self)
-  local text = type(reason) == "table" and reason.reason or reason
+  local text
+  if is_table then
+    text = reason.reason
+  else
+    text = reason
+  end
   local upstream = self[UPSTREAM]
   self:_reject(errors.new("cancelled", text and tostring(text) or "the call was cancelled"),
     CANCELLED)

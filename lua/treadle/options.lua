@@ -84,6 +84,10 @@ function checks.callable(value)
   return type(value) == "function", "a function"
 end
 
+function checks.boolean(value)
+  return type(value) == "boolean", "a boolean"
+end
+
 function checks.any()
   return true
 end

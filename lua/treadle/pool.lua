@@ -23,6 +23,7 @@ local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
   terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",
+  recycle_after = "count", recycle_memory = "bytes", isolate = "boolean",
 }
 
 local RUN_OPTIONS = { timeout = "seconds", default = "any", error = "any", worker = "count" }
@@ -276,6 +277,9 @@ local function pool_event(record, event, worker, ...)
     record.stopped:_resolve()
     record.closed:_resolve()
   end
+  for look in pairs(record.recycling) do
+    look()
+  end
 end
 
 -- --- making a pool -----------------------------------------------------------------------------
@@ -354,6 +358,7 @@ local function open(given, opts, level)
     started = future.new(),
     stopped = future.new(), -- terminated or closed: what is left ends soon, or never
     closed = future.new(),
+    recycling = {}, -- set of functions that look whether a recycling is over
   }
   local self = setmetatable({
     name = name,
@@ -362,8 +367,15 @@ local function open(given, opts, level)
     _terminate_timeout = opts.terminate_timeout or 5,
     _record = record,
   }, mt)
-  local ok, handle = pcall(core.pool_open, record, name, threads, opts.concurrency or 1,
-    math.min(opts.max_payload or core.MAX_PAYLOAD, core.PAYLOAD_CEILING), boot)
+  local ok, handle = pcall(core.pool_open, record, {
+    name = name,
+    threads = threads,
+    concurrency = opts.isolate and 1 or opts.concurrency or 1,
+    max_payload = math.min(opts.max_payload or core.MAX_PAYLOAD, core.PAYLOAD_CEILING),
+    terminate_timeout = self._terminate_timeout,
+    recycle_after = opts.isolate and 1 or opts.recycle_after,
+    recycle_memory = opts.recycle_memory,
+  }, boot)
   if not ok then
     options.bad_argument(2, "pool", errors.text(handle), level)
   end
@@ -430,6 +442,36 @@ function methods:close(timeout)
     core.pool_abandon(self._handle)
     record.closed:_resolve()
   end
+end
+
+--- Replace the state of every worker: each finishes the jobs that it runs, at most
+-- `terminate_timeout` long, closes its state and boots a fresh one. Calls go on meanwhile.
+-- @return a future that resolves when all have been replaced, or the pool has closed; for a task of
+-- the pool, whose own worker cannot be replaced before it returns, at once
+function methods:recycle()
+  check_self(self, "recycle")
+  local handle, record, threads = self._handle, self._record, self.threads
+  local before, target = {}, future.new()
+  for worker = 1, threads do
+    before[worker] = core.pool_states(handle, worker)
+  end
+  local function look()
+    for worker = 1, future.is_pending(record.stopped) and threads or 0 do
+      if core.pool_states(handle, worker) == before[worker] then
+        return
+      end
+    end
+    record.recycling[look] = nil
+    target:_resolve()
+  end
+  core.pool_recycle(handle)
+  if self._is_own then
+    target:_resolve()
+  else
+    record.recycling[look] = true
+    look()
+  end
+  return target
 end
 
 --- Stop now: what is queued or running rejects with kind "closed". A worker ends as soon as its

@@ -111,6 +111,7 @@ function helpers.eventually(fn, what)
   local stop = os.time() + LIMIT
   while not fn() do
     if os.time() > stop then
+      what = type(what) == "function" and what() or what
       error("never came true: " .. (what or "condition"), 2)
     end
     helpers.pause()
@@ -175,8 +176,12 @@ function helpers.watch()
     require("jit").flush() -- a trace holds on to the functions that it calls, these to their pool
     helpers.eventually(function()
       collectgarbage()
+      treadle.poll() -- reads the pools' last notes, which keep the supervisor
       return helpers.threads() <= threads
-    end, ("%d threads"):format(threads))
+    end, function()
+      return ("%d threads, there are %s"):format(threads,
+        table.concat(helpers.thread_names(), ", "))
+    end)
     helpers.eventually(function()
       collectgarbage()
       return helpers.descriptors() <= descriptors

@@ -276,8 +276,9 @@ static int core_submit(lua_State *L) {
                 timeout);
 }
 
-/* settle(future): nobody else settles it from here on. The job's result, if
-** there ever is one, will be dropped; the future is left to the caller. */
+/* settle(future, force): nobody else settles it from here on. The job's result,
+** if there ever is one, will be dropped; the future is left to the caller. With
+** force the job's code is stopped. */
 static int core_settle(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   int slot;
@@ -289,7 +290,12 @@ static int core_settle(lua_State *L) {
     lua_rawgeti(L, -1, slot);
     if (lua_rawequal(L, -1, 1)) { /* B1 */
       /* it may have finished, and wait in the inbox: too late all the same */
-      tdl_pool_settle(tdl_jobs_at(&b->loop->jobs, (uint32_t)slot));
+      tdl_job *job = tdl_jobs_at(&b->loop->jobs, (uint32_t)slot);
+      if (lua_toboolean(L, 2)) {
+        tdl_supervisor_force(job);
+      } else {
+        tdl_pool_settle(job);
+      }
       lua_pushnil(L);
       lua_rawseti(L, -3, slot);
     }

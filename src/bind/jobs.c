@@ -29,7 +29,7 @@ static int core_entry(lua_State *L) {
 
 /* enter(entry): what runs from now on belongs to that job */
 static int core_enter(lua_State *L) {
-  check_worker(L)->vm->current = (uint32_t)luaL_checkinteger(L, 1);
+  tdl_vm_set_current(check_worker(L)->vm, (uint32_t)luaL_checkinteger(L, 1));
   return 0;
 }
 

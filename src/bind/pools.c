@@ -74,7 +74,8 @@ static void release(tdl_handle *h, lua_State *L) {
 /* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
-  static const char *const names[] = {"started", "failed", "exited", "closed"};
+  static const char *const names[] = {"started", "failed", "renewed", "exited",
+                                      "closed"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -100,20 +101,36 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   lua_settop(L, top);
 }
 
-/* pool_open(record, name, threads, concurrency, max_payload, boot...) ->
-** handle. The record is kept until the pool is over, for the hooks. */
+/* The number at `key` of the table at index 2; 0 without. */
+static double number_field(lua_State *L, const char *key) {
+  double value;
+  lua_getfield(L, 2, key);
+  value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/* pool_open(record, shape, boot...) -> handle. The record is kept until the pool
+** is over, for the hooks. The shape has the fields read here: counts, bytes and
+** seconds, checked by the caller. */
 static int core_pool_open(lua_State *L) {
   tdl_pool_options o = {0};
   tdl_handle *h;
   int status, n = lua_gettop(L);
   luaL_checktype(L, 1, LUA_TTABLE);
-  o.name = luaL_checkstring(L, 2);
-  o.threads = (uint32_t)luaL_checkinteger(L, 3);
-  o.concurrency = (uint32_t)luaL_checkinteger(L, 4);
-  o.max_payload = (uint32_t)luaL_checknumber(L, 5);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_getfield(L, 2, "name");
+  o.name = luaL_checkstring(L, -1); /* the table keeps it */
+  lua_pop(L, 1);
+  o.threads = (uint32_t)number_field(L, "threads");
+  o.concurrency = (uint32_t)number_field(L, "concurrency");
+  o.max_payload = (uint32_t)number_field(L, "max_payload");
+  o.terminate_ns = tdl_seconds_ns(number_field(L, "terminate_timeout"));
+  o.recycle_after = (uint64_t)number_field(L, "recycle_after");
+  o.recycle_bytes = (uint64_t)number_field(L, "recycle_memory");
   h = push_handle(L); /* holds what a memory error would leave behind */
   status =
-      tdl_encode(L, 6, n - 5, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
+      tdl_encode(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
   if (status != 0) {
     return lua_error(L);
   }
@@ -171,6 +188,7 @@ static int core_pool_terminate(lua_State *L) {
     n = tdl_pool_terminate(h->pool);
   } else if (h != NULL) { /* a worker stops its own pool */
     tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
+    tdl_pool_force(h->pool, TDL_STOP_GRACE_NS);
   }
   lua_pushinteger(L, (lua_Integer)n);
   return 1;
@@ -186,6 +204,29 @@ static int core_pool_abandon(lua_State *L) {
   return 0;
 }
 
+/* pool_recycle(handle): every worker gets a fresh state */
+static int core_pool_recycle(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL) {
+    tdl_pool_recycle(h->pool);
+  }
+  return 0;
+}
+
+/* pool_states(handle, slot) -> how many states have been booted there */
+static int core_pool_states(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_Integer slot = luaL_checkinteger(L, 2);
+  uint32_t n = 0;
+  if (h != NULL && slot >= 1 && (uint32_t)slot <= h->pool->threads) {
+    /* acquire: see boot */
+    n = atomic_load_explicit(&h->pool->slots[slot - 1]->states,
+                             memory_order_acquire);
+  }
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
 /* --- the end -------------------------------------------------------------- */
 
 /* Raises the phase of all pools; waits until their threads have ended. */
@@ -193,6 +234,9 @@ static void stop_all(tdl_bind *b, enum tdl_pool_phase phase, uint64_t ns) {
   uint64_t end = tdl_now_ns() + ns, now;
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     tdl_pool_stop(h->pool, phase);
+    if (phase == TDL_POOL_STOPPED) {
+      tdl_pool_force(h->pool, TDL_STOP_GRACE_NS);
+    }
   }
   tdl_loop_dispatch(b->loop); /* also what an error has left there (L3) */
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
@@ -241,6 +285,8 @@ void tdl_bind_pools(lua_State *L) {
                                        {"pool_close", core_pool_close},
                                        {"pool_terminate", core_pool_terminate},
                                        {"pool_abandon", core_pool_abandon},
+                                       {"pool_recycle", core_pool_recycle},
+                                       {"pool_states", core_pool_states},
                                        {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);

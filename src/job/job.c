@@ -65,6 +65,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   job->status = 0;
   job->parent = 0;
   job->worker = 0;
+  job->expiring = 0;
   job->came_home = 0;
   job->away = 0;
   job->untold = 0;
@@ -137,20 +138,32 @@ int tdl_job_finish(tdl_job *job) {
   return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_DONE);
 }
 
-int tdl_job_settle(tdl_job *job, uint32_t generation) {
+static int settle(tdl_job *job, uint32_t generation, enum tdl_job_state how) {
   /* in this order: a job that was started between the two is RUNNING */
   if (move(job, generation, TDL_JOB_QUEUED, TDL_JOB_SETTLED)) {
     return TDL_JOB_QUEUED;
   }
-  return move(job, generation, TDL_JOB_RUNNING, TDL_JOB_SETTLED)
-             ? TDL_JOB_RUNNING
-             : 0;
+  return move(job, generation, TDL_JOB_RUNNING, how) ? TDL_JOB_RUNNING : 0;
+}
+
+int tdl_job_settle(tdl_job *job, uint32_t generation) {
+  return settle(job, generation, TDL_JOB_SETTLED);
+}
+
+int tdl_job_force(tdl_job *job, uint32_t generation) {
+  return settle(job, generation, TDL_JOB_FORCED);
 }
 
 int tdl_job_is_settled(const tdl_job *job) {
   /* [job-word] acquire: pairs with the settler's move */
   uint32_t word = atomic_load_explicit(&job->word, memory_order_acquire);
-  return TDL_JOB_STATE(word) == TDL_JOB_SETTLED;
+  return TDL_JOB_STATE(word) >= TDL_JOB_SETTLED;
+}
+
+int tdl_job_is_forced(const tdl_job *job) {
+  /* [job-word] acquire: as above */
+  uint32_t word = atomic_load_explicit(&job->word, memory_order_acquire);
+  return TDL_JOB_STATE(word) == TDL_JOB_FORCED;
 }
 
 tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after) {

@@ -11,12 +11,14 @@
 **   IDLE -> QUEUED -> RUNNING -> DONE      the worker's result counts
 **              \          \
 **               `----------`-> SETTLED     timeout, cancel or close was first
+**                          `-> FORCED      the same, and its code must stop
 **
 ** J1  Only the home state moves a word to IDLE and to QUEUED.
 ** J2  Only the worker that took it from a queue moves QUEUED to RUNNING and
 **     RUNNING to DONE; where it finds SETTLED instead, it sends the job home
 **     as it is.
-** J3  Whoever moves it to SETTLED reports to the caller; then nobody else does.
+** J3  Whoever moves it to SETTLED or FORCED ("settles" it) reports to the
+**     caller; then nobody else does.
 ** J4  A submitted job comes home exactly once, settled or not; only then is it
 **     recycled. The generation in the word makes a late J3 miss its next use.
 */
@@ -35,7 +37,8 @@ enum tdl_job_state {
   TDL_JOB_QUEUED,
   TDL_JOB_RUNNING,
   TDL_JOB_DONE,
-  TDL_JOB_SETTLED
+  TDL_JOB_SETTLED,
+  TDL_JOB_FORCED
 };
 
 #define TDL_JOB_STATE(word) ((word)&7u)
@@ -59,6 +62,7 @@ typedef struct tdl_job {
   tdl_node expiry;      /* the supervisor's: on its way while `expiring` */
   uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
   uint8_t expiring;     /* the supervisor's until the job is forgotten */
+  int8_t verdict;       /* with which `expiry` comes */
   uint8_t came_home;    /* and waits for `expiry` */
   uint8_t away;         /* reported (L3), and still to come home */
   uint8_t untold;       /* the home settled it and has yet to report it */
@@ -116,14 +120,18 @@ int tdl_job_start(tdl_job *job);
 int tdl_job_finish(tdl_job *job);
 
 /* any thread that keeps the job from being recycled; QUEUED or RUNNING of
-** this generation to SETTLED. The state that it was in, or 0 when somebody was
-** first (J3, J4). A RUNNING job's `worker` may be read then. */
+** this generation to SETTLED, or RUNNING to FORCED. The state that it was in,
+** or 0 when somebody was first (J3, J4). A RUNNING job's `worker` may be read
+** then. */
 int tdl_job_settle(tdl_job *job, uint32_t generation);
+int tdl_job_force(tdl_job *job, uint32_t generation);
 
 /* The generation of its present use. */
 uint32_t tdl_job_generation(const tdl_job *job);
 
-/* worker; 1 when somebody settled it while it runs. */
+/* worker; 1 when somebody settled it while it runs. Forced: any thread, also in
+** a signal handler. */
 int tdl_job_is_settled(const tdl_job *job);
+int tdl_job_is_forced(const tdl_job *job);
 
 #endif

@@ -140,6 +140,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
       tdl_pool_terminate(pool);
     }
     break;
+  case TDL_POOL_RENEWED:
   case TDL_POOL_EXITED:
     break;
   case TDL_POOL_CLOSED:
@@ -180,6 +181,7 @@ int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
   o.concurrency = options->concurrency != 0 ? options->concurrency : 1;
   o.max_payload = options->max_payload != 0 ? (uint32_t)options->max_payload
                                             : TDL_PAYLOAD_MAX_BYTES;
+  o.terminate_ns = TDL_POOL_TERMINATE_NS;
   o.event = on_event;
   o.ctx = e;
   tdl_bytes_init(&boot, NULL, 0);

@@ -7,6 +7,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../base/stamp.h"
+#include "pool.h"
 #include "supervisor.h"
 
 int tdl_loop_init(treadle_loop *loop) {
@@ -271,8 +272,9 @@ static void recycle(treadle_loop *loop, tdl_job *job) {
 }
 
 static void come_home(treadle_loop *loop, tdl_job *job) {
+  int settled = tdl_job_is_settled(job);
   TDL_STAMP(job, RECEIVED);
-  if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER)) {
+  if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER || settled)) {
     TDL_STALL();
     tdl_supervisor_forget(job);
     if (job->expiring) { /* S2: its expiry comes behind it */
@@ -280,7 +282,7 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
       return;
     }
   }
-  if (TDL_LIKELY(!tdl_job_is_settled(job))) {
+  if (TDL_LIKELY(!settled)) {
     TDL_STAMP(job, OPENED);
     report(loop, job, job->status, &job->bytes);
     TDL_STAMP(job, REPORTED);
@@ -295,7 +297,7 @@ static void expired(treadle_loop *loop, tdl_job *job) {
   int came_home = job->came_home;
   job->expiring = 0;
   job->away = !came_home;
-  report(loop, job, TREADLE_ETIMEOUT, NULL);
+  report(loop, job, job->verdict, NULL);
   job->away = 0;
   if (came_home) {
     recycle(loop, job);
@@ -313,6 +315,38 @@ void tdl_loop_lose(treadle_loop *loop) {
     loop->noting->node.next = loop->lost_notes;
     loop->lost_notes = &loop->noting->node;
     loop->noting = NULL;
+  }
+}
+
+static void ignore(tdl_job *job, int status, const tdl_bytes *bytes,
+                   void *ctx) {
+  (void)job;
+  (void)status;
+  (void)bytes;
+  (void)ctx;
+}
+
+static void stop_timer(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (handle->type == UV_TIMER && !uv_is_closing(handle)) {
+    tdl_timer_stop(TDL_CONTAINER(handle, tdl_timer, uv));
+  }
+}
+
+void tdl_loop_renew(treadle_loop *loop, int settle) {
+  tdl_loop_lose(loop);
+  for (tdl_job *job = tdl_jobs_next(&loop->jobs, NULL); job != NULL;
+       job = tdl_jobs_next(&loop->jobs, job)) {
+    job->done = ignore;
+    job->parent = 0;
+    if (settle) {
+      tdl_pool_settle(job);
+    }
+  }
+  if (loop->uv != NULL) {
+    uv_walk(loop->uv, stop_timer, NULL);
+    tdl_loop_disarm(loop);
+    update_due(loop);
   }
 }
 

@@ -98,10 +98,14 @@ uint32_t tdl_loop_dispatch(treadle_loop *loop);
 /* owner; L3. */
 void tdl_loop_lose(treadle_loop *loop);
 
-/* owner; a step of dispatch by hand, while nothing is `arriving`. If what has
-** arrived first is a job of ours with results: that job, now `arriving`. The
-** caller reports it and says so, or holds it back for dispatch; nothing in
-** between may raise. NULL: nothing has arrived, or it is for dispatch. */
+/* owner; the state that made the calls and timers is gone: nobody hears of them
+** any more. Calls that are under way go on, or are settled. */
+void tdl_loop_renew(treadle_loop *loop, int settle);
+
+/* owner; a step of dispatch by hand, while nothing is `arriving`. If what has arrived first is a job of ours
+** with results: that job, now `arriving`. The caller reports it and says so, or
+** holds it back for dispatch; nothing in between may raise. NULL: nothing has
+** arrived, or it is for dispatch. */
 tdl_job *tdl_loop_next_home(treadle_loop *loop);
 void tdl_loop_reported(treadle_loop *loop);
 void tdl_loop_hold_back(treadle_loop *loop);

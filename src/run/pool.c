@@ -36,7 +36,9 @@ static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
   int status = slot == NULL ? TREADLE_ENOMEM
                             : tdl_queue_init(&slot->calls, TDL_SLOT_CELLS);
   if (status == 0) {
-    status = tdl_worker_new(pool, slot, id, &slot->worker);
+    tdl_worker *worker = NULL;
+    status = tdl_worker_new(pool, slot, id, &worker);
+    atomic_init(&slot->worker, worker);
     if (status != 0) {
       tdl_queue_fini(&slot->calls);
     }
@@ -49,13 +51,27 @@ static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
   return 0;
 }
 
+tdl_worker *tdl_slot_worker(const tdl_slot *slot) {
+  /* [slot] seq_cst: after a call was published; either we see who has the slot
+  ** now, or that one sees the call */
+  return atomic_load_explicit(&slot->worker, memory_order_seq_cst);
+}
+
 static void free_pool(treadle_pool *pool) {
+  tdl_worker *w, *next;
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker_empty(pool->slots[i]->worker);
+    tdl_worker_empty(tdl_slot_worker(pool->slots[i]));
+  }
+  for (w = pool->lost; w != NULL; w = w->stop.next) {
+    tdl_worker_empty(w);
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker_free(pool->slots[i]->worker);
+    tdl_worker_free(tdl_slot_worker(pool->slots[i]));
     free_slot(pool->slots[i]);
+  }
+  for (w = pool->lost; w != NULL; w = next) {
+    next = w->stop.next;
+    tdl_worker_free(w);
   }
   tdl_free(pool->slots);
   tdl_queue_fini(&pool->run);
@@ -96,6 +112,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   tdl_loop_hold(home);
   pool->concurrency = options->concurrency;
   pool->max_payload = options->max_payload;
+  pool->terminate_ns = options->terminate_ns;
+  pool->recycle_after = options->recycle_after;
+  pool->recycle_bytes = options->recycle_bytes;
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
@@ -119,7 +138,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
     }
   }
   for (uint32_t i = 0; status == 0 && i < pool->threads; i++) {
-    status = tdl_worker_start(pool->slots[i]->worker);
+    status = tdl_worker_start(tdl_slot_worker(pool->slots[i]));
     if (status == 0) {
       pool->alive++;
     }
@@ -181,7 +200,7 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     worker = claim_idle(pool);
     TDL_STALL();
     if (worker >= 0) {
-      tdl_parker_wake(&pool->slots[worker]->worker->loop.parker);
+      tdl_parker_wake(&tdl_slot_worker(pool->slots[worker])->loop.parker);
       return;
     }
     /* Nobody was left to wake. A sender that relied on our count of 1 may
@@ -285,14 +304,15 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   TDL_STALL();
   tdl_queue_push(&slot->calls, &job->node);
   TDL_STALL();
-  tdl_parker_wake(&slot->worker->loop.parker);
+  tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
 }
 
 int tdl_pool_settle(tdl_job *job) {
   int state = tdl_job_settle(job, tdl_job_generation(job));
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
-    tdl_worker_cancel(job->pool->slots[job->worker - 1]->worker);
+    tdl_worker_ask(tdl_slot_worker(job->pool->slots[job->worker - 1]),
+                   TDL_ASK_CANCEL);
   }
   return state != 0;
 }
@@ -309,7 +329,7 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
     TDL_STALL();
-    tdl_parker_wake(&pool->slots[i]->worker->loop.parker);
+    tdl_parker_wake(&tdl_slot_worker(pool->slots[i])->loop.parker);
   }
 }
 
@@ -329,6 +349,7 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
     }
   }
   tdl_pool_stop(pool, TDL_POOL_STOPPED);
+  tdl_pool_force(pool, TDL_STOP_GRACE_NS);
   /* Last, because it runs the caller's code: it may leave by an error (what is
   ** untold is then told when it comes home), or make calls. */
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
@@ -340,18 +361,39 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   return count;
 }
 
-void tdl_pool_abandon(treadle_pool *pool) {
+void tdl_pool_force(treadle_pool *pool, uint64_t ns) {
   for (uint32_t i = 0; i < pool->threads; i++) {
-    tdl_worker *worker = pool->slots[i]->worker;
-    if (!worker->thread_made) {
-      continue;
-    }
-    worker->thread_made = 0;
-    /* [last-note] acq_rel: the first to come decides (P1) */
-    if (atomic_exchange_explicit(&worker->parted, 1, memory_order_acq_rel)) {
-      pthread_join(worker->thread, NULL); /* it posts its note and returns */
-    } else {
-      pthread_detach(worker->thread);
+    tdl_supervisor_end(tdl_slot_worker(pool->slots[i]), ns);
+  }
+}
+
+void tdl_pool_recycle(treadle_pool *pool) {
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_worker *w = tdl_slot_worker(pool->slots[i]);
+    tdl_supervisor_end(w, pool->terminate_ns);
+    tdl_worker_ask(w, TDL_ASK_RECYCLE);
+  }
+}
+
+void tdl_pool_lose(treadle_pool *pool, tdl_worker *w) {
+  w->stop.next = pool->lost;
+  pool->lost = w;
+  /* relaxed: a count */
+  atomic_fetch_add_explicit(&pool->written_off, 1, memory_order_relaxed);
+  tdl_worker_post(w, &w->exited);
+}
+
+void tdl_pool_abandon(treadle_pool *pool) {
+  tdl_supervisor_quiesce(); /* STOPPED: slots do not change any more */
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_worker *w = tdl_slot_worker(pool->slots[i]);
+    if (w->thread_made) {
+      w->thread_made = 0;
+      if (tdl_worker_leave_alone(w)) {
+        pthread_detach(w->thread);
+      } else if (!tdl_worker_is_left_alone(w)) {
+        pthread_join(w->thread, NULL); /* it posts its note and returns */
+      }
     }
   }
   pool->event = NULL;

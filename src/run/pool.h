@@ -39,7 +39,8 @@ struct tdl_vm;
 typedef enum tdl_pool_event {
   TDL_POOL_STARTED, /* a worker has loaded the module; bytes: its report */
   TDL_POOL_FAILED,  /* it could not; bytes: the error, empty: no memory */
-  TDL_POOL_EXITED,  /* a worker's thread has ended */
+  TDL_POOL_RENEWED, /* a worker has booted a further state, or several */
+  TDL_POOL_EXITED,  /* a worker's thread has ended, or was written off */
   TDL_POOL_CLOSED   /* the last one has */
 } tdl_pool_event;
 
@@ -47,8 +48,11 @@ typedef struct tdl_pool_options {
   uint32_t threads;
   uint32_t concurrency;
   uint32_t max_payload;
-  const char *name;      /* thread names; copied */
-  const tdl_bytes *boot; /* payload for the workers' boot function; copied */
+  uint64_t terminate_ns;  /* until what does not end by itself is forced */
+  uint64_t recycle_after; /* jobs until a worker gets a fresh state; 0: never */
+  uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
+  const char *name;       /* thread names; copied */
+  const tdl_bytes *boot;  /* payload for the workers' boot function; copied */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
@@ -57,7 +61,8 @@ typedef struct tdl_pool_options {
 /* A worker's place in the pool, from 1. Calls for that number lie here, so that
 ** whoever takes the place goes on with them. */
 typedef struct tdl_slot {
-  struct tdl_worker *worker;
+  _Atomic(struct tdl_worker *) worker; /* written by the supervisor [slot] */
+  _Atomic uint32_t states;             /* booted here; by who has the slot */
   tdl_queue calls;
 } tdl_slot;
 
@@ -67,6 +72,8 @@ struct treadle_pool {
   uint32_t threads;
   uint32_t concurrency;
   uint32_t max_payload;
+  uint64_t terminate_ns;
+  uint64_t recycle_after, recycle_bytes;
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots;
@@ -74,13 +81,17 @@ struct treadle_pool {
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
-  uint32_t alive; /* threads not yet joined */
+  uint32_t alive; /* slots whose last thread has not been joined */
+  /* the supervisor's: workers without a slot */
+  struct tdl_worker *lost;
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
   _Atomic uint32_t phase;
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
+  _Atomic uint32_t restarts;    /* states replaced; any thread, a count */
+  _Atomic uint32_t written_off; /* threads, the same */
   tdl_queue run;
 };
 
@@ -114,9 +125,23 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
 ** and now: runs their done. Returns how many. */
 uint32_t tdl_pool_terminate(treadle_pool *pool);
 
+/* any thread that has a reference; whatever the workers run must end within
+** `ns`. */
+void tdl_pool_force(treadle_pool *pool, uint64_t ns);
+
 /* home; the threads that have not ended are left to themselves. The last notes
 ** of the others are in the home's inbox then. */
 void tdl_pool_abandon(treadle_pool *pool);
+
+/* home; every worker gets a fresh state once its jobs have ended, or when
+** terminate_ns have passed: what runs then comes home as TREADLE_ECRASHED. */
+void tdl_pool_recycle(treadle_pool *pool);
+
+/* supervisor; the worker has been written off. */
+void tdl_pool_lose(treadle_pool *pool, struct tdl_worker *worker);
+
+/* any thread that keeps the pool; who has the slot now [slot]. */
+struct tdl_worker *tdl_slot_worker(const tdl_slot *slot);
 
 enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);
 

@@ -4,9 +4,9 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#include "../base/alloc.h"
 #include "../base/stall.h"
-#include "pool.h"
+#include "deadlines.h"
+#include "vm.h"
 
 /* One for the process. `life` guards users and running, and is held while the
 ** thread ends, so that the next pool finds it gone; `lock`, taken after it,
@@ -14,70 +14,178 @@
 static struct {
   pthread_mutex_t life;
   pthread_mutex_t lock;
-  pthread_cond_t changed; /* an earlier deadline, or the end */
+  pthread_cond_t changed; /* something is due earlier, or the end */
   int users;
   int running; /* written with both locks, while there are users */
   int stop;
   pthread_t thread;
-  tdl_job **heap; /* heap[1] is due first; job->heap_index is its place */
-  uint32_t count, room;
+  tdl_deadlines deadlines;
+  tdl_worker *listed; /* those it looks at */
 } sv = {.life = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* --- the heap: a binary heap with places, as in any textbook -------------- */
+/* --- settling ------------------------------------------------------------- */
 
-static void put_locked(uint32_t i, tdl_job *job) {
-  sv.heap[i] = job;
-  job->heap_index = i;
+/* S2 */
+static void send_word_locked(tdl_job *job, int status) {
+  TDL_STALL();
+  job->verdict = (int8_t)status;
+  job->expiring = 1;
+  job->expiry.kind = TDL_NODE_EXPIRED;
+  tdl_loop_post(job->home, &job->expiry);
 }
 
-static void up_locked(uint32_t i, tdl_job *job) {
-  while (i > 1 && sv.heap[i / 2]->deadline_ns > job->deadline_ns) {
-    put_locked(i, sv.heap[i / 2]);
-    i /= 2;
+static void list_locked(tdl_worker *w, uint64_t due) {
+  tdl_stop *s = &w->stop;
+  if (tdl_worker_life(w) == TDL_ENDED || s->written_off) {
+    return;
   }
-  put_locked(i, job);
-}
-
-static void down_locked(uint32_t i, tdl_job *job) {
-  for (;;) {
-    uint32_t child = i * 2;
-    if (child < sv.count &&
-        sv.heap[child + 1]->deadline_ns < sv.heap[child]->deadline_ns) {
-      child++;
-    }
-    if (child > sv.count || sv.heap[child]->deadline_ns >= job->deadline_ns) {
-      break;
-    }
-    put_locked(i, sv.heap[child]);
-    i = child;
+  if (!s->listed) {
+    s->listed = 1;
+    s->next = sv.listed;
+    s->pause_ns = TDL_STOP_AGAIN_NS;
+    s->due_ns = due;
+    sv.listed = w;
   }
-  put_locked(i, job);
+  s->due_ns = due < s->due_ns ? due : s->due_ns;
+  pthread_cond_signal(&sv.changed);
 }
 
-static void remove_locked(tdl_job *job) {
-  uint32_t i = job->heap_index;
-  tdl_job *last = sv.heap[sv.count--];
-  job->heap_index = 0;
-  if (last != job) {
-    up_locked(i, last);
-    down_locked(last->heap_index, last);
+static void unlist_locked(tdl_worker *w) {
+  tdl_worker **at = &sv.listed;
+  if (w->stop.listed) {
+    while (*at != w) {
+      at = &(*at)->stop.next;
+    }
+    *at = w->stop.next;
+    w->stop.listed = 0;
+  }
+}
+
+static int force_locked(tdl_job *job) {
+  int state = tdl_job_force(job, tdl_job_generation(job));
+  TDL_STALL();
+  if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
+    tdl_worker *w = tdl_slot_worker(job->pool->slots[job->worker - 1]);
+    w->stop.forced++;
+    list_locked(w, tdl_now_ns() + TDL_STOP_GRACE_NS);
+    tdl_worker_ask(w, TDL_ASK_CANCEL);
+  }
+  return state != 0;
+}
+
+static void expire_locked(uint64_t now) {
+  tdl_job *job;
+  while ((job = tdl_deadlines_first(&sv.deadlines)) != NULL &&
+         job->deadline_ns <= now) {
+    tdl_deadlines_remove(&sv.deadlines, job);
+    TDL_STALL();
+    if (force_locked(job)) {
+      send_word_locked(job, TREADLE_ETIMEOUT);
+    }
+  }
+}
+
+/* --- stopping (S3, S4) ---------------------------------------------------- */
+
+static int is_guilty_locked(const tdl_worker *w, uint64_t now) {
+  if (tdl_worker_life(w) == TDL_CLOSING) {
+    return w->stop.condemned_ns != 0 ||
+           (w->stop.end_ns != TDL_NEVER &&
+            now >= w->stop.end_ns + w->pool->terminate_ns);
+  }
+  return now >= w->stop.end_ns || tdl_worker_runs_forced(w);
+}
+
+/* Running, and its worker will not end it. */
+static void lose_job_locked(tdl_job *job) {
+  if (tdl_job_settle(job, tdl_job_generation(job)) != 0) {
+    if (job->heap_index != 0) {
+      tdl_deadlines_remove(&sv.deadlines, job);
+    }
+    send_word_locked(job, TREADLE_ECRASHED);
+  }
+}
+
+static void lose_jobs_locked(tdl_worker *w) {
+  tdl_job *running = tdl_worker_running(w);
+  pthread_mutex_lock(&w->lock);
+  for (uint32_t i = 1; w->seen != NULL && i < w->seen->entry_count; i++) {
+    if (w->seen->entries[i].held != NULL) {
+      lose_job_locked(w->seen->entries[i].held);
+    }
+  }
+  pthread_mutex_unlock(&w->lock);
+  if (running != NULL) {
+    lose_job_locked(running);
+  }
+}
+
+/* 1 when the worker is written off. Without memory or threads for another one
+** it keeps its slot for now. */
+static int write_off_locked(tdl_worker *w) {
+  treadle_pool *pool = w->pool;
+  int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED;
+  if (replaced && tdl_worker_replace(w) != 0) {
+    return 0;
+  }
+  unlist_locked(w);
+  if (!tdl_worker_leave_alone(w)) { /* its home has done that */
+    return 1;
+  }
+  w->stop.written_off = 1;
+  w->replaced = replaced;
+  lose_jobs_locked(w);
+  pthread_detach(w->thread);
+  tdl_pool_lose(pool, w);
+  return 1;
+}
+
+static void look_locked(tdl_worker *w, uint64_t now) {
+  tdl_stop *s = &w->stop;
+  uint64_t patience = tdl_worker_life(w) == TDL_CLOSING ? TDL_STOP_CLOSE_NS
+                                                        : TDL_STOP_PATIENCE_NS;
+  s->due_ns = now + s->pause_ns;
+  if (!is_guilty_locked(w, now)) {
+    if (s->condemned_ns == 0 && s->forced <= 0 && s->end_ns == TDL_NEVER) {
+      unlist_locked(w);
+    }
+    if (s->pause_ns < TDL_STOP_RARELY_NS) {
+      s->pause_ns *= 2;
+    }
+    if (now < s->end_ns && s->end_ns < s->due_ns) {
+      s->due_ns = s->end_ns;
+    }
+    return;
+  }
+  s->pause_ns = TDL_STOP_AGAIN_NS;
+  s->due_ns = now + s->pause_ns;
+  if (s->condemned_ns == 0) {
+    s->condemned_ns = now;
+    tdl_worker_ask(w, TDL_ASK_LEAVE);
+  } else if (now - s->condemned_ns >= patience && write_off_locked(w)) {
+    return;
+  }
+}
+
+static void look_at_all_locked(uint64_t now) {
+  tdl_worker *next;
+  for (tdl_worker *w = sv.listed; w != NULL; w = next) {
+    next = w->stop.next;
+    if (now >= w->stop.due_ns) {
+      look_locked(w, now);
+    }
   }
 }
 
 /* --- the thread ----------------------------------------------------------- */
 
-static void expire_locked(uint64_t now) {
-  while (sv.count > 0 && sv.heap[1]->deadline_ns <= now) {
-    tdl_job *job = sv.heap[1];
-    remove_locked(job);
-    TDL_STALL();
-    if (tdl_pool_settle(job)) {
-      TDL_STALL();
-      job->expiring = 1; /* S2 */
-      job->expiry.kind = TDL_NODE_EXPIRED;
-      tdl_loop_post(job->home, &job->expiry);
-    }
+static uint64_t due_locked(void) {
+  tdl_job *job = tdl_deadlines_first(&sv.deadlines);
+  uint64_t due = job != NULL ? job->deadline_ns : TDL_NEVER;
+  for (tdl_worker *w = sv.listed; w != NULL; w = w->stop.next) {
+    due = w->stop.due_ns < due ? w->stop.due_ns : due;
   }
+  return due;
 }
 
 static void *thread_main(void *arg) {
@@ -85,24 +193,29 @@ static void *thread_main(void *arg) {
   prctl(PR_SET_NAME, "treadle");
   pthread_mutex_lock(&sv.lock);
   while (!sv.stop) {
-    if (sv.count == 0) {
+    uint64_t due = due_locked();
+    if (due == TDL_NEVER) {
       pthread_cond_wait(&sv.changed, &sv.lock);
     } else {
-      uint64_t at = sv.heap[1]->deadline_ns;
-      struct timespec t = {(time_t)(at / 1000000000u),
-                           (long)(at % 1000000000u)};
+      struct timespec t = {(time_t)(due / 1000000000u),
+                           (long)(due % 1000000000u)};
       pthread_cond_timedwait(&sv.changed, &sv.lock, &t);
     }
     expire_locked(tdl_now_ns());
+    look_at_all_locked(tdl_now_ns());
   }
   pthread_mutex_unlock(&sv.lock);
   return NULL;
 }
 
+/* The thread, unless it is there. */
 static int start_locked(void) {
   pthread_condattr_t attr;
   sigset_t all, old;
   int error;
+  if (sv.running) {
+    return 0;
+  }
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&sv.changed, &attr);
@@ -135,9 +248,7 @@ static void end_thread(void) {
   pthread_mutex_unlock(&sv.lock);
   pthread_join(sv.thread, NULL);
   pthread_cond_destroy(&sv.changed);
-  tdl_free(sv.heap);
-  sv.heap = NULL;
-  sv.count = sv.room = 0;
+  tdl_deadlines_fini(&sv.deadlines);
   sv.running = 0;
 }
 
@@ -150,27 +261,14 @@ void tdl_supervisor_drop(void) {
 }
 
 int tdl_supervisor_watch(tdl_job *job) {
-  int status = 0;
+  int status;
   pthread_mutex_lock(&sv.lock);
-  if (!sv.running) {
-    status = start_locked();
-  }
-  if (status == 0 && sv.count + 1 >= sv.room) {
-    uint32_t room = sv.room == 0 ? 64 : sv.room * 2;
-    tdl_job **heap = tdl_realloc(sv.heap, room * sizeof(tdl_job *));
-    if (heap == NULL) {
-      status = TREADLE_ENOMEM;
-    } else {
-      sv.heap = heap;
-      sv.room = room;
-    }
-  }
+  status = start_locked();
   if (status == 0) {
-    job->expiring = 0;
-    up_locked(++sv.count, job);
-    if (job->heap_index == 1) {
-      pthread_cond_signal(&sv.changed);
-    }
+    status = tdl_deadlines_add(&sv.deadlines, job);
+  }
+  if (status == 0 && job->heap_index == 1) {
+    pthread_cond_signal(&sv.changed);
   }
   pthread_mutex_unlock(&sv.lock);
   return status;
@@ -179,8 +277,68 @@ int tdl_supervisor_watch(tdl_job *job) {
 void tdl_supervisor_forget(tdl_job *job) {
   TDL_STALL();
   pthread_mutex_lock(&sv.lock);
-  if (job->heap_index != 0 && sv.count > 0) {
-    remove_locked(job);
+  if (job->heap_index != 0 && sv.deadlines.count > 0) {
+    tdl_deadlines_remove(&sv.deadlines, job);
   }
   pthread_mutex_unlock(&sv.lock);
+}
+
+int tdl_supervisor_force(tdl_job *job) {
+  int settled;
+  pthread_mutex_lock(&sv.lock);
+  start_locked(); /* without a thread it is a cancellation like any */
+  settled = force_locked(job);
+  pthread_mutex_unlock(&sv.lock);
+  return settled;
+}
+
+void tdl_supervisor_end(tdl_worker *w, uint64_t ns) {
+  uint64_t at = tdl_now_ns() + ns;
+  pthread_mutex_lock(&sv.lock);
+  if (start_locked() == 0) {
+    w->stop.end_ns = at < w->stop.end_ns ? at : w->stop.end_ns;
+    list_locked(w, w->stop.end_ns);
+  }
+  pthread_mutex_unlock(&sv.lock);
+}
+
+void tdl_supervisor_quiesce(void) {
+  pthread_mutex_lock(&sv.lock);
+  pthread_mutex_unlock(&sv.lock);
+}
+
+/* --- for the workers ------------------------------------------------------ */
+
+void tdl_supervisor_job_ended(tdl_worker *w, const tdl_job *job) {
+  pthread_mutex_lock(&sv.lock);
+  w->stop.forced -= tdl_job_is_forced(job);
+  pthread_mutex_unlock(&sv.lock);
+}
+
+int tdl_supervisor_pardons(tdl_worker *w) {
+  int pardoned;
+  pthread_mutex_lock(&sv.lock);
+  pardoned = !w->stop.written_off && tdl_now_ns() < w->stop.end_ns;
+  if (pardoned) {
+    w->stop.condemned_ns = 0;
+    tdl_worker_unask(w, TDL_ASK_LEAVE);
+  }
+  pthread_mutex_unlock(&sv.lock);
+  return pardoned;
+}
+
+int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
+  int stays;
+  pthread_mutex_lock(&sv.lock);
+  stays = !w->stop.written_off;
+  if (stays) {
+    unlist_locked(w);
+    w->stop.forced = 0;
+    w->stop.end_ns = TDL_NEVER;
+    w->stop.condemned_ns = 0;
+    tdl_worker_unask(w, ~0u);
+    tdl_worker_set_life(w, ends ? TDL_ENDED : TDL_BOOTING);
+  }
+  pthread_mutex_unlock(&sv.lock);
+  return stays;
 }

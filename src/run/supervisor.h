@@ -1,20 +1,43 @@
 /* tdl_supervisor: the one thread of the process that watches the clock.
 ** Threads: any; the functions lock what they need.
-** Owns:    its thread, from the first watched job to the last pool's end; of
-**          a watched job only its place in the heap.
-** Fails:   TREADLE_ENOMEM from watch.
+** Owns:    its thread, from the first watched job or worker to the last pool's
+**          end; of a watched job only its place among the deadlines.
+** Fails:   TREADLE_ENOMEM or TREADLE_ESYSTEM from watch.
 **
 ** Deadlines hold while the home computes and never polls: the supervisor
-** settles the job itself and sends word to the home's inbox.
+** settles the job itself and sends word to the home's inbox. It also stops
+** what does not end by itself.
 **
-** S1  A job is in the heap from watch until it is forgotten or expires.
-** S2  An expired job that the supervisor settled has its `expiry` node in the
-**     home's inbox, posted under the lock: after tdl_supervisor_forget it is
-**     known whether one comes. Until it came the job is not recycled. */
+** S1  A job is among the deadlines from watch until it is forgotten or expires.
+** S2  A job that the supervisor settled has its `expiry` node in the home's
+**     inbox, posted under the lock: after tdl_supervisor_forget it is known
+**     whether one comes. Until it came the job is not recycled.
+** S3  A worker is guilty when the code that runs in it belongs to a FORCED job,
+**     or when its `end_ns` is over. It is condemned then: asked to leave its
+**     state, and interrupted again and again, until it has obeyed, or was
+**     pardoned because it had ended by itself what it was condemned for.
+** S4  Who stays guilty for TDL_STOP_PATIENCE_NS is stuck in C: it is written
+**     off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
+**     its slot, unless the pool is STOPPED. From then on the thread touches
+**     nothing of the pool's but its own struct, and ends when C returns. */
 #ifndef TDL_SUPERVISOR_H
 #define TDL_SUPERVISOR_H
 
 #include "loop.h"
+
+struct tdl_worker;
+
+/* What the supervisor knows of a worker, under its lock. */
+typedef struct tdl_stop {
+  struct tdl_worker *next; /* of those that it looks at, or has written off */
+  int listed;
+  int forced;            /* FORCED jobs that have not ended */
+  int written_off;       /* S4 */
+  uint64_t end_ns;       /* when all that it runs must end; TDL_NEVER */
+  uint64_t due_ns;       /* next look */
+  uint64_t pause_ns;     /* from that one to the one after it */
+  uint64_t condemned_ns; /* since when; 0: it is not */
+} tdl_stop;
 
 /* A pool is open: the supervisor stays. The last drop ends its thread. */
 void tdl_supervisor_hold(void);
@@ -25,5 +48,24 @@ int tdl_supervisor_watch(tdl_job *job);
 
 /* home, when the job is back. */
 void tdl_supervisor_forget(tdl_job *job);
+
+/* home; settles the job (J3), and if it runs its code must stop now. 0 when
+** somebody was first. */
+int tdl_supervisor_force(tdl_job *job);
+
+/* any thread that keeps the pool; whatever the worker runs must end within
+** `ns`. */
+void tdl_supervisor_end(struct tdl_worker *worker, uint64_t ns);
+
+/* any thread; after it, whoever was not written off has its slot for as long as
+** the pool, which is STOPPED, exists. */
+void tdl_supervisor_quiesce(void);
+
+/* The worker: a job of its own that was settled has ended; 1 when it may go on
+** although it was condemned (S3); its state is gone, to be followed by another
+** or not: 0 when it has lost its slot (S4). */
+void tdl_supervisor_job_ended(struct tdl_worker *worker, const tdl_job *job);
+int tdl_supervisor_pardons(struct tdl_worker *worker);
+int tdl_supervisor_obeyed(struct tdl_worker *worker, int ends);
 
 #endif

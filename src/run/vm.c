@@ -15,21 +15,23 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   uint32_t i = vm->free_entry;
   if (TDL_UNLIKELY(i == 0)) {
     uint32_t count = vm->entry_count == 0 ? 16 : vm->entry_count * 2;
-    tdl_entry *entries = tdl_realloc(vm->entries, count * sizeof(*entries));
+    uint32_t first = vm->entry_count == 0 ? 1 : vm->entry_count; /* 0: none */
+    tdl_entry *entries;
+    pthread_mutex_lock(&vm->worker->lock);
+    entries = tdl_realloc(vm->entries, count * sizeof(*entries));
+    if (entries != NULL) {
+      memset(&entries[first], 0, (count - first) * sizeof(*entries));
+      vm->entries = entries;
+      vm->entry_count = count;
+    }
+    pthread_mutex_unlock(&vm->worker->lock);
     if (entries == NULL) {
       return 0;
     }
-    vm->entries = entries;
-    if (vm->entry_count == 0) {
-      vm->entry_count = 1; /* 0 is none */
-    }
-    for (uint32_t k = count; k-- > vm->entry_count;) {
-      entries[k].job = NULL;
-      entries[k].used = 0;
+    for (uint32_t k = count; k-- > first;) {
       entries[k].next_free = vm->free_entry;
       vm->free_entry = k;
     }
-    vm->entry_count = count;
     i = vm->free_entry;
   }
   vm->free_entry = vm->entries[i].next_free;
@@ -68,22 +70,78 @@ int tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
   return 1;
 }
 
+/* For the supervisor: whose job it is if the worker is written off. */
+static void hold(tdl_vm *vm, tdl_entry *e, tdl_job *job) {
+  pthread_mutex_lock(&vm->worker->lock);
+  e->held = job;
+  pthread_mutex_unlock(&vm->worker->lock);
+}
+
+static int collect(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+static uint64_t heap_bytes(const tdl_vm *vm) {
+  return ((uint64_t)lua_gc(vm->L, LUA_GCCOUNT, 0) << 10) +
+         (uint64_t)lua_gc(vm->L, LUA_GCCOUNTB, 0);
+}
+
+/* The state's worker gets a fresh one after so many jobs, or when they have left
+** too much behind. */
+static void count_ended(tdl_vm *vm) {
+  const treadle_pool *pool = vm->worker->pool;
+  vm->ended++;
+  if (TDL_LIKELY(pool->recycle_after == 0 && pool->recycle_bytes == 0)) {
+    return;
+  }
+  if (pool->recycle_after > 0 && vm->ended >= pool->recycle_after) {
+    tdl_vm_retire(vm);
+  } else if (pool->recycle_bytes > 0 && heap_bytes(vm) > pool->recycle_bytes) {
+    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+    if (heap_bytes(vm) > pool->recycle_bytes) {
+      tdl_vm_retire(vm);
+    }
+  }
+}
+
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
+  if (TDL_UNLIKELY(e->held != NULL)) {
+    hold(vm, e, NULL);
+  }
   vm->exempt -= (uint32_t)is_exempt(e);
   e->job = NULL;
   e->co = NULL;
   vm->progress--;
   free_entry_if_done(vm, i);
   job->status = (int8_t)status;
-  tdl_job_finish(job); /* settled meanwhile: it goes home all the same (J2) */
+  if (TDL_UNLIKELY(!tdl_job_finish(job))) { /* it goes home all the same (J2) */
+    tdl_supervisor_job_ended(vm->worker, job);
+  }
+  count_ended(vm);
+  if (tdl_worker_running(vm->worker) == job) { /* it is the home's now */
+    tdl_worker_runs(vm->worker, NULL);
+  }
   tdl_loop_send_home(job);
 }
 
 int tdl_vm_has_room(const tdl_vm *vm) {
-  return vm->progress - vm->exempt < vm->worker->pool->concurrency;
+  return vm->progress - vm->exempt < vm->worker->pool->concurrency &&
+         (!vm->retiring || vm->exempt > 0);
+}
+
+void tdl_vm_retire(tdl_vm *vm) {
+  if (!vm->retiring && vm->progress > 0) {
+    tdl_supervisor_end(vm->worker, vm->worker->pool->terminate_ns);
+  }
+  vm->retiring = 1;
+}
+
+int tdl_vm_is_retired(const tdl_vm *vm) {
+  return vm->retiring && vm->progress == 0;
 }
 
 void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status) {
@@ -157,8 +215,16 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
   lua_rawset(L, -3);
   lua_pop(L, 1);
   vm->entries[entry].co = co;
+  hold(vm, &vm->entries[entry], vm->entries[entry].job);
   vm->exempt += (uint32_t)is_exempt(&vm->entries[entry]);
   new_coroutine(vm);
+}
+
+void tdl_vm_set_current(tdl_vm *vm, uint32_t entry) {
+  vm->current = entry;
+  tdl_worker_runs(vm->worker, entry == 0 || entry >= vm->entry_count
+                                  ? NULL
+                                  : vm->entries[entry].job);
 }
 
 void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
@@ -180,7 +246,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tdl_loop_send_home(job);
     return;
   }
-  vm->current = vm->starting = entry;
+  tdl_vm_set_current(vm, entry);
+  vm->starting = entry;
   if (TDL_UNLIKELY(vm->co == NULL)) {
     new_coroutine(vm);
   }
@@ -189,7 +256,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
       tdl_now_ns() >= job->deadline_ns) { /* expired: it never runs */
     job->bytes.len = 0;
     end_job(vm, entry, TREADLE_ETIMEOUT);
-    vm->current = vm->starting = 0;
+    tdl_vm_set_current(vm, 0);
+    vm->starting = 0;
     return;
   }
   if (job->task > 0) { /* else the function is the first argument */
@@ -199,7 +267,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   if (TDL_UNLIKELY(n < 0)) {
     fail_text(vm, entry, n, vm->L, lua_tostring(co, -1));
     lua_settop(co, 0);
-    vm->current = vm->starting = 0;
+    tdl_vm_set_current(vm, 0);
+    vm->starting = 0;
     return;
   }
   TDL_STAMP(job, DECODED);
@@ -220,7 +289,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     new_coroutine(vm);
   }
   /* not earlier: an error out of here fails the entry (V1) */
-  vm->current = vm->starting = 0;
+  tdl_vm_set_current(vm, 0);
+  vm->starting = 0;
 }
 
 void tdl_vm_turn(tdl_vm *vm) {
@@ -254,11 +324,11 @@ void tdl_vm_cancel(tdl_vm *vm) {
   }
 }
 
-void tdl_vm_abort_all(tdl_vm *vm) {
+void tdl_vm_abort_all(tdl_vm *vm, int status) {
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job != NULL) {
       vm->entries[i].job->bytes.len = 0;
-      end_job(vm, i, TREADLE_ECLOSED);
+      end_job(vm, i, status);
     }
   }
 }
@@ -274,11 +344,6 @@ static int protected(lua_State *L) {
   protected_call *call = lua_touserdata(L, 1);
   lua_settop(L, 0);
   call->fn(call->vm);
-  return 0;
-}
-
-static int collect(lua_State *L) {
-  lua_gc(L, LUA_GCCOLLECT, 0);
   return 0;
 }
 
@@ -309,9 +374,10 @@ static void fail_entry(tdl_vm *vm, uint32_t entry) {
 
 int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm)) {
   protected_call call = {vm, fn};
-  if (lua_cpcall(vm->L, protected, &call) == 0) {
-    return 0;
-  }
+  return lua_cpcall(vm->L, protected, &call) == 0 ? 0 : TREADLE_ENOMEM;
+}
+
+void tdl_vm_recover(tdl_vm *vm) {
   tdl_loop_lose(&vm->worker->loop); /* L3 */
   vm->starved = 1;
   lua_settop(vm->L, 0);
@@ -322,12 +388,12 @@ int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm)) {
       fail_entry(vm, i);
     }
   }
-  vm->current = vm->starting = 0;
+  tdl_vm_set_current(vm, 0);
+  vm->starting = 0;
   vm->co = NULL; /* its stack is in an unknown state */
   vm->turn = 1;  /* what is ready yet may have to wait for memory */
   lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
   lua_settop(vm->L, 0);
-  return TREADLE_ENOMEM;
 }
 
 /* --- a state that runs out of memory on demand ---------------------------- */
@@ -510,36 +576,39 @@ static int protected_boot(lua_State *L) {
   return 0;
 }
 
-static int make_vm(boot_call *call) {
-  lua_cpcall(call->vm->L, protected_boot, call);
-  if (call->status == TREADLE_ENOMEM) {
-    call->report->len = 0;
-    call->vm->starved = 1;
+int tdl_vm_boot(tdl_vm *vm, tdl_bytes *report) {
+  boot_call call = {vm, report, TREADLE_ENOMEM};
+  lua_cpcall(vm->L, protected_boot, &call);
+  if (call.status == TREADLE_ENOMEM) {
+    report->len = 0;
+    vm->starved = 1;
   }
-  lua_settop(call->vm->L, 0);
-  return call->status;
+  lua_settop(vm->L, 0);
+  return call.status;
 }
 
-int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report) {
+/* The supervisor may look at it from here on, or not any more. */
+static void show(tdl_worker *worker, tdl_vm *vm) {
+  worker->loop.owner = vm;
+  pthread_mutex_lock(&worker->lock);
+  worker->seen = vm;
+  pthread_mutex_unlock(&worker->lock);
+}
+
+int tdl_vm_open(tdl_worker *worker, tdl_vm **out) {
   tdl_vm *vm = tdl_calloc(sizeof(*vm));
-  boot_call call = {vm, report, TREADLE_ENOMEM};
-  int status = TREADLE_ENOMEM;
   if (vm == NULL) {
-    return status;
+    return TREADLE_ENOMEM;
   }
   vm->worker = worker;
   vm->co_ref = vm->turn_ref = vm->wait_ref = vm->fail_ref = LUA_NOREF;
   vm->fibers_ref = vm->teardown_ref = vm->cancel_ref = LUA_NOREF;
   vm->L = new_state(vm); /* NULL without memory or address space */
-  if (vm->L != NULL) {
-    worker->loop.owner = vm;
-    status = make_vm(&call);
+  if (vm->L == NULL) {
+    tdl_free(vm);
+    return TREADLE_ENOMEM;
   }
-  if (status != 0) {
-    worker->loop.owner = NULL;
-    tdl_vm_close(vm);
-    return status;
-  }
+  show(worker, vm);
   *out = vm;
   return 0;
 }
@@ -582,13 +651,12 @@ static void close_state(tdl_vm *vm) {
   }
 }
 
-void tdl_vm_close(tdl_vm *vm) {
-  if (vm->L != NULL) {
-    if (vm->teardown_ref != LUA_NOREF) {
-      lua_cpcall(vm->L, teardown, vm);
-    }
-    close_state(vm);
+void tdl_vm_close(tdl_vm *vm, int tears_down) {
+  if (tears_down && vm->teardown_ref != LUA_NOREF) {
+    lua_cpcall(vm->L, teardown, vm);
   }
+  close_state(vm);
+  show(vm->worker, NULL);
   tdl_free(vm->tasks);
   tdl_free(vm->entries);
   tdl_free(vm);

@@ -23,6 +23,7 @@
 
 typedef struct tdl_entry {
   tdl_job *job;   /* NULL once it is sent home */
+  tdl_job *held;  /* the same, if it waits; under the worker's lock */
   lua_State *co;  /* NULL unless it waits */
   uint32_t calls; /* calls on the own pool that are under way, and waits for
                   ** such calls of others (V3) */
@@ -46,6 +47,8 @@ typedef struct tdl_vm {
   uint32_t progress; /* entries with a job */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
   int starved;       /* memory has run out in this state */
+  int retiring;      /* it ends when its jobs have */
+  uint64_t ended;    /* jobs */
   int turn;          /* the Lua scheduler has something to do */
   int turn_ref;      /* its function, or LUA_NOREF */
   int wait_ref;      /* how to wait if the script has a loop of its own */
@@ -59,16 +62,27 @@ typedef struct tdl_vm {
 #endif
 } tdl_vm;
 
-/* Makes the state and boots it: loads the module, runs init. The report for
-** the home, good or bad, is in `report`. */
-int tdl_vm_open(tdl_worker *worker, tdl_vm **out, tdl_bytes *report);
-void tdl_vm_close(tdl_vm *vm);
+/* Makes the state; boots it: loads the module, runs init. The report for the
+** home, good or bad, is in `report`. Close runs teardown, if asked to. */
+int tdl_vm_open(tdl_worker *worker, tdl_vm **out);
+int tdl_vm_boot(tdl_vm *vm, tdl_bytes *report);
+void tdl_vm_close(tdl_vm *vm, int tears_down);
 
-/* Calls fn(vm) with V1's protection: 0, or TREADLE_ENOMEM after an error. */
+/* Calls fn(vm) with V1's protection: 0, or TREADLE_ENOMEM after an error, from
+** which recover makes the state fit to go on. */
 int tdl_vm_enter(tdl_vm *vm, void (*fn)(tdl_vm *vm));
+void tdl_vm_recover(tdl_vm *vm);
+
+/* It takes no more jobs than those in progress need (V3). Retired: they have
+** ended. */
+void tdl_vm_retire(tdl_vm *vm);
+int tdl_vm_is_retired(const tdl_vm *vm);
 
 /* Runs the job, or as much of it as goes without waiting. Takes the job. */
 void tdl_vm_run(tdl_vm *vm, tdl_job *job);
+
+/* Whose code runs from now on: an entry, or 0. */
+void tdl_vm_set_current(tdl_vm *vm, uint32_t entry);
 
 /* Lets the Lua scheduler run what is ready. */
 void tdl_vm_turn(tdl_vm *vm);
@@ -90,8 +104,8 @@ int tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
 /* Ends the waits of jobs that were settled meanwhile: nobody waits for them. */
 void tdl_vm_cancel(tdl_vm *vm);
 
-/* Fails whatever is still in progress with TREADLE_ECLOSED. */
-void tdl_vm_abort_all(tdl_vm *vm);
+/* Fails whatever is still in progress. */
+void tdl_vm_abort_all(tdl_vm *vm, int status);
 
 /* Provided by the binding layer, so that no include runs upwards: fills the
 ** state's package.preload; and delivers the inbox with `L` for the results. */

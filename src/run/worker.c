@@ -62,24 +62,52 @@ static void on_started(tdl_note *note, treadle_loop *at) {
   tdl_pool_drop(pool); /* P1: the note's */
 }
 
+static void on_renewed(tdl_note *note, treadle_loop *at) {
+  tdl_worker *w = TDL_CONTAINER(note, tdl_worker, renewed);
+  treadle_pool *pool = w->pool;
+  /* [renewed] acq_rel: what is booted from here on posts again */
+  atomic_exchange_explicit(&w->renewing, 0, memory_order_acq_rel);
+  at->noting = note; /* L3 */
+  if (pool->event != NULL) {
+    pool->event(pool, TDL_POOL_RENEWED, w->id, NULL, pool->ctx);
+  }
+  at->noting = NULL;
+  tdl_pool_drop(pool); /* P1: the note's */
+}
+
+static void on_failed(tdl_note *note, treadle_loop *at) {
+  tdl_worker *w = TDL_CONTAINER(note, tdl_worker, failed);
+  treadle_pool *pool = w->pool;
+  at->noting = note; /* L3 */
+  if (pool->event != NULL) {
+    pool->event(pool, TDL_POOL_FAILED, w->id, &w->last_words, pool->ctx);
+  }
+  at->noting = NULL;
+  tdl_pool_drop(pool); /* P1: the note's */
+}
+
 static void on_exited(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, exited);
   treadle_pool *pool = w->pool;
-  if (w->thread_made) {
-    w->thread_made = 0;
+  if (w->thread_made && !tdl_worker_is_left_alone(w)) {
     pthread_join(w->thread, NULL); /* it has nothing left to do */
   }
+  w->thread_made = 0;
   at->noting = note; /* L3 */
-  if (!w->gone) {
-    w->gone = 1;
+  if (!w->gone && !w->replaced) {
     pool->alive--;
   }
-  /* What the home sent after this worker had looked for the last time; from
-  ** here on the home sees the pool STOPPED and sends nothing. */
-  drop_inbox(w);
-  refuse_queue(&w->slot->calls);
-  if (pool->alive == 0) {
-    refuse_queue(&pool->run);
+  w->gone = 1;
+  if (!tdl_worker_is_left_alone(w)) {
+    drop_inbox(w);
+  }
+  if (!w->replaced) {
+    /* What the home sent after this worker had looked for the last time; from
+    ** here on the home sees the pool STOPPED and sends nothing. */
+    refuse_queue(&w->slot->calls);
+    if (pool->alive == 0) {
+      refuse_queue(&pool->run);
+    }
   }
   if (pool->event != NULL) {
     pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
@@ -143,13 +171,13 @@ static int is_claimed(const tdl_worker *w) {
            (1ull << ((w->id - 1) % 64)));
 }
 
-static int is_cancelled(const tdl_worker *w) {
-  /* [cancel] seq_cst: after the announcement [park] */
-  return atomic_load_explicit(&w->cancelled, memory_order_seq_cst) != 0;
+static uint32_t is_asked(const tdl_worker *w) {
+  /* [asked] seq_cst: after the announcement [park] */
+  return atomic_load_explicit(&w->asked, memory_order_seq_cst);
 }
 
 int tdl_worker_has_work(const tdl_worker *w) {
-  return tdl_loop_has_work(&w->loop) || is_cancelled(w) ||
+  return tdl_loop_has_work(&w->loop) || is_asked(w) != 0 ||
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
          (tdl_vm_has_room(w->vm) && (!tdl_queue_empty(&w->slot->calls) ||
                                      !tdl_queue_empty(&w->pool->run)));
@@ -283,21 +311,35 @@ static void sleep_on(tdl_worker *w) {
   get_up(w);
 }
 
-/* Step numbers: see worker.h. */
+/* What others have asked for; 0 when it leaves its state. */
+static int answer(tdl_worker *w, uint32_t asked) {
+  if ((asked & TDL_ASK_LEAVE) && !tdl_supervisor_pardons(w)) {
+    return 0;
+  }
+  if (asked & TDL_ASK_RECYCLE) {
+    tdl_vm_retire(w->vm);
+  }
+  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL);
+  if (asked & TDL_ASK_CANCEL) { /* after it is unasked: see is_asked */
+    tdl_vm_cancel(w->vm);
+  }
+  return 1;
+}
+
+/* Step numbers: see worker.h. Returns when the state has come to its end. */
 static void turns(tdl_vm *vm) {
   tdl_worker *w = vm->worker;
   for (;;) {
-    uint32_t arrived = 0;
+    uint32_t arrived = 0, asked;
     tdl_job *job;
     w->phase = tdl_pool_phase(w->pool); /* <drain.T1> */
     TDL_STALL();
     if (tdl_loop_is_ready(&w->loop)) { /* 1 */
       arrived = tdl_bind_dispatch(vm);
     }
-    if (TDL_UNLIKELY(is_cancelled(w))) {
-      /* [cancel] seq_cst: before the look at the jobs' words */
-      atomic_store_explicit(&w->cancelled, 0, memory_order_seq_cst);
-      tdl_vm_cancel(vm);
+    asked = is_asked(w);
+    if (TDL_UNLIKELY(asked != 0) && !answer(w, asked)) {
+      return;
     }
     if (vm->turn) {
       stop_searching(w); /* others must be woken while scripts run */
@@ -305,7 +347,7 @@ static void turns(tdl_vm *vm) {
       tdl_vm_turn(vm);
       arrived = 1;
     }
-    if (w->phase == TDL_POOL_STOPPED) { /* 2 */
+    if (w->phase == TDL_POOL_STOPPED || tdl_vm_is_retired(vm)) { /* 2 */
       return;
     }
     job = take(w); /* 3 */
@@ -323,44 +365,123 @@ static void name_thread(const tdl_worker *w) {
   prctl(PR_SET_NAME, name);
 }
 
+static int is_condemned(const tdl_worker *w) {
+  return (is_asked(w) & TDL_ASK_LEAVE) != 0;
+}
+
+/* Runs the state until its end. */
+static void serve(tdl_worker *w) {
+  tdl_worker_set_life(w, TDL_SERVING);
+  while (tdl_vm_enter(w->vm, turns) != 0) {
+    get_up(w);
+    if (is_condemned(w) || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED) {
+      break; /* however often the scheduler runs out of memory */
+    }
+    tdl_vm_recover(w->vm);
+  }
+}
+
+/* A state that could not be made, the first one: stays to say no, until the
+** home has stopped the pool. */
+static void wait_for_end(tdl_worker *w) {
+  while (tdl_pool_phase(w->pool) != TDL_POOL_STOPPED) {
+    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
+    if (tdl_pool_phase(w->pool) != TDL_POOL_STOPPED) {
+      tdl_parker_sleep(&w->loop.parker, TDL_NEVER);
+    }
+  }
+}
+
+static void tell_renewed(tdl_worker *w) {
+  /* [renewed] acq_rel: see on_renewed */
+  if (!atomic_exchange_explicit(&w->renewing, 1, memory_order_acq_rel)) {
+    tdl_worker_post(w, &w->renewed);
+  }
+}
+
+static int boot(tdl_worker *w, tdl_bytes *report) {
+  int status = tdl_vm_open(w, &w->vm);
+  if (status == 0) {
+    status = tdl_vm_boot(w->vm, report);
+    if (status != 0) {
+      tdl_vm_close(w->vm, 0);
+      w->vm = NULL;
+    }
+  }
+  if (status == 0) {
+    /* release: who reads the count sees the state before it ended */
+    atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
+  }
+  return status;
+}
+
+/* Ends the state; 1 when it was asked to, so that another one follows. */
+static int end_state(tdl_worker *w) {
+  int stopped = tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
+  int condemned = is_condemned(w);
+  get_up(w);
+  stop_searching(w);
+  tdl_worker_runs(w, NULL);
+  tdl_worker_set_life(w, TDL_CLOSING);
+  tdl_vm_abort_all(w->vm, stopped ? TREADLE_ECLOSED : TREADLE_ECRASHED);
+  tdl_loop_renew(&w->loop, condemned);
+  tdl_vm_close(w->vm, !condemned);
+  w->vm = NULL;
+  return !stopped;
+}
+
+/* All the states after the first one, which is booted. 0 when the worker has
+** lost its slot meanwhile. */
+static int live(tdl_worker *w) {
+  for (;;) {
+    int goes_on;
+    if (w->vm != NULL) {
+      serve(w);
+      goes_on = end_state(w);
+    } else {
+      goes_on = tdl_pool_phase(w->pool) != TDL_POOL_STOPPED;
+    }
+    if (!tdl_supervisor_obeyed(w, !goes_on)) {
+      return 0;
+    }
+    if (!goes_on) {
+      return 1;
+    }
+    /* relaxed: a count */
+    atomic_fetch_add_explicit(&w->pool->restarts, 1, memory_order_relaxed);
+    if (boot(w, &w->last_words) == 0) {
+      w->tries = 0;
+      tell_renewed(w);
+    } else if (++w->tries == TDL_WORKER_LOAD_TRIES) {
+      tdl_worker_post(w, &w->failed);
+      wait_for_end(w);
+    }
+  }
+}
+
 static void *thread_main(void *arg) {
   tdl_worker *w = arg;
   treadle_pool *pool = w->pool;
+  int has_slot;
   name_thread(w);
-  w->boot_status = tdl_vm_open(w, &w->vm, &w->report);
-  if (!atomic_load_explicit(&w->parted, memory_order_relaxed)) { /* a hint */
-    tdl_pool_hold(
-        pool); /* P1: the note's; the thread may end before it is read */
-    tdl_loop_post(pool->home, &w->started.node);
+  w->boot_status = boot(w, &w->report);
+  if (!tdl_worker_is_left_alone(w)) { /* a hint */
+    tdl_worker_post(w, &w->started);
   }
-  if (w->boot_status == 0) {
-    w->loop.owner = w->vm;
-    while (tdl_vm_enter(w->vm, turns) != 0) {
-      get_up(w);
-      if (tdl_pool_phase(pool) == TDL_POOL_STOPPED) {
-        break; /* however often the scheduler runs out of memory */
-      }
-    }
-    tdl_vm_abort_all(w->vm);
-    tdl_vm_close(w->vm);
-    w->vm = NULL;
-    w->loop.owner = NULL;
-  } else { /* stay to say no, until the home has stopped the pool */
-    while (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
-      tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
-      if (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
-        tdl_parker_sleep(&w->loop.parker, TDL_NEVER);
-      }
-    }
+  if (w->boot_status != 0) {
+    wait_for_end(w);
   }
-  stop_searching(w);
+  has_slot = live(w);
   drop_inbox(w);
-  refuse_queue(&w->slot->calls);
-  TDL_STALL();
-  refuse_queue(&pool->run);
-  TDL_STALL();
+  if (has_slot) {
+    refuse_queue(&w->slot->calls);
+    TDL_STALL();
+    refuse_queue(&pool->run);
+    TDL_STALL();
+  }
   /* [last-note] acq_rel: the first to come decides (P1) */
-  if (atomic_exchange_explicit(&w->parted, 1, memory_order_acq_rel)) {
+  if (atomic_exchange_explicit(&w->parting, TDL_HAS_ENDED,
+                               memory_order_acq_rel) == TDL_LEFT_ALONE) {
     tdl_pool_drop(pool);
   } else {
     treadle_loop *home = pool->home;
@@ -371,13 +492,61 @@ static void *thread_main(void *arg) {
   return NULL;
 }
 
-/* --- cancelling ------------------------------------------------------------ */
+void tdl_worker_runs(tdl_worker *w, tdl_job *job) {
+  /* relaxed: the supervisor's look may be late, a handler's is this thread's */
+  atomic_store_explicit(&w->runs, job, memory_order_relaxed);
+}
 
-void tdl_worker_cancel(tdl_worker *w) {
-  /* [cancel] seq_cst: after the job was settled, before the look at the
-  ** parker [park] */
-  atomic_store_explicit(&w->cancelled, 1, memory_order_seq_cst);
+/* --- any thread ------------------------------------------------------------ */
+
+void tdl_worker_ask(tdl_worker *w, enum tdl_ask what) {
+  /* [asked] seq_cst: after the job was settled, before the look at the parker
+  ** [park] */
+  atomic_fetch_or_explicit(&w->asked, what, memory_order_seq_cst);
   tdl_parker_wake(&w->loop.parker);
+}
+
+void tdl_worker_unask(tdl_worker *w, uint32_t what) {
+  /* [asked] seq_cst: before the look at the jobs' words */
+  atomic_fetch_and_explicit(&w->asked, ~what, memory_order_seq_cst);
+}
+
+enum tdl_worker_life tdl_worker_life(const tdl_worker *w) {
+  /* relaxed: changes by itself, or under the supervisor's lock */
+  return (enum tdl_worker_life)atomic_load_explicit(&w->life,
+                                                    memory_order_relaxed);
+}
+
+void tdl_worker_set_life(tdl_worker *w, enum tdl_worker_life life) {
+  atomic_store_explicit(&w->life, life, memory_order_relaxed); /* as above */
+}
+
+tdl_job *tdl_worker_running(const tdl_worker *w) {
+  return atomic_load_explicit(&w->runs, memory_order_relaxed); /* see runs */
+}
+
+int tdl_worker_runs_forced(const tdl_worker *w) {
+  const tdl_job *job = tdl_worker_running(w);
+  return job != NULL && tdl_job_is_forced(job);
+}
+
+int tdl_worker_leave_alone(tdl_worker *w) {
+  int expected = TDL_TOGETHER;
+  /* [last-note] acq_rel: the first to come decides (P1) */
+  return atomic_compare_exchange_strong_explicit(
+      &w->parting, &expected, TDL_LEFT_ALONE, memory_order_acq_rel,
+      memory_order_acquire);
+}
+
+int tdl_worker_is_left_alone(const tdl_worker *w) {
+  /* acquire: what was done before it was left alone */
+  return atomic_load_explicit(&w->parting, memory_order_acquire) ==
+         TDL_LEFT_ALONE;
+}
+
+void tdl_worker_post(tdl_worker *w, tdl_note *note) {
+  tdl_pool_hold(w->pool); /* P1: the note's; the thread may end before */
+  tdl_loop_post(w->pool->home, &note->node);
 }
 
 /* --- the home's thread ---------------------------------------------------- */
@@ -399,9 +568,15 @@ int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
   w->id = id;
   w->loop.child_home = on_child_home;
   w->started.node.kind = w->exited.node.kind = TDL_NODE_NOTE;
+  w->failed.node.kind = w->renewed.node.kind = TDL_NODE_NOTE;
   w->started.arrive = on_started;
+  w->renewed.arrive = on_renewed;
+  w->failed.arrive = on_failed;
   w->exited.arrive = on_exited;
+  w->stop.end_ns = TDL_NEVER;
   tdl_bytes_init(&w->report, NULL, 0);
+  tdl_bytes_init(&w->last_words, NULL, 0);
+  pthread_mutex_init(&w->lock, NULL);
   *out = w;
   return 0;
 }
@@ -413,6 +588,8 @@ void tdl_worker_empty(tdl_worker *w) {
 void tdl_worker_free(tdl_worker *w) {
   _Static_assert(offsetof(tdl_worker, loop) == 0, "the loop's is the worker's");
   tdl_bytes_reset(&w->report, NULL, 0);
+  tdl_bytes_reset(&w->last_words, NULL, 0);
+  pthread_mutex_destroy(&w->lock);
   tdl_loop_drop(&w->loop); /* pools that its tasks made may hold it (L1) */
 }
 
@@ -436,4 +613,20 @@ int tdl_worker_start(tdl_worker *w) {
   }
   w->thread_made = 1;
   return 0;
+}
+
+int tdl_worker_replace(tdl_worker *w) {
+  tdl_worker *other;
+  int status = tdl_worker_new(w->pool, w->slot, w->id, &other);
+  if (status != 0) {
+    return status;
+  }
+  /* [slot] seq_cst: before the new one's first look at the slot's calls */
+  atomic_store_explicit(&w->slot->worker, other, memory_order_seq_cst);
+  status = tdl_worker_start(other);
+  if (status != 0) {
+    atomic_store_explicit(&w->slot->worker, w, memory_order_seq_cst); /* too */
+    tdl_worker_free(other);
+  }
+  return status;
 }

@@ -1,10 +1,15 @@
 /* tdl_worker: one thread with its state: takes jobs, runs them, sends them
 ** home.
-** Threads: made and freed by the pool; everything else is its own thread's.
+** Threads: made and freed by the pool or the supervisor; the fields say who
+**          else touches them.
 ** Owns:    its loop and its vm.
 ** Fails:   a worker that cannot start says so in its first note.
 **
-** One turn of the worker:
+** Its life is a row of states (tdl_vm), one after the other: each is booted,
+** serves, and is closed. Most have one alone; another follows when the worker is
+** recycled or condemned.
+**
+** One turn of a state that serves:
 **   1. handle what arrived in the inbox; let the Lua scheduler run what is
 **      ready
 **   2. leave when the pool is stopped
@@ -15,30 +20,76 @@
 #define TDL_WORKER_H
 
 #include "pool.h"
+#include "supervisor.h"
+
+/* What others ask of a worker, one bit each [asked]. */
+enum tdl_ask {
+  TDL_ASK_CANCEL =
+      1, /* a job that it runs was settled: end what it waits for */
+  TDL_ASK_RECYCLE = 2, /* a fresh state, when its jobs have ended */
+  TDL_ASK_LEAVE = 4    /* it is condemned: a fresh state, now */
+};
+
+enum tdl_worker_life { TDL_BOOTING = 0, TDL_SERVING, TDL_CLOSING, TDL_ENDED };
+
+enum tdl_parting { TDL_TOGETHER = 0, TDL_HAS_ENDED, TDL_LEFT_ALONE };
 
 typedef struct tdl_worker {
   treadle_loop loop; /* first: it outlives the thread, with the pool */
   treadle_pool *pool;
   tdl_slot *slot;
-  uint32_t id;                /* the slot's: 1.. */
-  _Atomic uint32_t cancelled; /* a job that it runs was settled [cancel] */
+  uint32_t id;             /* the slot's: 1.. */
+  _Atomic uint32_t asked;  /* of enum tdl_ask [asked] */
+  _Atomic(tdl_job *) runs; /* whose code runs now; written by its thread */
+  _Atomic uint32_t life;   /* enum tdl_worker_life */
+  tdl_stop stop;           /* the supervisor's */
   pthread_t thread;
+  pthread_mutex_t lock;      /* guards `seen` and its entries' `held` */
+  struct tdl_vm *seen;       /* the vm, for the supervisor */
   tdl_note started, exited;  /* to the pool's home */
+  tdl_note renewed;          /* a later state was booted: */
+  atomic_int renewing;       /* while the note is under way */
+  tdl_note failed;           /* or could not be, again and again */
   int boot_status;           /* in `started` */
   tdl_bytes report;          /* in `started` */
+  tdl_bytes last_words;      /* in `failed` */
+  uint32_t tries;            /* states in a row that could not load */
   int lies_idle;             /* its idle bit was set, by itself */
   int resting;               /* not counted in pool->busy */
   int searching;             /* counted in pool->searching */
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
-  int gone;          /* no longer counted in pool->alive; the home's */
-  atomic_int parted; /* it has ended, or the home left it to itself (P1) */
+  int gone;           /* no longer counted in pool->alive; the home's */
+  int replaced;       /* in `exited`: written off, another has its slot */
+  atomic_int parting; /* enum tdl_parting (P1) [last-note] */
   struct tdl_vm *vm;
 } tdl_worker;
 
-/* any thread; tells the worker that nobody waits any more for one of the jobs
-** that it runs, which was settled: what the job waits for ends. */
-void tdl_worker_cancel(tdl_worker *worker);
+/* any thread that keeps the pool. */
+void tdl_worker_ask(tdl_worker *worker, enum tdl_ask what);
+void tdl_worker_unask(tdl_worker *worker, uint32_t what);
+enum tdl_worker_life tdl_worker_life(const tdl_worker *worker);
+void tdl_worker_set_life(tdl_worker *worker, enum tdl_worker_life life);
+
+/* any thread; whose code runs, or NULL. The job stays a record for as long as
+** the pool exists. In the second, also a signal handler: the job is FORCED. */
+tdl_job *tdl_worker_running(const tdl_worker *worker);
+int tdl_worker_runs_forced(const tdl_worker *worker);
+
+/* supervisor; starts another worker in its slot. */
+int tdl_worker_replace(tdl_worker *worker);
+
+/* home or supervisor; 1 when it has not ended, and was not left alone before:
+** the caller detaches its thread (P1). */
+int tdl_worker_leave_alone(tdl_worker *worker);
+int tdl_worker_is_left_alone(const tdl_worker *worker);
+
+/* any thread that keeps the pool; a note to the pool's home, with a reference
+** (P1). */
+void tdl_worker_post(tdl_worker *worker, tdl_note *note);
+
+/* worker; the job, whose code runs now, or NULL. */
+void tdl_worker_runs(tdl_worker *worker, tdl_job *job);
 
 int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
                    tdl_worker **out);
