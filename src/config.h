@@ -156,6 +156,39 @@
 #define TDL_WORKER_LOAD_TRIES 3
 #endif
 
+/* The signal that interrupts is SIGRTMAX less this, or the next lower one that
+** has no handler. SIGRTMAX itself is valgrind's, which leaves it to nobody; the
+** lowest ones are what other runtimes begin with. */
+#ifndef TDL_INTERRUPT_SIGNAL_BELOW_MAX
+#define TDL_INTERRUPT_SIGNAL_BELOW_MAX 1
+#endif
+
+/* Text segments of the process that can be told apart, each 16 bytes; where
+** there are more, compiled code is not left. A large desktop program has 300.
+*/
+#ifndef TDL_INTERRUPT_SEGMENTS
+#define TDL_INTERRUPT_SEGMENTS 1024
+#endif
+
+/* Signals in a row that find the interpreter at work in spite of the hook: it
+** looks at none in finalizers and hooks. The first may have come before the
+** hook could act, and one more is for debug.sethook. */
+#ifndef TDL_INTERRUPT_IGNORED_SIGNALS
+#define TDL_INTERRUPT_IGNORED_SIGNALS 4
+#endif
+
+/* Instructions until a hook looks again whether C code that called back into
+** Lua has returned; a look costs some microseconds. */
+#ifndef TDL_INTERRUPT_FOREIGN_COUNT
+#define TDL_INTERRUPT_FOREIGN_COUNT 1000
+#endif
+
+/* The registers of an interrupted thread lie this near to its stack pointer:
+** AVX-512 takes 3 KiB of it, AMX 8 more. */
+#ifndef TDL_INTERRUPT_CONTEXT_BYTES
+#define TDL_INTERRUPT_CONTEXT_BYTES (32u << 10)
+#endif
+
 /* C stack of a worker thread. LuaJIT recurses in C only in its parser and
 ** in pattern matching, both bounded below this. */
 #ifndef TDL_WORKER_STACK_BYTES

@@ -1,0 +1,749 @@
+/* Stopping what a thread runs in its Lua state, and what cannot be stopped.
+ */
+#include "../../src/run/interrupt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <string.h>
+
+#include "../../src/run/heap.h"
+#include "base/clock.h"
+#include "check.h"
+
+#ifndef STOPS
+#define STOPS 120 /* 2,000 with TDL_FULL */
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+#define DELIVERS_LATE 1 /* ThreadSanitizer: at the next call of the C library */
+#else
+#define DELIVERS_LATE 0
+#endif
+
+/* --- the thread that is stopped --------------------------------------------- */
+
+/* What the scripts see of C. */
+typedef struct victim {
+  tdl_interrupt interrupt;
+  pthread_t thread;
+  sem_t go, entered, ended; /* to it; from within the script; after it */
+  atomic_int leave_c;       /* ends what waits in C */
+  atomic_int left_c;        /* it has ended by itself */
+  int marks;
+  const char *chunk; /* NULL: the thread ends */
+  /* about the last round */
+  tdl_heap heap;
+  lua_State *L;
+  int result, status, finalized, is_fresh_right, is_interrupted;
+  int is_close_left, was_requested;
+} victim;
+
+static void wait_for(sem_t *sem) {
+  while (sem_wait(sem) != 0) {
+  }
+}
+
+static victim *victim_of(lua_State *L) {
+  victim *v;
+  lua_getfield(L, LUA_REGISTRYINDEX, "victim");
+  v = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return v;
+}
+
+static int lua_entered(lua_State *L) {
+  sem_post(&victim_of(L)->entered);
+  return 0;
+}
+
+static int lua_finalized(lua_State *L) {
+  victim_of(L)->finalized++;
+  return 0;
+}
+
+/* A call of the C library, from C that is treadle's own. */
+static int lua_tick(lua_State *L) {
+  sem_t *sem = &victim_of(L)->entered;
+  int value;
+  sem_getvalue(sem, &value);
+  if (value < 0) {
+    sem_post(sem);
+  }
+  free(malloc(1));
+  return 0;
+}
+
+static int must_leave_c(void *ud) {
+  return atomic_load_explicit(&((victim *)ud)->leave_c,
+                              memory_order_relaxed); /* a flag */
+}
+
+static int lua_stay_in_c(lua_State *L) {
+  victim *v = victim_of(L);
+  sem_post(&v->entered);
+  while (!must_leave_c(v)) {
+    sched_yield();
+  }
+  atomic_store_explicit(&v->left_c, 1, memory_order_relaxed); /* a flag */
+  return 0;
+}
+
+/* For compiled code, which calls it without leaving: the script has entered
+** with the 1,000th call. */
+static void mark(void *ud) {
+  victim *v = ud;
+  if (++v->marks == 1000) {
+    sem_post(&v->entered);
+  }
+}
+
+/* Every state has objects with finalizers, which do what the end of a state
+** must stand: raise, collect, and read what the script wrote last. */
+static const char PRELUDE[] =
+    "local finalized = ...\n"
+    "shared = {}\n"
+    "local function last()\n"
+    "  assert(not pcall(error, 'raised'))\n"
+    "  assert(not pcall(string.rep))\n"
+    "  collectgarbage()\n"
+    "  for i = 1, 10 do\n"
+    "    if type(shared[i]) == 'string' then assert(#shared[i] >= 0) end\n"
+    "  end\n"
+    "  finalized()\n"
+    "end\n"
+    "proxy = newproxy(true)\n"
+    "getmetatable(proxy).__gc = last\n"
+    "cdata = require 'ffi'.gc(require 'ffi'.new 'int[1]', last)\n";
+
+static const char FRESH[] =
+    "local sum, words = 0, {}\n"
+    "for i = 1, 2000 do sum = sum + i; words[i % 10 + 1] = 'w' .. i end\n"
+    "return sum == 2001000 and words[1] == 'w2000'\n";
+
+static void open_state(victim *v) {
+  lua_State *L = v->L = tdl_heap_open(&v->heap, TDL_HEAP_KEEP_BYTES);
+  luaL_openlibs(L);
+  lua_pushlightuserdata(L, v);
+  lua_setfield(L, LUA_REGISTRYINDEX, "victim");
+  lua_register(L, "entered", lua_entered);
+  lua_register(L, "tick", lua_tick);
+  lua_register(L, "stay_in_c", lua_stay_in_c);
+  lua_pushlightuserdata(L, v);
+  lua_setglobal(L, "self");
+  lua_pushlightuserdata(L, (void *)(uintptr_t)must_leave_c);
+  lua_setglobal(L, "must_leave_c");
+  lua_pushlightuserdata(L, (void *)(uintptr_t)mark);
+  lua_setglobal(L, "mark");
+  if (luaL_loadstring(L, PRELUDE) == 0) {
+    lua_pushcfunction(L, lua_finalized);
+    if (lua_pcall(L, 1, 0, 0) != 0) {
+      printf("# prelude: %s\n", lua_tostring(L, -1));
+    }
+  }
+  tdl_interrupt_open(&v->interrupt, L);
+}
+
+static int run_script(void *arg) {
+  victim *v = arg;
+  v->status = lua_pcall(v->L, 0, 0, 0);
+  return 7;
+}
+
+static int close_state(void *arg) {
+  victim *v = arg;
+  tdl_heap_close(&v->heap, v->L);
+  return 0;
+}
+
+static int run_fresh(void *arg) {
+  victim *v = arg;
+  if (luaL_loadstring(v->L, FRESH) == 0 && lua_pcall(v->L, 0, 1, 0) == 0) {
+    v->is_fresh_right = lua_toboolean(v->L, -1);
+  }
+  return 0;
+}
+
+static void round_of(victim *v) {
+  open_state(v);
+  v->result = v->status = v->finalized = v->is_interrupted = 0;
+  v->is_fresh_right = 0;
+  if (luaL_loadbuffer(v->L, v->chunk, strlen(v->chunk), "=shape") != 0) {
+    printf("# %s\n", lua_tostring(v->L, -1));
+    abort();
+  }
+  v->result = tdl_interrupt_run(&v->interrupt, run_script, v);
+  if (v->result == TDL_INTERRUPTED) {
+    v->is_interrupted = 1;
+  } else {
+    const char *error = lua_tostring(v->L, -1);
+    v->is_interrupted = v->status == LUA_ERRRUN && error != NULL &&
+                        strcmp(error, "interrupted") == 0;
+    if (!v->is_interrupted) {
+      printf("# status %d: %s\n", v->status, error != NULL ? error : "none");
+    }
+  }
+  v->was_requested = tdl_interrupt_is_requested(&v->interrupt);
+  tdl_interrupt_seal(&v->interrupt);
+  v->is_close_left =
+      tdl_interrupt_run(&v->interrupt, close_state, v) == TDL_INTERRUPTED;
+  tdl_interrupt_close(&v->interrupt);
+}
+
+/* The next state of the same thread is not hit. */
+static void fresh_round(victim *v) {
+  int finalized = v->finalized;
+  open_state(v);
+  tdl_interrupt_run(&v->interrupt, run_fresh, v);
+  v->is_fresh_right &= !tdl_interrupt_is_requested(&v->interrupt);
+  tdl_interrupt_close(&v->interrupt);
+  close_state(v);
+  v->finalized = finalized;
+}
+
+static void *victim_main(void *arg) {
+  victim *v = arg;
+  for (;;) {
+    wait_for(&v->go);
+    if (v->chunk == NULL) {
+      return NULL;
+    }
+    round_of(v);
+    sem_post(&v->ended);
+    wait_for(&v->go);
+    fresh_round(v);
+    sem_post(&v->ended);
+  }
+}
+
+static void victim_start(victim *v) {
+  memset(v, 0, sizeof(*v));
+  sem_init(&v->go, 0, 0);
+  sem_init(&v->entered, 0, 0);
+  sem_init(&v->ended, 0, 0);
+  pthread_create(&v->thread, NULL, victim_main, v);
+}
+
+static void victim_end(victim *v) {
+  v->chunk = NULL;
+  sem_post(&v->go);
+  pthread_join(v->thread, NULL);
+  sem_destroy(&v->go);
+  sem_destroy(&v->entered);
+  sem_destroy(&v->ended);
+}
+
+/* --- the thread that stops it ----------------------------------------------- */
+
+/* Ended within the next millisecond. */
+static int has_ended(victim *v) {
+  struct timespec until;
+  int r;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += 1000000;
+  until.tv_sec += until.tv_nsec / 1000000000;
+  until.tv_nsec %= 1000000000;
+  while ((r = sem_timedwait(&v->ended, &until)) != 0 && errno == EINTR) {
+  }
+  return r == 0;
+}
+
+static void enter(victim *v, const char *chunk) {
+  /* relaxed: the semaphore orders it */
+  atomic_store_explicit(&v->leave_c, 0, memory_order_relaxed);
+  atomic_store_explicit(&v->left_c, 0, memory_order_relaxed);
+  v->marks = 0;
+  v->chunk = chunk;
+  sem_post(&v->go);
+  wait_for(&v->entered);
+}
+
+static void request_until_it_ends(victim *v) {
+  do {
+    tdl_interrupt_request(&v->interrupt);
+  } while (!has_ended(v));
+}
+
+/* After a round: all went well, and the next state is not hit. */
+static int ended_well(victim *v) {
+  tdl_interrupt_request(&v->interrupt); /* too late */
+  sem_post(&v->go);
+  wait_for(&v->ended);
+  return v->is_interrupted && v->is_fresh_right && v->was_requested &&
+         !v->is_close_left && v->finalized == 2;
+}
+
+static void complain(const victim *v, const char *name) {
+  printf("# %s: interrupted %d, requested %d, fresh %d, finalized %d, "
+         "close left %d\n",
+         name, v->is_interrupted, v->was_requested, v->is_fresh_right,
+         v->finalized, v->is_close_left);
+}
+
+static int stop(victim *v, const char *chunk, unsigned spins, uint64_t *took) {
+  uint64_t start;
+  enter(v, chunk);
+  for (volatile unsigned i = 0; i < spins; i++) {
+  }
+  start = tdl_now_ns();
+  request_until_it_ends(v);
+  *took = tdl_now_ns() - start;
+  return ended_well(v);
+}
+
+typedef struct shape {
+  const char *name, *chunk;
+} shape;
+
+static const shape shapes[] = {
+    {"empty loop", "entered() while true do end"},
+    {"endless for", "entered() local n = 0 "
+                    "for i = 1, math.huge do n = n + i end"},
+    {"tables", "entered() local t = shared while true do "
+               "for i = 1, 100 do t[i] = {i, {}} end end"},
+    {"values of other types",
+     "entered() local t = shared local i = 0 local s = {} while true do "
+     "i = i + 1 t[1] = s t[1] = 'x' t[1] = true t[1] = 'yy' t[1] = i end"},
+    {"strings", "entered() while true do local s = '' "
+                "for i = 1, 200 do s = s .. i shared[1] = s end end"},
+    {"string.rep", "entered() local n = 0 while true do "
+                   "n = n % 100 + 1 shared[1] = ('x'):rep(n * 1000) end"},
+    {"recursion", "local function f(n) if n > 0 then return 1 + f(n - 1) end "
+                  "return 0 end entered() while true do f(150) end"},
+    {"deep recursion", "local function f() return 1 + f() end entered() "
+                       "while true do pcall(f) end"},
+    {"pcall loop", "local function f() while true do end end entered() "
+                   "while true do pcall(f) end"},
+    {"nested pcalls", "local function f(n) while true do "
+                      "if n > 0 then pcall(f, n - 1) end end end entered() "
+                      "f(20)"},
+    {"xpcall with a looping handler",
+     "local function h() while true do end end entered() "
+     "while true do xpcall(error, h) end"},
+    {"xpcall with an interpreted looping handler",
+     "local function h() while true do end end jit.off(h) entered() "
+     "while true do xpcall(error, h) end"},
+    {"errors", "entered() while true do pcall(error, {}) end"},
+    {"coroutine.wrap", "entered() while true do local n = 0 "
+                       "for i in coroutine.wrap(function() for i = 1, 50 do "
+                       "coroutine.yield(i) end end) do n = n + i end end"},
+    {"a loop in a coroutine",
+     "entered() coroutine.wrap(function() while true do end end)()"},
+    {"coroutines in coroutines",
+     "local function f(n) if n > 0 then return coroutine.wrap(f)(n - 1) end "
+     "while true do end end entered() f(10)"},
+    {"back and forth",
+     "local co = coroutine.wrap(function() while true do coroutine.yield() "
+     "end end) entered() while true do co() end"},
+    {"FFI arrays",
+     "local a = require 'ffi'.new('double[1000]') entered() while true do "
+     "for i = 1, 999 do a[i] = a[i - 1] + i end end"},
+    {"FFI objects", "local ffi = require 'ffi' entered() while true do "
+                    "shared[1] = ffi.new('int[10]') end"},
+    {"table.sort", "entered() while true do local t = {} "
+                   "for i = 1, 100 do t[i] = i * 7 % 101 end "
+                   "table.sort(t, function(a, b) return a < b end) end"},
+    {"table.sort with a looping comparator",
+     "table.sort({3, 1, 2}, function() entered() while true do end end)"},
+    {"string.gsub with a looping callback",
+     "('abc'):gsub('.', function() entered() while true do end end)"},
+    {"string.gsub", "entered() while true do "
+                    "shared[1] = ('a b c'):gsub('%a', '%0%0') end"},
+    {"not compiled", "jit.off() jit.flush() entered() repeat until false"},
+    {"a finalizer", "local p = newproxy(true) getmetatable(p).__gc = "
+                    "function() entered() while true do end end "
+                    "p = nil collectgarbage() collectgarbage()"},
+    {"a finalizer of cdata",
+     "local ffi = require 'ffi' local function f() while true do end end "
+     "do local c = ffi.gc(ffi.new 'int[1]', function() entered() f() end) end "
+     "while true do collectgarbage() end"},
+    {"a metamethod", "local t = setmetatable({}, {__index = function() "
+                     "while true do end end}) entered() return t.x"},
+    {"a comparison", "local m = {__lt = function() while true do end end} "
+                     "local a, b = setmetatable({}, m), setmetatable({}, m) "
+                     "entered() return a < b"},
+    {"load", "entered() local n = 0 while true do n = n + 1 "
+             "load('local a = ' .. n .. ' return a + 1')() end"},
+    {"a looping reader", "entered() load(function() while true do end end)"},
+    {"takes the hook away", "entered() while true do debug.sethook() end"},
+    {"sets a hook", "entered() while true do "
+                    "debug.sethook(function() end, 'crl', 1) end"},
+    {"a looping hook", "debug.sethook(function() entered() debug.sethook() "
+                       "while true do end end, 'c') print = nil type(1)"},
+    {"an interpreted looping hook",
+     "local function h() entered() while true do end end jit.off(h) "
+     "debug.sethook(h, 'c') type(1)"},
+    {"flushes", "entered() local n = 0 while true do "
+                "for i = 1, 100 do n = n + i end jit.flush() end"},
+    {"collects", "entered() while true do shared[1] = {} collectgarbage() end"},
+    {"gets and sets globals", "entered() while true do x = (x or 0) + 1 end"},
+    {"calls C", "entered() while true do tick() end"},
+    {"an environment of its own",
+     "setfenv(1, {entered = entered}) entered() while true do end"},
+    {"next", "for i = 1, 100 do shared[i] = i end entered() while true do "
+             "for k, v in pairs(shared) do shared[k] = v + 1 end end"},
+};
+
+#define SHAPES (sizeof(shapes) / sizeof(*shapes))
+
+/* Compiled code, or what calls nothing, is not delivered a signal there. */
+static int is_stoppable(const shape *s) {
+  return (tdl_interrupt_stops_compiled() && !DELIVERS_LATE) ||
+         strcmp(s->name, "calls C") == 0;
+}
+
+/* --- what must stay as it was ------------------------------------------------ */
+
+static int lines_of(const char *path) {
+  FILE *f = fopen(path, "r");
+  int lines = 0, c;
+  while (f != NULL && (c = fgetc(f)) != EOF) {
+    lines += c == '\n';
+  }
+  if (f != NULL) {
+    fclose(f);
+  }
+  return lines;
+}
+
+static int threads_now(void) {
+  DIR *dir = opendir("/proc/self/task");
+  int n = 0;
+  while (dir != NULL && readdir(dir) != NULL) {
+    n++;
+  }
+  if (dir != NULL) {
+    closedir(dir);
+  }
+  return n;
+}
+
+static long resident_kib(void) {
+  FILE *f = fopen("/proc/self/statm", "r");
+  long size = 0, pages = 0;
+  if (f != NULL) {
+    if (fscanf(f, "%ld %ld", &size, &pages) != 2) {
+      pages = 0;
+    }
+    fclose(f);
+  }
+  return pages * 4;
+}
+
+/* --- another thread, which computes all the time ----------------------------- */
+
+typedef struct bystander {
+  pthread_t thread;
+  atomic_int stop;
+  long rounds, wrong;
+} bystander;
+
+static int lua_round(lua_State *L) {
+  bystander *b = lua_touserdata(L, lua_upvalueindex(1));
+  b->rounds++;
+  b->wrong += lua_tonumber(L, 1) != 125250 || lua_tonumber(L, 2) != 500;
+  /* relaxed: a flag */
+  lua_pushboolean(L, atomic_load_explicit(&b->stop, memory_order_relaxed));
+  return 1;
+}
+
+static void *bystander_main(void *arg) {
+  static const char chunk[] =
+      "local round = ...\n"
+      "repeat\n"
+      "  local sum, list = 0, {}\n"
+      "  for i = 1, 500 do sum = sum + i; list[i] = 'x' .. i end\n"
+      "until round(sum, #list)\n";
+  bystander *b = arg;
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  if (luaL_loadstring(L, chunk) != 0) {
+    b->wrong++;
+  }
+  lua_pushlightuserdata(L, b);
+  lua_pushcclosure(L, lua_round, 1);
+  b->wrong += lua_pcall(L, 1, 0, 0) != 0 || lua_gethook(L) != NULL;
+  lua_close(L);
+  return NULL;
+}
+
+/* --- the tests ---------------------------------------------------------------- */
+
+static void setup_works_and_is_done_once(void) {
+  CHECK(tdl_interrupt_setup() == 0);
+  CHECK(tdl_interrupt_setup() == 0);
+  CHECK(tdl_interrupt_stops_compiled() == TDL_INTERRUPT_LEAVES);
+}
+
+static void each_shape_is_stopped(void) {
+  victim v;
+  uint64_t took;
+  int failed = 0;
+  victim_start(&v);
+  for (size_t i = 0; i < SHAPES && failed == 0; i++) {
+    if (is_stoppable(&shapes[i]) &&
+        !stop(&v, shapes[i].chunk, 3000000, &took)) {
+      complain(&v, shapes[i].name);
+      failed++;
+    }
+    if (getenv("TDL_VERBOSE") != NULL) {
+      printf("# %-45s %s %8.0f us\n", shapes[i].name,
+             v.result == TDL_INTERRUPTED ? "left  " : "hooked",
+             (double)took / 1e3);
+    }
+  }
+  victim_end(&v);
+  CHECK(failed == 0);
+}
+
+/* The 1,000th call of mark has come from compiled code, which goes on. */
+static void compiled_code_is_left(void) {
+  victim v;
+  uint64_t took;
+  int failed = 0;
+  victim_start(&v);
+  for (int i = 0; i < 20 && is_stoppable(&shapes[0]) && !failed; i++) {
+    failed |= !stop(&v,
+                    "local ffi = require 'ffi' local mark, self = "
+                    "ffi.cast('void (*)(void *)', ffi.cast('void *', mark)), "
+                    "ffi.cast('void *', self) "
+                    "for i = 1, math.huge do mark(self) end",
+                    0, &took);
+    failed |= v.result != TDL_INTERRUPTED;
+  }
+  victim_end(&v);
+  CHECK(!failed);
+}
+
+/* In C that does not call Lua: until it has returned, nothing happens. */
+static void code_of_c_is_waited_for(void) {
+  static const char *const chunks[] = {
+      "while true do stay_in_c() end",
+      "pcall(stay_in_c) while true do tick() end",
+      "coroutine.wrap(stay_in_c)() while true do tick() end",
+  };
+  victim v;
+  int failed = 0;
+  victim_start(&v);
+  for (size_t i = 0; i < sizeof(chunks) / sizeof(*chunks) && !failed; i++) {
+    if (i == 1 && DELIVERS_LATE) {
+      continue;
+    }
+    enter(&v, chunks[i]);
+    for (int n = 0; n < 20 && !failed; n++) {
+      tdl_interrupt_request(&v.interrupt);
+      failed |= has_ended(&v) ||
+                atomic_load_explicit(&v.left_c, memory_order_relaxed);
+    }
+    /* relaxed: flags */
+    atomic_store_explicit(&v.leave_c, 1, memory_order_relaxed);
+    request_until_it_ends(&v);
+    failed |= !ended_well(&v) ||
+              !atomic_load_explicit(&v.left_c, memory_order_relaxed);
+  }
+  victim_end(&v);
+  CHECK(!failed);
+}
+
+static void a_search_without_an_end_in_sight_ends_by_itself(void) {
+  victim v;
+  uint64_t took;
+  int good;
+  victim_start(&v);
+  good = stop(&v,
+              "local s = ('a'):rep(150) entered() s:find('.-.-.-.-b') "
+              "while true do tick() end",
+              0, &took);
+  victim_end(&v);
+  CHECK(good);
+}
+
+/* C of others, here qsort, has called back: neither an error goes through it,
+** nor is it left, whether its callback is compiled or not. */
+static void code_that_foreign_c_has_called_is_waited_for(void) {
+  static const char *const chunk =
+      "local ffi = require 'ffi'\n"
+      "ffi.cdef 'void qsort(void *, size_t, size_t, "
+      "int (*)(const void *, const void *));'\n"
+      "local must_leave = ffi.cast('int (*)(void *)', "
+      "ffi.cast('void *', must_leave_c))\n"
+      "local self = ffi.cast('void *', self)\n"
+      "local calls = 0\n"
+      "local function compare(a, b)\n"
+      "  calls = calls + 1\n"
+      "  if calls == 1 then entered() end\n"
+      "  while must_leave(self) == 0 do end\n"
+      "  return 0\n"
+      "end\n"
+      "%s\n"
+      "local list = ffi.new('int[4]', 4, 3, 2, 1)\n"
+      "local function sort() ffi.C.qsort(list, 4, 4, compare) end\n"
+      "jit.off(sort)\n" /* or it refuses to be called back */
+      "sort()\n"
+      "assert(calls > 1)\n"
+      "stay_in_c() while true do tick() end";
+  static const char *const variants[] = {"", "jit.off(compare)"};
+  victim v;
+  int failed = 0;
+  victim_start(&v);
+  for (int i = 0; i < 2 && !failed; i++) {
+    char text[2048];
+    snprintf(text, sizeof(text), chunk, variants[i]);
+    enter(&v, text);
+    for (int n = 0; n < 20 && !failed; n++) {
+      tdl_interrupt_request(&v.interrupt);
+      failed |= has_ended(&v);
+    }
+    /* relaxed: a flag */
+    atomic_store_explicit(&v.leave_c, 1, memory_order_relaxed);
+    request_until_it_ends(&v);
+    failed |= !ended_well(&v);
+  }
+  victim_end(&v);
+  CHECK(!failed);
+}
+
+/* lua_close runs finalizers where no hook acts. The state is lost then. */
+static void a_looping_finalizer_at_the_end_of_the_state_is_left(void) {
+  static const char *const loops[] = {"", "jit.off(loop) jit.flush()"};
+  victim v;
+  int failed = 0;
+  victim_start(&v);
+  for (int i = 0; i < 2 && is_stoppable(&shapes[0]) && !failed; i++) {
+    char text[512];
+    snprintf(text, sizeof(text),
+             "local function loop(n) local i = 0 "
+             "while i < n do i = i + 1 end end loop(1000) %s "
+             "last = newproxy(true) getmetatable(last).__gc = "
+             "function() entered() loop(math.huge) end error('interrupted', 0)",
+             loops[i]);
+    enter(&v, text);
+    request_until_it_ends(&v);
+    failed |= !v.is_close_left || !v.is_interrupted;
+    (void)ended_well(&v);
+    failed |= !v.is_fresh_right;
+  }
+  victim_end(&v);
+  CHECK(!failed);
+}
+
+static int run_and_withdraw(void *arg) {
+  victim *v = arg;
+  tdl_interrupt_request(&v->interrupt);
+  v->was_requested = tdl_interrupt_withdraw(&v->interrupt);
+  return run_fresh(v);
+}
+
+static void a_request_that_is_taken_back_stops_nothing(void) {
+  victim v;
+  memset(&v, 0, sizeof(v));
+  open_state(&v);
+  CHECK(tdl_interrupt_run(&v.interrupt, run_and_withdraw, &v) == 0);
+  CHECK(v.was_requested && v.is_fresh_right);
+  CHECK(!tdl_interrupt_withdraw(&v.interrupt));
+  CHECK(lua_gethook(v.L) == NULL);
+  tdl_interrupt_close(&v.interrupt);
+  close_state(&v);
+  tdl_interrupt_request(&v.interrupt);
+  CHECK(!tdl_interrupt_is_requested(&v.interrupt));
+}
+
+/* The thread comes and goes while another sends requests all the time. */
+static void *come_and_go(void *arg) {
+  victim *v = arg;
+  open_state(v);
+  tdl_interrupt_close(&v->interrupt);
+  close_state(v);
+  return NULL;
+}
+
+static void *request_all_the_time(void *arg) {
+  victim *v = arg;
+  /* relaxed: a flag */
+  while (!atomic_load_explicit(&v->leave_c, memory_order_relaxed)) {
+    tdl_interrupt_request(&v->interrupt);
+  }
+  return NULL;
+}
+
+static void no_request_reaches_a_thread_that_has_ended(void) {
+  victim v;
+  pthread_t requester, thread;
+  memset(&v, 0, sizeof(v));
+  pthread_create(&requester, NULL, request_all_the_time, &v);
+  for (int i = 0; i < STOPS; i++) {
+    pthread_create(&thread, NULL, come_and_go, &v);
+    pthread_join(thread, NULL);
+  }
+  /* relaxed: a flag */
+  atomic_store_explicit(&v.leave_c, 1, memory_order_relaxed);
+  pthread_join(requester, NULL);
+  CHECK(!tdl_interrupt_is_requested(&v.interrupt));
+}
+
+static int by_size(const void *a, const void *b) {
+  uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static uint64_t times[100000];
+
+static void stops_in_a_row_leave_nothing_behind(void) {
+  victim v;
+  bystander b = {0};
+  unsigned seed = check_seed();
+  int stops = getenv("TDL_FULL") != NULL ? 2000 : STOPS, failed = 0, left = 0;
+  int threads, maps = 0, n = 0;
+  long kib = 0;
+  victim_start(&v);
+  pthread_create(&b.thread, NULL, bystander_main, &b);
+  threads = threads_now();
+  for (int i = 0; i < stops && failed == 0; i++) {
+    const shape *s = &shapes[(unsigned)rand_r(&seed) % SHAPES];
+    unsigned spins = (unsigned)rand_r(&seed) % 1000000;
+    if (i == stops / 2) {
+      maps = lines_of("/proc/self/maps");
+      kib = resident_kib();
+    }
+    if (!is_stoppable(s)) {
+      continue;
+    }
+    if (!stop(&v, s->chunk, (unsigned)rand_r(&seed) % 4 ? spins : 0,
+              &times[n++])) {
+      complain(&v, s->name);
+      failed++;
+    }
+    left += v.result == TDL_INTERRUPTED;
+  }
+  CHECK(failed == 0 && n > 0);
+  CHECK(threads_now() == threads);
+  printf("# %d mappings and %ld KiB after half, %d and %ld after all\n", maps,
+         kib, lines_of("/proc/self/maps"), resident_kib());
+  victim_end(&v);
+  /* relaxed: a flag */
+  atomic_store_explicit(&b.stop, 1, memory_order_relaxed);
+  pthread_join(b.thread, NULL);
+  CHECK(b.rounds > 0 && b.wrong == 0);
+  qsort(times, (size_t)n, sizeof(*times), by_size);
+  printf("# %d stops, %d by leaving: median %.0f us, worst %.0f us; "
+         "%ld rounds beside\n",
+         n, left, (double)times[n / 2] / 1e3, (double)times[n - 1] / 1e3,
+         b.rounds);
+}
+
+int main(void) {
+  RUN(setup_works_and_is_done_once);
+  RUN(each_shape_is_stopped);
+  RUN(compiled_code_is_left);
+  RUN(code_of_c_is_waited_for);
+  RUN(a_search_without_an_end_in_sight_ends_by_itself);
+  RUN(code_that_foreign_c_has_called_is_waited_for);
+  RUN(a_looping_finalizer_at_the_end_of_the_state_is_left);
+  RUN(a_request_that_is_taken_back_stops_nothing);
+  RUN(no_request_reaches_a_thread_that_has_ended);
+  RUN(stops_in_a_row_leave_nothing_behind);
+  return check_any_failed;
+}

@@ -1,0 +1,368 @@
+#include "interrupt.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <sched.h>
+#include <stdint.h>
+#include <ucontext.h>
+#include <unwind.h>
+
+#include "../config.h"
+#include "../treadle.h"
+#include "interrupt_layout.h"
+#include "segments.h"
+
+/* Why the handler may call lua_sethook wherever it finds the thread.
+**
+** lua_sethook sets some words, tells the recorder to give up, and rewrites the
+** dispatch table (lj_dispatch_update). It allocates nothing and follows no
+** pointer but the state's, so the allocator, the collector and the recorder
+** may be anywhere. What it can spoil, and what can spoil it, is another write
+** of the same words that the signal interrupted: debug.sethook, the end of a
+** trace's recording, a hook's or a finalizer's flag. That one ends after the
+** handler and may take our hook away, or half of it: then the dispatch table
+** says one thing and the flags another, and LuaJIT, which rewrites the table
+** only when it sees a change, leaves it so. Therefore each attempt takes the
+** hook out before it puts it in, which rewrites the table from scratch: it is
+** right after an attempt that interrupts none of these, and they take less
+** than a microsecond. The handler itself is not interrupted by a second one:
+** the signal is blocked in it.
+**
+** Why compiled and interpreted code may be left, and what lua_close finds:
+** it resets the main state's stack pointers and C frames itself, turns the JIT
+** off, and frees all objects by their lists, not by what they refer to. Two
+** things it relies on are put right here: jit_base, from which errors and full
+** collections in finalizers conclude that they run in compiled code (they
+** would hang, and an FFI callback would end the process), and values of which
+** one half is written (I5). */
+
+enum { CLOSED, OPEN, HELD };
+
+static struct {
+  pthread_once_t once;
+  int status;
+  int signal;
+  int leaves;
+  const void *own;    /* a place in treadle's code */
+  const void *luajit; /* one in LuaJIT's */
+  tdl_layout layout;
+} process = {.once = PTHREAD_ONCE_INIT};
+
+/* Of the thread that runs. initial-exec: a handler may read it. */
+static _Thread_local tdl_interrupt *volatile current;
+
+/* --- whose frames lie on the C stack (I3) ---------------------------------- */
+
+typedef struct walk {
+  const char *from, *limit; /* frames between these two places are looked at */
+  int own, luajit;          /* segments */
+  int is_ours;              /* reached the limit over ours alone */
+} walk;
+
+static _Unwind_Reason_Code on_frame(struct _Unwind_Context *context,
+                                    void *arg) {
+  walk *w = arg;
+  const char *frame = (const char *)_Unwind_GetCFA(context);
+  if (frame > w->limit) {
+    w->is_ours = 1;
+    return _URC_NORMAL_STOP;
+  }
+  if (frame >= w->from) {
+    int segment = tdl_segments_find((const char *)_Unwind_GetIP(context) - 1);
+    if (segment != w->own && segment != w->luajit) {
+      return _URC_NORMAL_STOP;
+    }
+  }
+  return _URC_NO_REASON;
+}
+
+/* Whether all frames from that place on the stack to the base are LuaJIT's or
+** treadle's. Takes the unwinder's locks, so that the thread must hold none: it
+** is in a hook, or where code may be left (I2). */
+static int only_ours(const tdl_interrupt *i, const void *from) {
+  walk w = {.from = from,
+            .limit = i->limit,
+            .own = tdl_segments_find(process.own),
+            .luajit = tdl_segments_find(process.luajit)};
+  if (w.own > 0 && w.luajit > 0) {
+    _Unwind_Backtrace(on_frame, &w);
+  }
+  return w.is_ours;
+}
+
+/* --- the hook --------------------------------------------------------------- */
+
+static void hook(lua_State *L, lua_Debug *ar) {
+  tdl_interrupt *i = current;
+  (void)ar;
+  if (i == NULL || !tdl_interrupt_is_requested(i)) {
+    lua_sethook(L, NULL, 0, 0);
+    return;
+  }
+  i->ignored = 0;
+  if (!i->running) {
+    return;
+  }
+  if (only_ours(i, NULL)) {
+    lua_pushliteral(L, "interrupted");
+    lua_error(L); /* as LuaJIT's own command: no level is added by a hook */
+  }
+  /* I3: look again now and then, and with the next signal */
+  lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKCOUNT,
+              TDL_INTERRUPT_FOREIGN_COUNT);
+}
+
+static void set_hook(lua_State *L) {
+  lua_sethook(L, NULL, 0, 0); /* see above */
+  lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKCOUNT, 1);
+}
+
+/* --- leaving --------------------------------------------------------------- */
+
+#if TDL_INTERRUPT_LEAVES
+
+static char *word_of(void *at, ptrdiff_t offset) {
+  return (char *)at + offset;
+}
+
+/* The next instruction writes the second half of a constant value (I5):
+** mov dword [memory], constant. LuaJIT writes the half with the type first. A
+** store of another kind that looks the same only puts the end off. */
+static int is_half_store(const unsigned char *code) {
+  if ((*code & 0xf0) == 0x40) { /* REX */
+    if (*code & 8) {
+      return 0; /* 64 bits */
+    }
+    code++;
+  }
+  return code[0] == 0xc7 && (code[1] & 0xc0) != 0xc0;
+}
+
+/* Has the unwinder begin in the interpreter's frame, in which compiled code
+** runs: it knows nothing of that. */
+static int only_ours_below_compiled(const tdl_interrupt *i, greg_t *regs) {
+  const tdl_layout *layout = &process.layout;
+  greg_t pc = regs[REG_RIP], stack = regs[REG_RSP];
+  void *running = *(void **)word_of(i->L, layout->current);
+  uintptr_t frame =
+      *(uintptr_t *)word_of(running, layout->cframe) & ~(uintptr_t)3;
+  int is_ours;
+  if (frame < (uintptr_t)stack || frame >= (uintptr_t)i->limit) {
+    return 0;
+  }
+  regs[REG_RIP] = (greg_t)layout->vm_inside;
+  regs[REG_RSP] = (greg_t)frame;
+  is_ours = only_ours(i, (const void *)frame);
+  regs[REG_RIP] = pc;
+  regs[REG_RSP] = stack;
+  return is_ours;
+}
+
+/* 1 when the thread is where it may be left (I2, I3, I5). */
+static int may_leave(tdl_interrupt *i, greg_t *regs, int is_hooked) {
+  const tdl_layout *layout = &process.layout;
+  const char *pc = (const char *)regs[REG_RIP];
+  char *L = (char *)i->L;
+  if ((char *)regs[REG_R14] != L + layout->dispatch) {
+    return 0; /* it is not this state's */
+  }
+  if (pc >= layout->vm && pc < layout->vm_end) {
+    if (is_hooked && !i->sealed) {
+      i->ignored++;
+    }
+    return (i->sealed || i->ignored >= TDL_INTERRUPT_IGNORED_SIGNALS) &&
+           only_ours(i, (const void *)regs[REG_RSP]);
+  }
+  return tdl_segments_find(pc) == 0 &&
+         *(void **)word_of(L, layout->jit_base) != NULL &&
+         !is_half_store((const unsigned char *)pc) &&
+         only_ours_below_compiled(i, regs);
+}
+
+/* A sanitizer may call the handler later, and from elsewhere, with a copy of
+** the context: then nothing of that holds any more. The kernel puts it on the
+** stack. */
+static int is_context_true(const ucontext_t *context) {
+  uintptr_t stack = (uintptr_t)context->uc_mcontext.gregs[REG_RSP];
+  return stack - (uintptr_t)context < TDL_INTERRUPT_CONTEXT_BYTES;
+}
+
+static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
+  if (process.leaves && i->running && is_context_true(context) &&
+      may_leave(i, context->uc_mcontext.gregs, is_hooked)) {
+    *(void **)word_of(i->L, process.layout.jit_base) = NULL;
+    i->running = 0;
+    siglongjmp(i->base, 1);
+  }
+}
+
+#else
+
+static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
+  (void)i;
+  (void)context;
+  (void)is_hooked;
+}
+
+#endif
+
+/* --- the signal ------------------------------------------------------------ */
+
+static void on_signal(int signal, siginfo_t *info, void *context) {
+  tdl_interrupt *i = current;
+  int error = errno;
+  (void)signal;
+  (void)info;
+  if (i != NULL) {
+    /* [interrupt-sent] release: a signal may come from here on */
+    atomic_store_explicit(&i->sent, 0, memory_order_release);
+    if (tdl_interrupt_is_requested(i)) {
+      int is_hooked = 0;
+      if (!i->sealed) {
+        is_hooked = lua_gethook(i->L) == hook;
+        set_hook(i->L);
+      }
+      leave(i, context, is_hooked);
+    }
+  }
+  errno = error;
+}
+
+/* No SA_RESTART: what sleeps in C ends early, with EINTR. From SIGRTMAX - 1
+** down: SIGRTMAX is valgrind's, the lowest ones are taken by runtimes. */
+static int take_signal(void) {
+  struct sigaction action = {.sa_flags = SA_SIGINFO}, old;
+  action.sa_sigaction = on_signal;
+  sigfillset(&action.sa_mask);
+  for (int s = SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX; s >= SIGRTMIN; s--) {
+    if (sigaction(s, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
+        old.sa_handler == SIG_DFL && sigaction(s, &action, NULL) == 0) {
+      process.signal = s;
+      return 0;
+    }
+  }
+  return TREADLE_ESYSTEM;
+}
+
+static void set_up(void) {
+  process.own = (const void *)(uintptr_t)on_signal;
+  process.luajit = (const void *)(uintptr_t)lua_sethook;
+  tdl_segments_refresh();
+  process.leaves = tdl_layout_find(&process.layout);
+  process.status = take_signal();
+}
+
+int tdl_interrupt_setup(void) {
+  pthread_once(&process.once, set_up);
+  return process.status;
+}
+
+int tdl_interrupt_stops_compiled(void) {
+  return process.leaves;
+}
+
+/* --- the thread ------------------------------------------------------------ */
+
+static void mask(int how) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, process.signal);
+  pthread_sigmask(how, &set, NULL);
+}
+
+static void forget_request(tdl_interrupt *i) {
+  i->ignored = 0;
+  /* relaxed: for this thread's handler; later requests come after it */
+  atomic_store_explicit(&i->requested, 0, memory_order_relaxed);
+  atomic_signal_fence(memory_order_seq_cst); /* before the hook is touched */
+}
+
+void tdl_interrupt_open(tdl_interrupt *i, lua_State *L) {
+  i->L = L;
+  i->thread = pthread_self();
+  i->running = i->sealed = 0;
+  forget_request(i);
+  /* relaxed: published by `state` */
+  atomic_store_explicit(&i->sent, 0, memory_order_relaxed);
+  current = i;
+  mask(SIG_UNBLOCK); /* a signal that waits here finds no request (I1) */
+  /* [interrupt-state] release: all of the above */
+  atomic_store_explicit(&i->state, OPEN, memory_order_release);
+}
+
+void tdl_interrupt_close(tdl_interrupt *i) {
+  int open = OPEN;
+  /* [interrupt-state] acquire: after what the last request did */
+  while (!atomic_compare_exchange_weak_explicit(
+      &i->state, &open, CLOSED, memory_order_acquire, memory_order_relaxed)) {
+    if (open == CLOSED) {
+      return;
+    }
+    open = OPEN;
+    sched_yield(); /* it sends a signal, no more */
+  }
+  mask(SIG_BLOCK);
+  current = NULL;
+  if (!i->sealed) {
+    lua_sethook(i->L, NULL, 0, 0);
+  }
+  forget_request(i);
+  i->L = NULL;
+}
+
+int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg) {
+  int result;
+  fegetenv(&i->floats);
+  i->limit = __builtin_frame_address(0);
+  if (sigsetjmp(i->base, 0) == 0) {
+    i->running = 1;
+    atomic_signal_fence(memory_order_seq_cst); /* before fn */
+    result = fn(arg);
+    atomic_signal_fence(memory_order_seq_cst); /* after fn */
+    i->running = 0;
+    return result;
+  }
+  fesetenv(&i->floats);
+  mask(SIG_UNBLOCK); /* as at the return from a handler */
+  return TDL_INTERRUPTED;
+}
+
+void tdl_interrupt_seal(tdl_interrupt *i) {
+  i->sealed = 1;
+  (void)tdl_interrupt_withdraw(i);
+}
+
+int tdl_interrupt_withdraw(tdl_interrupt *i) {
+  int was = tdl_interrupt_is_requested(i);
+  forget_request(i);
+  lua_sethook(i->L, NULL, 0, 0);
+  return was;
+}
+
+/* --- any thread ------------------------------------------------------------- */
+
+int tdl_interrupt_is_requested(const tdl_interrupt *i) {
+  /* relaxed: it carries nothing */
+  return atomic_load_explicit(&i->requested, memory_order_relaxed);
+}
+
+void tdl_interrupt_request(tdl_interrupt *i) {
+  int open = OPEN;
+  /* [interrupt-state] acquire: the thread that opened it */
+  if (!atomic_compare_exchange_strong_explicit(
+          &i->state, &open, HELD, memory_order_acquire, memory_order_relaxed)) {
+    return; /* closed; or another request is just being sent */
+  }
+  /* relaxed: the signal comes after it */
+  atomic_store_explicit(&i->requested, 1, memory_order_relaxed);
+  /* [interrupt-sent] acquire: the handler is done with the last one */
+  if (!atomic_exchange_explicit(&i->sent, 1, memory_order_acquire)) {
+    tdl_segments_refresh();
+    if (pthread_kill(i->thread, process.signal) != 0) {
+      /* relaxed: no signal came of it */
+      atomic_store_explicit(&i->sent, 0, memory_order_relaxed);
+    }
+  }
+  /* [interrupt-state] release: the signal is sent before the end (I1) */
+  atomic_store_explicit(&i->state, OPEN, memory_order_release);
+}

@@ -1,0 +1,103 @@
+/* tdl_interrupt: ends what a thread runs in its Lua state, wherever that is.
+** Threads: each function names its; the memory outlives the thread.
+** Owns:    nothing: the thread and the state are the caller's.
+** Fails:   TREADLE_ESYSTEM from setup. A request that cannot be obeyed yet does
+**          nothing; the caller repeats it until the thread obeys.
+**
+** A request sends the thread a signal. Its handler, on that thread, leaves a
+** hook in the state that raises an error at the next instruction, and at each
+** after that, so that pcall does not help. Where no hook is looked at, it
+** leaves the code by siglongjmp to tdl_interrupt_run: in code that LuaJIT has
+** compiled, and in the interpreter inside finalizers and hooks.
+**
+** I1  Another thread reaches the state only while it is open, and only by the
+**     signal. A request holds `state` while it sends, and close waits for that:
+**     so the thread is there, and a request never counts for the next state.
+**     A signal that comes late finds no request and does nothing.
+** I2  Code is left only where it holds no lock and no block of memory: in
+**     LuaJIT's compiled code and its assembler code. Everything else is C, and
+**     is waited for: text segments tell (segments.h).
+** I3  Nothing is left, and no error raised, while C code of others has frames
+**     between tdl_interrupt_run and the place: C that called back into Lua (a
+**     module's callback, luv, an FFI callback through qsort) may not expect
+**     to be ended. The thread counts as stuck in C until it has returned. The
+**     unwinder walks the C stack and each return address is looked up: only
+**     LuaJIT's and treadle's segments, and those of the program or library
+**     that they are part of, may be there.
+** I4  After TDL_INTERRUPTED the state may only be closed. Frames between
+**     tdl_interrupt_run and Lua are gone without a trace, fn's too: what they
+**     have to give back, the caller of tdl_interrupt_run gives back.
+** I5  Code is not left between the two halves of a value that compiled code
+**     writes: what finalizers find at the end of the state is whole.
+**
+** While lua_close runs finalizers, no hook acts and none may be set: seal
+** first, and let tdl_interrupt_run call lua_close. A finalizer without an end
+** is left then, and the state is lost, memory and all. */
+#ifndef TDL_RUN_INTERRUPT_H
+#define TDL_RUN_INTERRUPT_H
+
+#include <fenv.h>
+#include <lua.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+/* What must be known of the processor is known for this one. Elsewhere only
+** the hook acts: compiled code without an end is not stopped. */
+#if defined(__x86_64__) && defined(__linux__) && !defined(__ILP32__)
+#define TDL_INTERRUPT_LEAVES 1
+#else
+#define TDL_INTERRUPT_LEAVES 0
+#endif
+
+#define TDL_INTERRUPTED (-1000) /* no status; of tdl_interrupt_run alone */
+
+/* All zero is a closed one. */
+typedef struct tdl_interrupt {
+  atomic_int state;     /* I1 */
+  atomic_int requested; /* by any thread; taken back by the owner */
+  atomic_int sent;      /* a signal is on its way */
+  pthread_t thread;     /* while it is open */
+  /* the thread's own, and its handler's */
+  lua_State *L;
+  sigjmp_buf base;
+  fenv_t floats;     /* the kernel resets them for the handler */
+  const void *limit; /* frames of fn lie below */
+  volatile sig_atomic_t running, sealed;
+  volatile sig_atomic_t ignored; /* signals since the hook last acted */
+} tdl_interrupt;
+
+/* Any thread, before all else; does its work once: picks the signal, finds
+** out what must be known of LuaJIT. */
+int tdl_interrupt_setup(void);
+
+/* 1 where code that does not look at hooks can be left. */
+int tdl_interrupt_stops_compiled(void);
+
+/* the thread; L is its main state. Unblocks the signal. */
+void tdl_interrupt_open(tdl_interrupt *i, lua_State *L);
+
+/* the thread: nobody reaches L from here on; before L is closed, or after it
+** was closed sealed. Waits for a request that is just being sent. */
+void tdl_interrupt_close(tdl_interrupt *i);
+
+/* the thread: fn(arg), or TDL_INTERRUPTED (I4). Not nested. */
+int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg);
+
+/* the thread: from here on L is left, but not touched; fn of the next run may
+** close it. Takes a request back. */
+void tdl_interrupt_seal(tdl_interrupt *i);
+
+/* the thread: takes back a request, which has not been obeyed yet, and the
+** hook. 1 if there was one. */
+int tdl_interrupt_withdraw(tdl_interrupt *i);
+
+/* any thread: C code that can end early asks this. */
+int tdl_interrupt_is_requested(const tdl_interrupt *i);
+
+/* any thread: one attempt. Repeat it every millisecond or so until the thread
+** has obeyed. */
+void tdl_interrupt_request(tdl_interrupt *i);
+
+#endif
