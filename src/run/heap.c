@@ -159,6 +159,10 @@ lua_State *tdl_heap_open(tdl_heap *heap, size_t keep_bytes) {
 
 void tdl_heap_close(tdl_heap *heap, lua_State *L) {
   lua_close(L);
+  tdl_heap_lose(heap);
+}
+
+void tdl_heap_lose(tdl_heap *heap) {
   while (heap->blocks.next != &heap->blocks) {
     free_block(heap->blocks.next + 1);
   }

@@ -43,4 +43,9 @@ void tdl_heap_trim(tdl_heap *heap);
 /* Closes the state that open returned, and frees all its memory. */
 void tdl_heap_close(tdl_heap *heap, lua_State *L);
 
+/* Frees the memory of a state that cannot be closed: its lua_close was left
+** (interrupt.h). What it got from elsewhere stays: machine code, files, what
+** userdata refers to. */
+void tdl_heap_lose(tdl_heap *heap);
+
 #endif

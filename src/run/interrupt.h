@@ -32,7 +32,7 @@
 **
 ** While lua_close runs finalizers, no hook acts and none may be set: seal
 ** first, and let tdl_interrupt_run call lua_close. A finalizer without an end
-** is left then, and the state is lost, memory and all. */
+** is left then, and tdl_heap_lose frees what memory it can. */
 #ifndef TDL_RUN_INTERRUPT_H
 #define TDL_RUN_INTERRUPT_H
 
@@ -82,7 +82,9 @@ void tdl_interrupt_open(tdl_interrupt *i, lua_State *L);
 ** was closed sealed. Waits for a request that is just being sent. */
 void tdl_interrupt_close(tdl_interrupt *i);
 
-/* the thread: fn(arg), or TDL_INTERRUPTED (I4). Not nested. */
+/* the thread: fn(arg), or TDL_INTERRUPTED (I4). Not nested. An error that the
+** hook raised comes out of Lua as any other, a string that ends in
+** "interrupted"; scripts may replace it: ask tdl_interrupt_is_requested. */
 int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg);
 
 /* the thread: from here on L is left, but not touched; fn of the next run may
