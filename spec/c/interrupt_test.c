@@ -150,7 +150,7 @@ static void open_state(victim *v) {
       printf("# prelude: %s\n", lua_tostring(L, -1));
     }
   }
-  tdl_interrupt_open(&v->interrupt, L);
+  tdl_interrupt_open(&v->interrupt, L, NULL, NULL);
 }
 
 static int run_script(void *arg) {

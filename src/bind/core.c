@@ -19,13 +19,11 @@ static const char bind_key = 0;
 
 /* --- the state's tdl_bind ------------------------------------------------- */
 
-static int bind_gc(lua_State *L) {
-  tdl_bind *b = lua_touserdata(L, 1);
+static void close_bind(tdl_bind *b) {
   if (b->loop == NULL) { /* never finished */
-    return 0;
+    return;
   }
   b->closing = 1;
-  b->L = L;
   tdl_bind_close_pools(b);
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
@@ -33,7 +31,17 @@ static int bind_gc(lua_State *L) {
   b->loop = NULL;
   tdl_free(b->timers);
   b->timers = NULL;
+}
+
+static int bind_gc(lua_State *L) {
+  close_bind(lua_touserdata(L, 1));
   return 0;
+}
+
+void tdl_bind_lose(tdl_vm *vm) {
+  if (vm->bind != NULL) {
+    close_bind(vm->bind);
+  }
 }
 
 static int new_table_ref(lua_State *L) {
@@ -224,7 +232,7 @@ TREADLE_API int luaopen_treadle(lua_State *L) {
 }
 
 void tdl_bind_worker(lua_State *L, tdl_vm *vm) {
-  new_bind(L, vm);
+  vm->bind = new_bind(L, vm);
   preload(L);
 }
 

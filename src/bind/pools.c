@@ -63,9 +63,11 @@ static void release(tdl_handle *h, lua_State *L) {
     at = &(*at)->next;
   }
   *at = h->next;
-  lua_pushnil(L);
-  set_record(h, L, lua_gettop(L));
-  lua_pop(L, 1);
+  if (!h->bind->closing) {
+    lua_pushnil(L);
+    set_record(h, L, lua_gettop(L));
+    lua_pop(L, 1);
+  }
   h->pool->event = NULL; /* it has been told, also within an event (L4) */
   tdl_pool_drop(h->pool);
   free_handle(h);

@@ -216,8 +216,10 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
   if (i != NULL) {
     /* [interrupt-sent] release: a signal may come from here on */
     atomic_store_explicit(&i->sent, 0, memory_order_release);
-    if (tdl_interrupt_is_requested(i)) {
+    if (tdl_interrupt_is_requested(i) &&
+        (i->sealed || i->is_meant == NULL || i->is_meant(i->arg))) {
       int is_hooked = 0;
+      i->struck = 1;
       if (!i->sealed) {
         is_hooked = lua_gethook(i->L) == hook;
         set_hook(i->L);
@@ -277,10 +279,13 @@ static void forget_request(tdl_interrupt *i) {
   atomic_signal_fence(memory_order_seq_cst); /* before the hook is touched */
 }
 
-void tdl_interrupt_open(tdl_interrupt *i, lua_State *L) {
+void tdl_interrupt_open(tdl_interrupt *i, lua_State *L,
+                        int (*is_meant)(const void *arg), const void *arg) {
   i->L = L;
+  i->is_meant = is_meant;
+  i->arg = arg;
   i->thread = pthread_self();
-  i->running = i->sealed = 0;
+  i->running = i->sealed = i->struck = 0;
   forget_request(i);
   /* relaxed: published by `state` */
   atomic_store_explicit(&i->sent, 0, memory_order_relaxed);
@@ -337,6 +342,10 @@ int tdl_interrupt_withdraw(tdl_interrupt *i) {
   forget_request(i);
   lua_sethook(i->L, NULL, 0, 0);
   return was;
+}
+
+int tdl_interrupt_has_struck(const tdl_interrupt *i) {
+  return i->struck;
 }
 
 /* --- any thread ------------------------------------------------------------- */

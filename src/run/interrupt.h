@@ -61,10 +61,13 @@ typedef struct tdl_interrupt {
   pthread_t thread;     /* while it is open */
   /* the thread's own, and its handler's */
   lua_State *L;
+  int (*is_meant)(const void *arg);
+  const void *arg;
   sigjmp_buf base;
   fenv_t floats;     /* the kernel resets them for the handler */
   const void *limit; /* frames of fn lie below */
   volatile sig_atomic_t running, sealed;
+  volatile sig_atomic_t struck;  /* a hook was set since it was opened */
   volatile sig_atomic_t ignored; /* signals since the hook last acted */
 } tdl_interrupt;
 
@@ -75,8 +78,11 @@ int tdl_interrupt_setup(void);
 /* 1 where code that does not look at hooks can be left. */
 int tdl_interrupt_stops_compiled(void);
 
-/* the thread; L is its main state. Unblocks the signal. */
-void tdl_interrupt_open(tdl_interrupt *i, lua_State *L);
+/* the thread; L is its main state. Unblocks the signal. The handler asks
+** `is_meant`, which may be NULL, whether the request still holds: what it was
+** for may have ended, and something else have begun. */
+void tdl_interrupt_open(tdl_interrupt *i, lua_State *L,
+                        int (*is_meant)(const void *arg), const void *arg);
 
 /* the thread: nobody reaches L from here on; before L is closed, or after it
 ** was closed sealed. Waits for a request that is just being sent. */
@@ -94,6 +100,9 @@ void tdl_interrupt_seal(tdl_interrupt *i);
 /* the thread: takes back a request, which has not been obeyed yet, and the
 ** hook. 1 if there was one. */
 int tdl_interrupt_withdraw(tdl_interrupt *i);
+
+/* the thread: 1 when what runs, or ran before, has felt a request. */
+int tdl_interrupt_has_struck(const tdl_interrupt *i);
 
 /* any thread: C code that can end early asks this. */
 int tdl_interrupt_is_requested(const tdl_interrupt *i);

@@ -99,6 +99,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   treadle_pool *pool;
   int status;
   pthread_once(&once, watch_fork);
+  if (tdl_interrupt_setup() != 0) {
+    return TREADLE_ESYSTEM;
+  }
   if (tdl_pool_forked() || options->threads < 1 ||
       options->threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1) {
     return TREADLE_EINVAL;

@@ -165,6 +165,8 @@ static void look_locked(tdl_worker *w, uint64_t now) {
   } else if (now - s->condemned_ns >= patience && write_off_locked(w)) {
     return;
   }
+  tdl_worker_doom(w, now >= s->end_ns);
+  tdl_interrupt_request(&w->interrupt);
 }
 
 static void look_at_all_locked(uint64_t now) {
@@ -318,9 +320,11 @@ void tdl_supervisor_job_ended(tdl_worker *w, const tdl_job *job) {
 int tdl_supervisor_pardons(tdl_worker *w) {
   int pardoned;
   pthread_mutex_lock(&sv.lock);
-  pardoned = !w->stop.written_off && tdl_now_ns() < w->stop.end_ns;
+  pardoned = !w->stop.written_off && tdl_now_ns() < w->stop.end_ns &&
+             !tdl_interrupt_has_struck(&w->interrupt);
   if (pardoned) {
     w->stop.condemned_ns = 0;
+    tdl_interrupt_withdraw(&w->interrupt);
     tdl_worker_unask(w, TDL_ASK_LEAVE);
   }
   pthread_mutex_unlock(&sv.lock);
@@ -336,6 +340,7 @@ int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
     w->stop.forced = 0;
     w->stop.end_ns = TDL_NEVER;
     w->stop.condemned_ns = 0;
+    tdl_worker_doom(w, 0);
     tdl_worker_unask(w, ~0u);
     tdl_worker_set_life(w, ends ? TDL_ENDED : TDL_BOOTING);
   }

@@ -644,18 +644,25 @@ static int repair_ffi(lua_State *L) {
 /* LuaJIT (before 2023) crashes in lua_close when memory ran out while it
 ** opened the FFI library: that is opened again. Where even now there is no
 ** memory for it, the state stays as it is. */
-static void close_state(tdl_vm *vm) {
+void tdl_vm_close(tdl_vm *vm) {
   restore_allocator(vm);
-  if (lua_cpcall(vm->L, repair_ffi, vm) == 0) {
+  if (vm->left || lua_cpcall(vm->L, repair_ffi, vm) == 0) {
     tdl_heap_close(&vm->heap, vm->L);
   }
 }
 
-void tdl_vm_close(tdl_vm *vm, int tears_down) {
-  if (tears_down && vm->teardown_ref != LUA_NOREF) {
+void tdl_vm_lose(tdl_vm *vm) {
+  tdl_bind_lose(vm);
+  tdl_heap_lose(&vm->heap);
+}
+
+void tdl_vm_tear_down(tdl_vm *vm) {
+  if (vm->teardown_ref != LUA_NOREF) {
     lua_cpcall(vm->L, teardown, vm);
   }
-  close_state(vm);
+}
+
+void tdl_vm_free(tdl_vm *vm) {
   show(vm->worker, NULL);
   tdl_free(vm->tasks);
   tdl_free(vm->entries);

@@ -47,6 +47,7 @@ typedef struct tdl_vm {
   uint32_t progress; /* entries with a job */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
   int starved;       /* memory has run out in this state */
+  int left;          /* interrupted (interrupt.h): good for lua_close alone */
   int retiring;      /* it ends when its jobs have */
   uint64_t ended;    /* jobs */
   int turn;          /* the Lua scheduler has something to do */
@@ -56,6 +57,7 @@ typedef struct tdl_vm {
   int fail_ref;      /* function (entry, error, coroutine) of the boot module */
   int teardown_ref;  /* function to call before the end, or LUA_NOREF */
   int fibers_ref;    /* table: coroutine -> entry */
+  void *bind;        /* the binding layer's */
 #ifdef TDL_TEST_ALLOC
   lua_Alloc allocate; /* the state's own allocator */
   void *allocate_ud;
@@ -63,10 +65,16 @@ typedef struct tdl_vm {
 } tdl_vm;
 
 /* Makes the state; boots it: loads the module, runs init. The report for the
-** home, good or bad, is in `report`. Close runs teardown, if asked to. */
+** home, good or bad, is in `report`. */
 int tdl_vm_open(tdl_worker *worker, tdl_vm **out);
 int tdl_vm_boot(tdl_vm *vm, tdl_bytes *report);
-void tdl_vm_close(tdl_vm *vm, int tears_down);
+
+/* The end, in this order: runs the script's teardown; closes the state, or if
+** that was interrupted gives back what can be; frees the rest. */
+void tdl_vm_tear_down(tdl_vm *vm);
+void tdl_vm_close(tdl_vm *vm);
+void tdl_vm_lose(tdl_vm *vm);
+void tdl_vm_free(tdl_vm *vm);
 
 /* Calls fn(vm) with V1's protection: 0, or TREADLE_ENOMEM after an error, from
 ** which recover makes the state fit to go on. */
@@ -110,6 +118,7 @@ void tdl_vm_abort_all(tdl_vm *vm, int status);
 /* Provided by the binding layer, so that no include runs upwards: fills the
 ** state's package.preload; and delivers the inbox with `L` for the results. */
 void tdl_bind_worker(lua_State *L, tdl_vm *vm);
+void tdl_bind_lose(tdl_vm *vm); /* the state is lost */
 uint32_t tdl_bind_dispatch(tdl_vm *vm);
 
 #endif

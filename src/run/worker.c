@@ -369,9 +369,15 @@ static int is_condemned(const tdl_worker *w) {
   return (is_asked(w) & TDL_ASK_LEAVE) != 0;
 }
 
-/* Runs the state until its end. */
-static void serve(tdl_worker *w) {
-  tdl_worker_set_life(w, TDL_SERVING);
+/* In the three parts of a state's life its thread may be interrupted; what they
+** leave undone is undone here, behind tdl_interrupt_run (interrupt.h, I4). */
+static int in_boot(void *arg) {
+  tdl_worker *w = arg;
+  return tdl_vm_boot(w->vm, w->booting);
+}
+
+static int in_service(void *arg) {
+  tdl_worker *w = arg;
   while (tdl_vm_enter(w->vm, turns) != 0) {
     get_up(w);
     if (is_condemned(w) || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED) {
@@ -379,6 +385,38 @@ static void serve(tdl_worker *w) {
     }
     tdl_vm_recover(w->vm);
   }
+  return 0;
+}
+
+static int in_teardown(void *arg) {
+  tdl_worker *w = arg;
+  tdl_vm_tear_down(w->vm);
+  return 0;
+}
+
+static int in_close(void *arg) {
+  tdl_worker *w = arg;
+  tdl_vm_close(w->vm);
+  return 0;
+}
+
+/* 0, or TDL_INTERRUPTED. */
+static int run_part(tdl_worker *w, int (*part)(void *)) {
+  int status = tdl_interrupt_run(&w->interrupt, part, w);
+  if (status == TDL_INTERRUPTED) {
+    w->vm->left = 1;
+  }
+  return status;
+}
+
+static void close_vm(tdl_worker *w) {
+  tdl_interrupt_seal(&w->interrupt);
+  if (run_part(w, in_close) == TDL_INTERRUPTED) {
+    tdl_vm_lose(w->vm);
+  }
+  tdl_interrupt_close(&w->interrupt);
+  tdl_vm_free(w->vm);
+  w->vm = NULL;
 }
 
 /* A state that could not be made, the first one: stays to say no, until the
@@ -392,6 +430,14 @@ static void wait_for_end(tdl_worker *w) {
   }
 }
 
+/* In the signal handler: what the request was for may have ended. */
+static int is_meant(const void *arg) {
+  const tdl_worker *w = arg;
+  /* relaxed: a request is repeated */
+  return atomic_load_explicit(&w->doomed, memory_order_relaxed) ||
+         tdl_worker_runs_forced(w);
+}
+
 static void tell_renewed(tdl_worker *w) {
   /* [renewed] acq_rel: see on_renewed */
   if (!atomic_exchange_explicit(&w->renewing, 1, memory_order_acq_rel)) {
@@ -402,10 +448,15 @@ static void tell_renewed(tdl_worker *w) {
 static int boot(tdl_worker *w, tdl_bytes *report) {
   int status = tdl_vm_open(w, &w->vm);
   if (status == 0) {
-    status = tdl_vm_boot(w->vm, report);
+    w->booting = report;
+    tdl_interrupt_open(&w->interrupt, w->vm->L, is_meant, w);
+    status = run_part(w, in_boot);
+    if (status == TDL_INTERRUPTED) {
+      status = TREADLE_ECRASHED;
+      report->len = 0;
+    }
     if (status != 0) {
-      tdl_vm_close(w->vm, 0);
-      w->vm = NULL;
+      close_vm(w);
     }
   }
   if (status == 0) {
@@ -425,8 +476,10 @@ static int end_state(tdl_worker *w) {
   tdl_worker_set_life(w, TDL_CLOSING);
   tdl_vm_abort_all(w->vm, stopped ? TREADLE_ECLOSED : TREADLE_ECRASHED);
   tdl_loop_renew(&w->loop, condemned);
-  tdl_vm_close(w->vm, !condemned);
-  w->vm = NULL;
+  if (!condemned) {
+    run_part(w, in_teardown);
+  }
+  close_vm(w);
   return !stopped;
 }
 
@@ -436,7 +489,8 @@ static int live(tdl_worker *w) {
   for (;;) {
     int goes_on;
     if (w->vm != NULL) {
-      serve(w);
+      tdl_worker_set_life(w, TDL_SERVING);
+      run_part(w, in_service);
       goes_on = end_state(w);
     } else {
       goes_on = tdl_pool_phase(w->pool) != TDL_POOL_STOPPED;
@@ -528,6 +582,11 @@ tdl_job *tdl_worker_running(const tdl_worker *w) {
 int tdl_worker_runs_forced(const tdl_worker *w) {
   const tdl_job *job = tdl_worker_running(w);
   return job != NULL && tdl_job_is_forced(job);
+}
+
+void tdl_worker_doom(tdl_worker *w, int doomed) {
+  /* relaxed: see is_meant */
+  atomic_store_explicit(&w->doomed, (uint32_t)doomed, memory_order_relaxed);
 }
 
 int tdl_worker_leave_alone(tdl_worker *w) {

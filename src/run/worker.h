@@ -19,6 +19,7 @@
 #ifndef TDL_WORKER_H
 #define TDL_WORKER_H
 
+#include "interrupt.h"
 #include "pool.h"
 #include "supervisor.h"
 
@@ -43,6 +44,8 @@ typedef struct tdl_worker {
   _Atomic(tdl_job *) runs; /* whose code runs now; written by its thread */
   _Atomic uint32_t life;   /* enum tdl_worker_life */
   tdl_stop stop;           /* the supervisor's */
+  _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
+  tdl_interrupt interrupt; /* open while there is a state */
   pthread_t thread;
   pthread_mutex_t lock;      /* guards `seen` and its entries' `held` */
   struct tdl_vm *seen;       /* the vm, for the supervisor */
@@ -53,6 +56,7 @@ typedef struct tdl_worker {
   int boot_status;           /* in `started` */
   tdl_bytes report;          /* in `started` */
   tdl_bytes last_words;      /* in `failed` */
+  tdl_bytes *booting;        /* where the boot's report goes */
   uint32_t tries;            /* states in a row that could not load */
   int lies_idle;             /* its idle bit was set, by itself */
   int resting;               /* not counted in pool->busy */
@@ -72,9 +76,14 @@ enum tdl_worker_life tdl_worker_life(const tdl_worker *worker);
 void tdl_worker_set_life(tdl_worker *worker, enum tdl_worker_life life);
 
 /* any thread; whose code runs, or NULL. The job stays a record for as long as
-** the pool exists. In the second, also a signal handler: the job is FORCED. */
+** the pool exists. */
 tdl_job *tdl_worker_running(const tdl_worker *worker);
+
+/* any thread, and its signal handler; that job is FORCED. */
 int tdl_worker_runs_forced(const tdl_worker *worker);
+
+/* supervisor; it is condemned with all that it runs, or not any more. */
+void tdl_worker_doom(tdl_worker *worker, int doomed);
 
 /* supervisor; starts another worker in its slot. */
 int tdl_worker_replace(tdl_worker *worker);
