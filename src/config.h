@@ -124,14 +124,15 @@
 
 /* Stopping what does not end: how long the code of a job that was given up may
 ** go on before it is interrupted (a task that waits ends within microseconds);
-** then from one interrupt to the next; how long until the thread counts as
+** then from one interrupt to the next (in a loop that spends most of its time in
+** C functions, few of them find it in compiled code); how long until the thread counts as
 ** stuck in C; the same while it closes its state (a large heap takes a
 ** moment). Together they keep a fresh worker within 20 ms. */
 #ifndef TDL_STOP_GRACE_NS
 #define TDL_STOP_GRACE_NS 5000000u
 #endif
 #ifndef TDL_STOP_AGAIN_NS
-#define TDL_STOP_AGAIN_NS 1000000u
+#define TDL_STOP_AGAIN_NS 200000u
 #endif
 #ifndef TDL_STOP_PATIENCE_NS
 #define TDL_STOP_PATIENCE_NS 9000000u

@@ -23,7 +23,7 @@ local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
   terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",
-  recycle_after = "count", recycle_memory = "bytes", isolate = "boolean",
+  recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
 }
 
 local RUN_OPTIONS = { timeout = "seconds", default = "any", error = "any", worker = "count" }
@@ -235,6 +235,9 @@ local function rejected(f, kind, worker, record, number, message, traceback, val
     kind, message, traceback = record.failure.kind, record.failure.message, record.failure.traceback
     fields.traceback = traceback
   end
+  if not message and kind == "memory" and record and record.max_memory then
+    message = ("the worker's Lua heap exceeded max_memory (%d bytes)"):format(record.max_memory)
+  end
   f:_reject(errors.new(kind, message or record and record.reason or DEFAULT_MESSAGES[kind] or kind,
     fields))
 end
@@ -358,6 +361,7 @@ local function open(given, opts, level)
     started = future.new(),
     stopped = future.new(), -- terminated or closed: what is left ends soon, or never
     closed = future.new(),
+    max_memory = opts.max_memory,
     recycling = {}, -- set of functions that look whether a recycling is over
   }
   local self = setmetatable({
@@ -375,6 +379,7 @@ local function open(given, opts, level)
     terminate_timeout = self._terminate_timeout,
     recycle_after = opts.isolate and 1 or opts.recycle_after,
     recycle_memory = opts.recycle_memory,
+    max_memory = opts.max_memory,
   }, boot)
   if not ok then
     options.bad_argument(2, "pool", errors.text(handle), level)

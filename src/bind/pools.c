@@ -130,6 +130,7 @@ static int core_pool_open(lua_State *L) {
   o.terminate_ns = tdl_seconds_ns(number_field(L, "terminate_timeout"));
   o.recycle_after = (uint64_t)number_field(L, "recycle_after");
   o.recycle_bytes = (uint64_t)number_field(L, "recycle_memory");
+  o.cap_bytes = (uint64_t)number_field(L, "max_memory");
   h = push_handle(L); /* holds what a memory error would leave behind */
   status =
       tdl_encode(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../base/alloc.h"
+#include "../base/compiler.h"
 
 /* Whose block that is follows from its size, which Lua tells when it frees it
 ** or asks for another. */
@@ -112,9 +113,7 @@ static void *resize(tdl_heap *heap, void *block, size_t old_size, size_t size) {
   return other;
 }
 
-/* The lua_Alloc. Shrinking must not fail. */
-static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
-  tdl_heap *heap = ud;
+static void *change(tdl_heap *heap, void *block, size_t old_size, size_t size) {
   if (size == 0) {
     if (block != NULL) {
       give(heap, block, old_size);
@@ -122,6 +121,53 @@ static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
     return NULL;
   }
   return block == NULL ? take(heap, size) : resize(heap, block, old_size, size);
+}
+
+/* Garbage counts: the collector starts a cycle at half of the cap, and again
+** after each further eighth. */
+static void hurry(tdl_heap *heap) {
+  lua_gc(heap->L, LUA_GCRESTART, 0); /* its threshold is the present size */
+  heap->hurry_bytes = heap->used_bytes + heap->cap_bytes / 8;
+}
+
+/* A state with a cap grows; 0 to refuse it. */
+static int may_grow(tdl_heap *heap, size_t bytes, size_t size) {
+  if (heap->used_bytes + bytes > heap->cap_bytes) {
+    if (!heap->is_over) {
+      heap->is_over = 1;
+      heap->exceeded(heap->arg);
+    }
+    return is_small(size);
+  }
+  if (heap->used_bytes + bytes > heap->hurry_bytes) {
+    hurry(heap);
+  } else if (heap->used_bytes < heap->cap_bytes / 2) {
+    heap->hurry_bytes = heap->cap_bytes / 2;
+  }
+  return 1;
+}
+
+/* The lua_Alloc. Shrinking must not fail. */
+static void *allocate(void *ud, void *block, size_t old_size, size_t size) {
+  tdl_heap *heap = ud;
+  void *other;
+  if (TDL_UNLIKELY(heap->cap_bytes > 0) && size > old_size &&
+      !may_grow(heap, size - old_size, size)) {
+    return NULL;
+  }
+  other = change(heap, block, old_size, size);
+  if (other != NULL || size == 0) {
+    heap->used_bytes += size - old_size; /* wraps to less */
+  }
+  return other;
+}
+
+void tdl_heap_cap(tdl_heap *heap, size_t cap_bytes, void (*exceeded)(void *arg),
+                  void *arg) {
+  heap->exceeded = exceeded;
+  heap->arg = arg;
+  heap->hurry_bytes = cap_bytes / 2;
+  heap->cap_bytes = cap_bytes;
 }
 
 int tdl_heap_has_excess(const tdl_heap *heap) {
@@ -154,6 +200,7 @@ lua_State *tdl_heap_open(tdl_heap *heap, size_t keep_bytes) {
     L = heap->donor;
     heap->donor = NULL;
   }
+  heap->L = L;
   return L;
 }
 

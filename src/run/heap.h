@@ -6,7 +6,11 @@
 ** Small blocks come from LuaJIT's own allocator. That one maps every block of
 ** 128 KiB or more by itself and unmaps it when it is freed, so that a string
 ** of 1 MiB costs 256 page faults each time. Here such blocks come from malloc,
-** and freed ones wait for their next use, up to a limit. */
+** and freed ones wait for their next use, up to a limit.
+**
+** A heap may have a cap. LuaJIT does not survive the refusal of a small block
+** everywhere (its compiler crashes), so that beyond the cap only large ones are
+** refused, and `exceeded` is told at once, to have the state stopped. */
 #ifndef TDL_RUN_HEAP_H
 #define TDL_RUN_HEAP_H
 
@@ -29,12 +33,25 @@ typedef struct tdl_heap {
   void *kept[TDL_HEAP_CLASSES];  /* each block begins with the next one */
   size_t kept_bytes, keep_bytes; /* now, and at most */
   tdl_block blocks; /* a ring of all large ones, the kept ones, too */
+  lua_State *L;
+  size_t used_bytes;  /* what the state has, garbage included */
+  size_t hurry_bytes; /* from there on the collector is hurried */
+  size_t cap_bytes;
+  int is_over; /* it has been beyond its cap */
+  void (*exceeded)(void *arg);
+  void *arg;
 } tdl_heap;
 
 /* A state with this heap, which keeps so much of what is freed; or NULL. Where
 ** LuaJIT takes no allocator but its own
 ** (32-bit references on 64-bit machines), a state without it. */
 lua_State *tdl_heap_open(tdl_heap *heap, size_t keep_bytes);
+
+/* From here on its state may have so much. The first time that it has more,
+** `exceeded` is called, from within an allocation: it may not touch the state.
+*/
+void tdl_heap_cap(tdl_heap *heap, size_t cap_bytes, void (*exceeded)(void *arg),
+                  void *arg);
 
 /* Whether it keeps more than TDL_HEAP_KEEP_BYTES; frees what is beyond. */
 int tdl_heap_has_excess(const tdl_heap *heap);

@@ -118,6 +118,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->terminate_ns = options->terminate_ns;
   pool->recycle_after = options->recycle_after;
   pool->recycle_bytes = options->recycle_bytes;
+  pool->cap_bytes = options->cap_bytes;
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);

@@ -51,6 +51,7 @@ typedef struct tdl_pool_options {
   uint64_t terminate_ns;  /* until what does not end by itself is forced */
   uint64_t recycle_after; /* jobs until a worker gets a fresh state; 0: never */
   uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
+  uint64_t cap_bytes;     /* of a worker's Lua heap; 0: none */
   const char *name;       /* thread names; copied */
   const tdl_bytes *boot;  /* payload for the workers' boot function; copied */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
@@ -73,7 +74,7 @@ struct treadle_pool {
   uint32_t concurrency;
   uint32_t max_payload;
   uint64_t terminate_ns;
-  uint64_t recycle_after, recycle_bytes;
+  uint64_t recycle_after, recycle_bytes, cap_bytes;
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots;

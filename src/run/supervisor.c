@@ -97,27 +97,28 @@ static int is_guilty_locked(const tdl_worker *w, uint64_t now) {
 }
 
 /* Running, and its worker will not end it. */
-static void lose_job_locked(tdl_job *job) {
+static void lose_job_locked(tdl_job *job, int status) {
   if (tdl_job_settle(job, tdl_job_generation(job)) != 0) {
     if (job->heap_index != 0) {
       tdl_deadlines_remove(&sv.deadlines, job);
     }
-    send_word_locked(job, TREADLE_ECRASHED);
+    send_word_locked(job, status);
   }
 }
 
 static void lose_jobs_locked(tdl_worker *w) {
   tdl_job *running = tdl_worker_running(w);
+  if (running != NULL) { /* first: it may be held, too */
+    lose_job_locked(running,
+                    w->stop.exhausted ? TREADLE_ENOMEM : TREADLE_ECRASHED);
+  }
   pthread_mutex_lock(&w->lock);
   for (uint32_t i = 1; w->seen != NULL && i < w->seen->entry_count; i++) {
     if (w->seen->entries[i].held != NULL) {
-      lose_job_locked(w->seen->entries[i].held);
+      lose_job_locked(w->seen->entries[i].held, TREADLE_ECRASHED);
     }
   }
   pthread_mutex_unlock(&w->lock);
-  if (running != NULL) {
-    lose_job_locked(running);
-  }
 }
 
 /* 1 when the worker is written off. Without memory or threads for another one
@@ -294,13 +295,25 @@ int tdl_supervisor_force(tdl_job *job) {
   return settled;
 }
 
-void tdl_supervisor_end(tdl_worker *w, uint64_t ns) {
+static void end_locked(tdl_worker *w, uint64_t ns) {
   uint64_t at = tdl_now_ns() + ns;
-  pthread_mutex_lock(&sv.lock);
   if (start_locked() == 0) {
     w->stop.end_ns = at < w->stop.end_ns ? at : w->stop.end_ns;
     list_locked(w, w->stop.end_ns);
   }
+}
+
+void tdl_supervisor_end(tdl_worker *w, uint64_t ns) {
+  pthread_mutex_lock(&sv.lock);
+  end_locked(w, ns);
+  pthread_mutex_unlock(&sv.lock);
+}
+
+void tdl_supervisor_exhausted(tdl_worker *w) {
+  pthread_mutex_lock(&sv.lock);
+  w->stop.exhausted = 1;
+  end_locked(w, 0);
+  tdl_worker_ask(w, TDL_ASK_LEAVE); /* before it takes another job */
   pthread_mutex_unlock(&sv.lock);
 }
 
@@ -337,7 +350,7 @@ int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
   stays = !w->stop.written_off;
   if (stays) {
     unlist_locked(w);
-    w->stop.forced = 0;
+    w->stop.forced = w->stop.exhausted = 0;
     w->stop.end_ns = TDL_NEVER;
     w->stop.condemned_ns = 0;
     tdl_worker_doom(w, 0);

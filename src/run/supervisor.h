@@ -33,6 +33,7 @@ typedef struct tdl_stop {
   int listed;
   int forced;            /* FORCED jobs that have not ended */
   int written_off;       /* S4 */
+  int exhausted;         /* it has exceeded its memory: end_ns is over */
   uint64_t end_ns;       /* when all that it runs must end; TDL_NEVER */
   uint64_t due_ns;       /* next look */
   uint64_t pause_ns;     /* from that one to the one after it */
@@ -56,6 +57,10 @@ int tdl_supervisor_force(tdl_job *job);
 /* any thread that keeps the pool; whatever the worker runs must end within
 ** `ns`. */
 void tdl_supervisor_end(struct tdl_worker *worker, uint64_t ns);
+
+/* worker, anywhere: the same, now, because the code that runs has exceeded the
+** memory of its state. */
+void tdl_supervisor_exhausted(struct tdl_worker *worker);
 
 /* any thread; after it, whoever was not written off has its slot for as long as
 ** the pool, which is STOPPED, exists. */

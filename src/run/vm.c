@@ -105,10 +105,27 @@ static void count_ended(tdl_vm *vm) {
   }
 }
 
+/* What the jobs of a state come home with that was stopped. The one that
+** exceeded the cap is the one that runs. */
+static int verdict(const tdl_vm *vm, const tdl_job *job) {
+  if (tdl_pool_phase(vm->worker->pool) == TDL_POOL_STOPPED) {
+    return TREADLE_ECLOSED;
+  }
+  return vm->heap.is_over && job == tdl_worker_running(vm->worker)
+             ? TREADLE_ENOMEM
+             : TREADLE_ECRASHED;
+}
+
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
+  if (TDL_UNLIKELY(
+          vm->heap.is_over ||
+          (status != 0 && tdl_interrupt_has_struck(&vm->worker->interrupt)))) {
+    status = verdict(vm, job);
+    job->bytes.len = 0;
+  }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
@@ -324,11 +341,11 @@ void tdl_vm_cancel(tdl_vm *vm) {
   }
 }
 
-void tdl_vm_abort_all(tdl_vm *vm, int status) {
+void tdl_vm_abort_all(tdl_vm *vm) {
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job != NULL) {
       vm->entries[i].job->bytes.len = 0;
-      end_job(vm, i, status);
+      end_job(vm, i, verdict(vm, vm->entries[i].job));
     }
   }
 }
@@ -579,6 +596,9 @@ static int protected_boot(lua_State *L) {
 int tdl_vm_boot(tdl_vm *vm, tdl_bytes *report) {
   boot_call call = {vm, report, TREADLE_ENOMEM};
   lua_cpcall(vm->L, protected_boot, &call);
+  if (vm->heap.is_over) {
+    call.status = TREADLE_ENOMEM;
+  }
   if (call.status == TREADLE_ENOMEM) {
     report->len = 0;
     vm->starved = 1;
@@ -595,6 +615,10 @@ static void show(tdl_worker *worker, tdl_vm *vm) {
   pthread_mutex_unlock(&worker->lock);
 }
 
+static void exceeded(void *worker) {
+  tdl_supervisor_exhausted(worker);
+}
+
 int tdl_vm_open(tdl_worker *worker, tdl_vm **out) {
   tdl_vm *vm = tdl_calloc(sizeof(*vm));
   if (vm == NULL) {
@@ -607,6 +631,9 @@ int tdl_vm_open(tdl_worker *worker, tdl_vm **out) {
   if (vm->L == NULL) {
     tdl_free(vm);
     return TREADLE_ENOMEM;
+  }
+  if (worker->pool->cap_bytes > 0) {
+    tdl_heap_cap(&vm->heap, worker->pool->cap_bytes, exceeded, worker);
   }
   show(worker, vm);
   *out = vm;

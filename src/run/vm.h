@@ -112,8 +112,8 @@ int tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
 /* Ends the waits of jobs that were settled meanwhile: nobody waits for them. */
 void tdl_vm_cancel(tdl_vm *vm);
 
-/* Fails whatever is still in progress. */
-void tdl_vm_abort_all(tdl_vm *vm, int status);
+/* Fails whatever is still in progress, because the state ends. */
+void tdl_vm_abort_all(tdl_vm *vm);
 
 /* Provided by the binding layer, so that no include runs upwards: fills the
 ** state's package.preload; and delivers the inbox with `L` for the results. */

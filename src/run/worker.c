@@ -472,9 +472,9 @@ static int end_state(tdl_worker *w) {
   int condemned = is_condemned(w);
   get_up(w);
   stop_searching(w);
+  tdl_vm_abort_all(w->vm); /* may look at whose code runs */
   tdl_worker_runs(w, NULL);
   tdl_worker_set_life(w, TDL_CLOSING);
-  tdl_vm_abort_all(w->vm, stopped ? TREADLE_ECLOSED : TREADLE_ECRASHED);
   tdl_loop_renew(&w->loop, condemned);
   if (!condemned) {
     run_part(w, in_teardown);
