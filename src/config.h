@@ -116,6 +116,13 @@
 #define TDL_HEAP_KEEP_BYTES (8u << 20)
 #endif
 
+/* How much faster than the script allocates the collector works, in percent,
+** above half of a heap's cap (LuaJIT's own is 200): it is through half of the
+** cap before an eighth is allocated. */
+#ifndef TDL_HEAP_HURRY_STEPMUL
+#define TDL_HEAP_HURRY_STEPMUL 1000
+#endif
+
 /* Stamps that a thread of a build with TDL_STAMPS keeps (a power of two): those
 ** of 2,000 calls in 256 KiB, a quarter of a second-level cache. */
 #ifndef TDL_STAMP_TRACE_COUNT

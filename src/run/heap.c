@@ -123,11 +123,20 @@ static void *change(tdl_heap *heap, void *block, size_t old_size, size_t size) {
   return block == NULL ? take(heap, size) : resize(heap, block, old_size, size);
 }
 
-/* Garbage counts: the collector starts a cycle at half of the cap, and again
-** after each further eighth. */
+/* Garbage counts. From half of the cap on the collector goes without a pause and
+** in longer steps, so that it is done in time; a cycle starts there, and again
+** after each further eighth. These calls do no more than set numbers. */
 static void hurry(tdl_heap *heap) {
+  lua_gc(heap->L, LUA_GCSETPAUSE, 100);
+  lua_gc(heap->L, LUA_GCSETSTEPMUL, TDL_HEAP_HURRY_STEPMUL);
   lua_gc(heap->L, LUA_GCRESTART, 0); /* its threshold is the present size */
   heap->hurry_bytes = heap->used_bytes + heap->cap_bytes / 8;
+}
+
+static void calm(tdl_heap *heap) {
+  lua_gc(heap->L, LUA_GCSETPAUSE, heap->pause);
+  lua_gc(heap->L, LUA_GCSETSTEPMUL, heap->stepmul);
+  heap->hurry_bytes = heap->cap_bytes / 2;
 }
 
 /* A state with a cap grows; 0 to refuse it. */
@@ -141,8 +150,9 @@ static int may_grow(tdl_heap *heap, size_t bytes, size_t size) {
   }
   if (heap->used_bytes + bytes > heap->hurry_bytes) {
     hurry(heap);
-  } else if (heap->used_bytes < heap->cap_bytes / 2) {
-    heap->hurry_bytes = heap->cap_bytes / 2;
+  } else if (heap->used_bytes < heap->cap_bytes / 2 &&
+             heap->hurry_bytes > heap->cap_bytes / 2) {
+    calm(heap);
   }
   return 1;
 }
@@ -166,8 +176,10 @@ void tdl_heap_cap(tdl_heap *heap, size_t cap_bytes, void (*exceeded)(void *arg),
                   void *arg) {
   heap->exceeded = exceeded;
   heap->arg = arg;
-  heap->hurry_bytes = cap_bytes / 2;
+  heap->pause = lua_gc(heap->L, LUA_GCSETPAUSE, 100);
+  heap->stepmul = lua_gc(heap->L, LUA_GCSETSTEPMUL, 100);
   heap->cap_bytes = cap_bytes;
+  calm(heap);
 }
 
 int tdl_heap_has_excess(const tdl_heap *heap) {

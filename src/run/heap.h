@@ -37,7 +37,8 @@ typedef struct tdl_heap {
   size_t used_bytes;  /* what the state has, garbage included */
   size_t hurry_bytes; /* from there on the collector is hurried */
   size_t cap_bytes;
-  int is_over; /* it has been beyond its cap */
+  int pause, stepmul; /* the collector's, when it is not */
+  int is_over;        /* it has been beyond its cap */
   void (*exceeded)(void *arg);
   void *arg;
 } tdl_heap;
