@@ -1,0 +1,216 @@
+--- Stopping what does not end by itself.
+local helpers = require "helpers"
+local treadle = require "treadle"
+
+local ffi = require "ffi"
+
+ffi.cdef [[
+  typedef struct { long space[16]; } spec_mutex;
+  int pthread_mutex_init(spec_mutex *, void *);
+  int pthread_mutex_lock(spec_mutex *);
+  int pthread_mutex_unlock(spec_mutex *);
+]]
+
+--- Each says that it has begun, and never returns.
+local LOOPS = {
+  compiled = "while true do end",
+  counting = "for i = 1, math.huge do n = i end",
+  interpreted = "jit.off(true) while true do n = n + 1 end",
+  ["in pcall"] = "while true do pcall(function() while true do end end) end",
+  ["catching errors"] = "while true do pcall(error, 'again') end",
+  ["in a coroutine"] = "coroutine.wrap(function() while true do end end)()",
+  ["of coroutines"] = "while true do coroutine.wrap(function() n = n + 1 end)() end",
+  ["of tables"] = "while true do local t = {} for i = 1, 100 do t[i] = { i } end end",
+  ["of strings"] = "while true do n = n + #(tostring(n) .. 'x') end",
+  ["of a recursion"] = "local function f(i) return f(i + 1) end f(1)",
+  ["in a comparison"] = "table.sort({ 3, 2, 1 }, function() while true do end end)",
+  ["in a replacement"] = "('x'):gsub('x', function() while true do end end)",
+  ["in a spawned coroutine"] = "require('treadle').spawn(function() while true do end end)",
+  ["without a hook"] = "while true do debug.sethook() end",
+}
+
+describe("a task that does not end", function()
+  local done, pool
+
+  setup(function()
+    local text = { [[
+      local ffi = require "ffi"
+      ffi.cdef "typedef struct { long space[16]; } spec_mutex; int pthread_mutex_lock(spec_mutex *);"
+      local treadle = require "treadle"
+      local M, n, kept = {}, 0, nil
+      local function begun(path)
+        local f = io.open(path, "a") f:write "begun\n" f:close()
+      end
+      function M.keep(value) local before = kept kept = value return before or "fresh" end
+      function M.begin_c(path, address)
+        begun(path)
+        ffi.C.pthread_mutex_lock(ffi.cast("spec_mutex *", ffi.cast("intptr_t", address)))
+        begun(path)
+        return "late"
+      end
+      function M.wait(path) begun(path) treadle.sleep(1000) end
+      function M.add(a, b) return a + b end
+      function M.stop_own() treadle.worker.pool:terminate() while true do end end
+    ]] }
+    for name, code in pairs(LOOPS) do
+      text[#text + 1] = ("M[%q] = function(path) begun(path); %s end"):format(name, code)
+    end
+    text[#text + 1] = "return M"
+    helpers.module("endless", table.concat(text, "\n"))
+    done = helpers.watch()
+    pool = treadle.pool("endless", { threads = 2 })
+  end)
+
+  teardown(helpers.clean)
+
+  local function has_begun(path)
+    helpers.eventually(function() return #helpers.lines(path) == 1 end)
+  end
+
+  local function start(name, worker, ...)
+    local path = helpers.new_path()
+    local f = pool:run(name, { path, ... }, { worker = worker })
+    has_begun(path)
+    return f, path
+  end
+
+  local function keep(worker, value)
+    return pool:run("keep", { value }, { worker = worker }):await()
+  end
+
+  for name in pairs(LOOPS) do
+    it("is stopped by force: a loop " .. name, function()
+      keep(1, "kept")
+      keep(2, "kept")
+      local f = start(name, 1)
+      assert.is_true(f:cancel { force = true, reason = "enough" })
+      local ok, err = f:pawait()
+      assert.same({ false, "cancelled", "enough" }, { ok, err.kind, err.message })
+      assert.equal("fresh", keep(1, "kept"))
+      assert.equal("kept", keep(2, "kept"))
+    end)
+  end
+
+  it("is stopped at its deadline while the host computes", function()
+    local path = helpers.new_path()
+    keep(1, "kept")
+    local f = pool:run("compiled", { path }, { worker = 1, timeout = 0.02, default = "late" })
+    local next_one = pool:run("wait", { path }, { worker = 1 })
+    helpers.eventually(function() return #helpers.lines(path) == 2 end) -- the next one has begun
+    assert.equal("late", f:await())
+    next_one:cancel()
+    assert.equal("fresh", keep(1, "kept"))
+  end)
+
+  it("goes on when it is only cancelled", function()
+    local f = start("compiled", 1)
+    f:cancel()
+    assert.equal("kept", keep(2, "kept"))
+    assert.is_true(pool:run("keep", { 1 }, { worker = 1 }):wait(0) == false)
+    pool:terminate()
+    pool:close(helpers.TIMEOUT)
+    pool = treadle.pool("endless", { threads = 2 })
+  end)
+
+  local function address_of(mutex)
+    return tonumber(ffi.cast("intptr_t", ffi.cast("void *", mutex)))
+  end
+
+  it("is left to itself when it is stuck in C, and ends when that returns", function()
+    local mutex = ffi.new "spec_mutex"
+    ffi.C.pthread_mutex_init(mutex, nil)
+    ffi.C.pthread_mutex_lock(mutex)
+    local threads = helpers.threads()
+    keep(1, "kept")
+    keep(2, "kept")
+    local f, path = start("begin_c", 1, address_of(mutex))
+    assert.is_true(f:cancel { force = true })
+    assert.equal("fresh", keep(1, "kept"))
+    assert.equal("kept", keep(2, "kept"))
+    ffi.C.pthread_mutex_unlock(mutex)
+    helpers.poll_until(function() return helpers.threads() <= threads + 1 end) -- the supervisor
+    assert.equal(1, #helpers.lines(path)) -- its code does not go on
+    assert.is_not_nil(mutex)
+    assert.equal("kept", keep(1, "kept"))
+  end)
+
+  it("takes the jobs that wait in its state with it, and no others", function()
+    local other = treadle.pool("endless", { threads = 2, concurrency = 2 })
+    local paths = { helpers.new_path(), helpers.new_path(), helpers.new_path() }
+    local waits = {
+      other:run("wait", { paths[1] }, { worker = 1 }),
+      other:run("wait", { paths[2] }, { worker = 2 }),
+    }
+    local f = other:run("compiled", { paths[3] }, { worker = 1 })
+    for i = 1, 3 do
+      has_begun(paths[i])
+    end
+    f:cancel { force = true }
+    assert.equal("crashed", select(2, waits[1]:pawait()).kind)
+    assert.equal("pending", waits[2]:state())
+    other:terminate()
+    other:close()
+  end)
+
+  it("in C takes the jobs that wait in its state with it", function()
+    local mutex = ffi.new "spec_mutex"
+    ffi.C.pthread_mutex_init(mutex, nil)
+    ffi.C.pthread_mutex_lock(mutex)
+    local other = treadle.pool("endless", { threads = 1, concurrency = 2 })
+    local paths = { helpers.new_path(), helpers.new_path() }
+    local waits = other:run("wait", { paths[1] })
+    has_begun(paths[1])
+    local f = other:run("begin_c", { paths[2], address_of(mutex) })
+    has_begun(paths[2])
+    f:cancel { force = true }
+    assert.equal("crashed", select(2, waits:pawait()).kind)
+    assert.equal(3, other.call.add(1, 2):await())
+    local threads = helpers.threads()
+    other:close()
+    ffi.C.pthread_mutex_unlock(mutex)
+    helpers.poll_until(function() return helpers.threads() <= threads - 2 end)
+    assert.is_not_nil(mutex)
+  end)
+
+  it("ends with its pool", function()
+    local other = treadle.pool("endless", { threads = 2 })
+    local path = helpers.new_path()
+    local list = { other.call.compiled(path), other.call.interpreted(path), other.call.add(1, 2) }
+    helpers.eventually(function() return #helpers.lines(path) == 2 end)
+    other:close(0)
+    for i = 1, 3 do
+      assert.equal("closed", select(2, list[i]:pawait()).kind)
+    end
+  end)
+
+  it("may be the one that ends its pool", function()
+    local other = treadle.pool("endless", { threads = 1 })
+    assert.equal("closed", select(2, other.call.stop_own():pawait()).kind)
+    other:close()
+  end)
+
+  it("is stopped whoever stops it again and again", function()
+    local list = {}
+    for i = 1, 20 do
+      local path = helpers.new_path()
+      list[i] = pool:run(i % 2 == 0 and "compiled" or "in pcall", { path }, { worker = i % 2 + 1 })
+      has_begun(path)
+      list[i]:cancel { force = true }
+      assert.is_false(list[i]:cancel { force = true })
+    end
+    assert.equal(3, pool.call.add(1, 2):await())
+  end)
+
+  it("names unknown options of cancel", function()
+    local f = pool.call.add(1, 2)
+    local message = helpers.error_here(function() f:cancel { forse = true } end)
+    assert.equal("bad argument #1 to 'cancel' (unknown option 'forse', did you mean 'force'?)",
+      message)
+    f:await()
+  end)
+
+  it("leaves nothing behind", function()
+    pool:close(helpers.TIMEOUT)
+    done()
+  end)
+end)
