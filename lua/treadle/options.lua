@@ -64,6 +64,11 @@ function checks.count(value)
     "a whole number of at least 1"
 end
 
+function checks.tally(value)
+  return type(value) == "number" and value >= 0 and value == math.floor(value) and value < 2 ^ 31,
+    "a whole number of at least 0"
+end
+
 function checks.seconds(value)
   return type(value) == "number" and value >= 0, "seconds, a number of at least 0"
 end

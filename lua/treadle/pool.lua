@@ -7,6 +7,7 @@ local errors = require "treadle.error"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
+local retry = require "treadle.retry"
 local tasks = require "treadle.task"
 
 local M = {}
@@ -26,7 +27,9 @@ local POOL_OPTIONS = {
   recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
 }
 
-local RUN_OPTIONS = { timeout = "seconds", default = "any", error = "any", worker = "count" }
+local RUN_OPTIONS = {
+  timeout = "seconds", default = "any", error = "any", worker = "count", retries = "tally",
+}
 
 --- The number that stands for a function that travels with its call.
 local SHIPPED = 0
@@ -68,9 +71,27 @@ local function policy_of(self, task, given)
   return own.timeout and own or { timeout = timeout }
 end
 
-local function submit(self, task, worker, policy, ...)
-  local f = core.submit(self._handle, task, worker, policy and policy.timeout or -1, ...)
+local function submit_once(self, task, worker, policy, timeout, ...)
+  local f = core.submit(self._handle, task, worker, timeout, ...)
   return policy and future.limit(f, policy) or f
+end
+
+local function submit(self, task, worker, policy, retries, ...)
+  if not retries then
+    return submit_once(self, task, worker, policy, policy and policy.timeout or -1, ...)
+  end
+  local deadline = policy and core.now() + policy.timeout
+  return retry.call(retries, function(...)
+    local left = deadline and math.max(0, deadline - core.now()) or -1
+    return submit_once(self, task, worker, policy, left, ...)
+  end, ...)
+end
+
+--- How often a call is made again when its worker dies, nil for never.
+local function retries_of(self, task, given)
+  local own = self._record.options[task] or {}
+  local retries = given and given.retries or own.retries
+  return retries and retries > 0 and retries or nil
 end
 
 --- The function behind `pool.call.NAME`.
@@ -85,12 +106,12 @@ local function make_caller(self, name)
     error(("pool '%s' has no task '%s'; it has: %s"):format(self.name, tostring(name),
       #known > 0 and table.concat(known, ", ") or "none"), 3)
   end
-  local policy = policy_of(self, task)
-  if not policy then
+  local policy, retries = policy_of(self, task), retries_of(self, task)
+  if not policy and not retries then
     return direct.caller(self._handle, task, future.mt)
   end
   return function(...)
-    return submit(self, task, 0, policy, ...)
+    return submit(self, task, 0, policy, retries, ...)
   end
 end
 
@@ -120,7 +141,8 @@ end
 --- Call a task by name, or a function that travels with the call.
 -- @tparam string|function task
 -- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
--- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of workers)
+-- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of workers),
+-- `retries` (how often it is made again when its worker dies)
 -- @return a future
 function methods:run(task, args, given)
   check_self(self, "run")
@@ -137,10 +159,11 @@ function methods:run(task, args, given)
       self.threads, worker))
   end
   local n = args.n or #args
+  local retries = retries_of(self, number, given)
   if number == SHIPPED then
-    return submit(self, number, worker, policy, task, unpack(args, 1, n))
+    return submit(self, number, worker, policy, retries, task, unpack(args, 1, n))
   end
-  return submit(self, number, worker, policy, unpack(args, 1, n))
+  return submit(self, number, worker, policy, retries, unpack(args, 1, n))
 end
 
 --- Call a task once on every worker.
@@ -152,9 +175,9 @@ function methods:broadcast(task, ...)
   local list = {}
   for worker = 1, self.threads do
     if number == SHIPPED then
-      list[worker] = submit(self, number, worker, policy, task, ...)
+      list[worker] = submit(self, number, worker, policy, nil, task, ...)
     else
-      list[worker] = submit(self, number, worker, policy, ...)
+      list[worker] = submit(self, number, worker, policy, nil, ...)
     end
   end
   return combine.all(list)

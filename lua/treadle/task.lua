@@ -12,12 +12,12 @@ import_mt.__index = import_mt
 
 local TASK_OPTIONS = {
   fn = "callable", timeout = "seconds", default = "any", error = "any", priority = "name",
-  retries = "count",
+  retries = "tally",
 }
 
 local IMPORT_OPTIONS = {
   module = "name", name = "name", timeout = "seconds", default = "any", error = "any",
-  priority = "name", retries = "count",
+  priority = "name", retries = "tally",
 }
 
 --- The options of a call that travel from the worker's module to the host.
