@@ -35,7 +35,8 @@ describe("a task that does not end", function()
   setup(function()
     local text = { [[
       local ffi = require "ffi"
-      ffi.cdef "typedef struct { long space[16]; } spec_mutex; int pthread_mutex_lock(spec_mutex *);"
+      ffi.cdef "typedef struct { long space[16]; } spec_mutex"
+      ffi.cdef "int pthread_mutex_lock(spec_mutex *)"
       local treadle = require "treadle"
       local M, n, kept = {}, 0, nil
       local function begun(path)

@@ -4,6 +4,7 @@ local core = require "treadle.core"
 local combine = require "treadle.combine"
 local direct = require "treadle.direct"
 local errors = require "treadle.error"
+local events = require "treadle.events"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
@@ -141,8 +142,8 @@ end
 --- Call a task by name, or a function that travels with the call.
 -- @tparam string|function task
 -- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
--- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of workers),
--- `retries` (how often it is made again when its worker dies)
+-- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of
+-- workers), `retries` (how often it is made again when its worker dies)
 -- @return a future
 function methods:run(task, args, given)
   check_self(self, "run")
@@ -302,6 +303,8 @@ local function pool_event(record, event, worker, ...)
   elseif event == "closed" then
     record.stopped:_resolve()
     record.closed:_resolve()
+  elseif event == "heard" then
+    events.heard(record, worker, ...)
   end
   for look in pairs(record.recycling) do
     look()
@@ -385,6 +388,7 @@ local function open(given, opts, level)
     stopped = future.new(), -- terminated or closed: what is left ends soon, or never
     closed = future.new(),
     max_memory = opts.max_memory,
+    listeners = {}, -- see treadle.events
     recycling = {}, -- set of functions that look whether a recycling is over
   }
   local self = setmetatable({
@@ -500,6 +504,18 @@ function methods:recycle()
     look()
   end
   return target
+end
+
+--- Call `fn(event)` whenever something of that name happens: "worker_start", "worker_exit",
+-- "job_start", "job_done", "job_error".
+-- @treturn function unsubscribes
+function methods:on(event, fn)
+  check_self(self, "on")
+  if self._is_own then
+    error("events of a pool are told to the state that made it, not to its tasks", 2)
+  end
+  local unsubscribe = events.on(self._record, self._handle, event, fn)
+  return unsubscribe
 end
 
 --- Stop now: what is queued or running rejects with kind "closed". A worker ends as soon as its

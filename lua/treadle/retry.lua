@@ -43,7 +43,8 @@ function M.call(retries, send, ...)
     end
     local err = ...
     if not is_loss(err) or deaths > retries or not future.is_pending(target) then
-      return target:_reject(err, errors.is(err) and err.kind == "cancelled" and core.CANCELLED or nil)
+      local is_cancelled = errors.is(err) and err.kind == "cancelled"
+      return target:_reject(err, is_cancelled and core.CANCELLED or nil)
     elseif deaths == DEATHS then
       return target:_reject(quarantined(err))
     elseif values then

@@ -4,6 +4,7 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../run/events.h"
 
 #define HANDLE_NAME "treadle.pool.handle"
 
@@ -76,8 +77,8 @@ static void release(tdl_handle *h, lua_State *L) {
 /* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
-  static const char *const names[] = {"started", "failed", "renewed", "exited",
-                                      "closed"};
+  static const char *const names[] = {"started", "failed", "renewed",
+                                      "exited",  "closed", "heard"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -230,6 +231,15 @@ static int core_pool_states(lua_State *L) {
   return 1;
 }
 
+/* pool_listen(handle, whether): the home hears events of workers and jobs */
+static int core_pool_listen(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL) {
+    tdl_events_listen(h->pool, lua_toboolean(L, 2));
+  }
+  return 0;
+}
+
 /* --- the end -------------------------------------------------------------- */
 
 /* Raises the phase of all pools; waits until their threads have ended. */
@@ -290,6 +300,7 @@ void tdl_bind_pools(lua_State *L) {
                                        {"pool_abandon", core_pool_abandon},
                                        {"pool_recycle", core_pool_recycle},
                                        {"pool_states", core_pool_states},
+                                       {"pool_listen", core_pool_listen},
                                        {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);

@@ -142,6 +142,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     break;
   case TDL_POOL_RENEWED:
   case TDL_POOL_EXITED:
+  case TDL_POOL_HEARD:
     break;
   case TDL_POOL_CLOSED:
     e->closed = 1;

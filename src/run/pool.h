@@ -41,7 +41,8 @@ typedef enum tdl_pool_event {
   TDL_POOL_FAILED,  /* it could not; bytes: the error, empty: no memory */
   TDL_POOL_RENEWED, /* a worker has booted a further state, or several */
   TDL_POOL_EXITED,  /* a worker's thread has ended, or was written off */
-  TDL_POOL_CLOSED   /* the last one has */
+  TDL_POOL_CLOSED,  /* the last one has */
+  TDL_POOL_HEARD    /* bytes: an event, see events.h */
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
@@ -93,6 +94,7 @@ struct treadle_pool {
   atomic_int busy;                               /* P5 */
   _Atomic uint32_t restarts;    /* states replaced; any thread, a count */
   _Atomic uint32_t written_off; /* threads, the same */
+  _Atomic uint32_t listens;     /* the home's: whether events are told */
   tdl_queue run;
 };
 

@@ -6,6 +6,7 @@
 
 #include "../base/stall.h"
 #include "deadlines.h"
+#include "events.h"
 #include "vm.h"
 
 /* One for the process. `life` guards users and running, and is held while the
@@ -136,6 +137,9 @@ static int write_off_locked(tdl_worker *w) {
   w->stop.written_off = 1;
   w->replaced = replaced;
   lose_jobs_locked(w);
+  if (tdl_events_wanted(pool)) {
+    tdl_events_post(pool, w->id, "worker_exit", 0, "stuck", 0);
+  }
   pthread_detach(w->thread);
   tdl_pool_lose(pool, w);
   return 1;

@@ -7,7 +7,9 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stamp.h"
+#include "../base/status.h"
 #include "../codec/codec.h"
+#include "events.h"
 
 /* --- entries -------------------------------------------------------------- */
 
@@ -40,6 +42,7 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   vm->entries[i].calls = 0;
   vm->entries[i].used = 1;
   vm->entries[i].cancelled = 0;
+  vm->entries[i].heard_ns = 0;
   vm->progress++;
   return i;
 }
@@ -105,6 +108,19 @@ static void count_ended(tdl_vm *vm) {
   }
 }
 
+static void tell_start(tdl_vm *vm, tdl_entry *e) {
+  tdl_events_post(vm->worker->pool, vm->worker->id, "job_start", e->job->task,
+                  NULL, 0);
+  e->heard_ns = tdl_now_ns();
+}
+
+static void tell_end(tdl_vm *vm, const tdl_entry *e, int status) {
+  tdl_events_post(vm->worker->pool, vm->worker->id,
+                  status == 0 ? "job_done" : "job_error", e->job->task,
+                  status == 0 ? NULL : tdl_status_kind(status),
+                  (double)(tdl_now_ns() - e->heard_ns) * 1e-9);
+}
+
 /* What the jobs of a state come home with that was stopped. The one that
 ** exceeded the cap is the one that runs. */
 static int verdict(const tdl_vm *vm, const tdl_job *job) {
@@ -125,6 +141,9 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
           (status != 0 && tdl_interrupt_has_struck(&vm->worker->interrupt)))) {
     status = verdict(vm, job);
     job->bytes.len = 0;
+  }
+  if (TDL_UNLIKELY(e->heard_ns != 0)) {
+    tell_end(vm, e, status);
   }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
@@ -256,6 +275,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   }
   TDL_STAMP(job, STARTED);
   entry = new_entry(vm, job);
+  if (TDL_UNLIKELY(tdl_events_wanted(vm->worker->pool)) && entry != 0) {
+    tell_start(vm, &vm->entries[entry]);
+  }
   if (TDL_UNLIKELY(entry == 0)) {
     job->status = TREADLE_ENOMEM;
     job->bytes.len = 0;

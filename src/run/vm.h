@@ -30,6 +30,7 @@ typedef struct tdl_entry {
   uint32_t next_free;
   uint8_t used;
   uint8_t cancelled; /* its waits were told to end */
+  uint64_t heard_ns; /* when its start was told as an event, or 0 */
 } tdl_entry;
 
 typedef struct tdl_vm {

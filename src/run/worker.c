@@ -11,6 +11,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../base/stamp.h"
+#include "events.h"
 #include "vm.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
@@ -462,6 +463,9 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
   if (status == 0) {
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
+    if (tdl_events_wanted(w->pool)) {
+      tdl_events_post(w->pool, w->id, "worker_start", 0, NULL, 0);
+    }
   }
   return status;
 }
@@ -478,6 +482,13 @@ static int end_state(tdl_worker *w) {
   tdl_loop_renew(&w->loop, condemned);
   if (!condemned) {
     run_part(w, in_teardown);
+  }
+  if (tdl_events_wanted(w->pool)) {
+    tdl_events_post(w->pool, w->id, "worker_exit", 0,
+                    stopped     ? "closed"
+                    : condemned ? "stopped"
+                                : "recycled",
+                    0);
   }
   close_vm(w);
   return !stopped;

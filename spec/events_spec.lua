@@ -1,0 +1,110 @@
+--- What a pool tells of its workers and jobs.
+local helpers = require "helpers"
+local treadle = require "treadle"
+
+describe("a pool tells", function()
+  local done, pool, heard
+
+  setup(function()
+    done = helpers.watch()
+  end)
+
+  before_each(function()
+    heard = {}
+    pool = treadle.pool("tasks", { threads = 1 })
+  end)
+
+  after_each(function()
+    pool:close(helpers.TIMEOUT)
+  end)
+
+  teardown(function()
+    done()
+    helpers.clean()
+  end)
+
+  local function listen(...)
+    local stops = {}
+    for i, name in ipairs { ... } do
+      stops[i] = pool:on(name, function(event) heard[#heard + 1] = event end)
+    end
+    return stops
+  end
+
+  local function names()
+    local list = {}
+    for i, event in ipairs(heard) do
+      list[i] = event.event
+    end
+    return list
+  end
+
+  it("the start and the end of a job", function()
+    listen("job_start", "job_done", "job_error")
+    pool.call.add(1, 2):await()
+    pool.call.boom("too bad"):pawait()
+    helpers.poll_until(function() return #heard == 4 end)
+    assert.same({ "job_start", "job_done", "job_start", "job_error" }, names())
+    assert.same({ event = "job_start", worker = 1, task = "add" }, heard[1])
+    assert.same({ 1, "add" }, { heard[2].worker, heard[2].task })
+    assert.is_true(heard[2].duration >= 0 and heard[2].duration < helpers.TIMEOUT)
+    assert.same({ "boom", "task" }, { heard[4].task, heard[4].kind })
+  end)
+
+  it("of functions that travel", function()
+    listen "job_start"
+    pool:run(function() end):await()
+    helpers.poll_until(function() return #heard == 1 end)
+    assert.equal("function", heard[1].task)
+  end)
+
+  it("the replacement of a worker's state, and its end", function()
+    listen("worker_start", "worker_exit")
+    pool:recycle():await()
+    helpers.poll_until(function() return #heard == 2 end)
+    local path = helpers.new_path()
+    local f = pool.call.block(path)
+    helpers.eventually(function() return #helpers.lines(path .. ".entered") == 1 end)
+    f:cancel { force = true }
+    helpers.poll_until(function() return #heard == 4 end)
+    pool:close()
+    helpers.poll_until(function() return #heard == 5 end)
+    assert.same({ "worker_exit", "worker_start", "worker_exit", "worker_start", "worker_exit" },
+      names())
+    assert.same({ "recycled", "stopped", "closed" },
+      { heard[1].reason, heard[3].reason, heard[5].reason })
+  end)
+
+  it("nothing any more to who has unsubscribed", function()
+    local stops = listen("job_start", "job_done")
+    stops[1]()
+    stops[1]()
+    pool.call.add(1, 2):await()
+    helpers.poll_until(function() return #heard == 1 end)
+    assert.equal("job_done", heard[1].event)
+    stops[2]()
+    pool.call.add(1, 2):await()
+    pool:recycle():await()
+    assert.equal(1, #heard)
+  end)
+
+  it("goes on when a listener fails", function()
+    local stop = pool:on("job_done", function() error "on purpose" end)
+    listen "job_done"
+    local stderr = io.stderr
+    local text = ""
+    io.stderr = { write = function(_, ...) text = text .. table.concat { ... } end } -- luacheck: ignore
+    pool.call.add(1, 2):await()
+    helpers.poll_until(function() return #heard == 1 end)
+    io.stderr = stderr -- luacheck: ignore
+    stop()
+    assert.matches("error in a listener to 'job_done': .*on purpose", text)
+  end)
+
+  it("which events there are", function()
+    assert.equal("bad argument #1 to 'on' (unknown event 'job_dome', did you mean 'job_done'?)",
+      helpers.error_here(function() pool:on("job_dome", print) end))
+    assert.equal("bad argument #2 to 'on' (function expected, got nil)",
+      helpers.error_here(function() pool:on("job_done") end))
+  end)
+end)
