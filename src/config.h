@@ -191,6 +191,17 @@
 #define TDL_INTERRUPT_FOREIGN_COUNT 1000
 #endif
 
+/* More than LuaJIT maps at once for compiled code (-Osizemcode, 64 KiB). */
+#ifndef TDL_INTERRUPT_CODE_AREA_BYTES
+#define TDL_INTERRUPT_CODE_AREA_BYTES (16u << 20)
+#endif
+
+/* Return addresses of a thread that may be diverted at once. One is right; the
+** others are what earlier calls left on the stack. */
+#ifndef TDL_INTERRUPT_TRAPS
+#define TDL_INTERRUPT_TRAPS 16
+#endif
+
 /* The registers of an interrupted thread lie this near to its stack pointer:
 ** AVX-512 takes 3 KiB of it, AMX 8 more. */
 #ifndef TDL_INTERRUPT_CONTEXT_BYTES

@@ -4,6 +4,7 @@
 #include <lauxlib.h>
 #include <sched.h>
 #include <stdint.h>
+#include <string.h>
 #include <ucontext.h>
 #include <unwind.h>
 
@@ -42,7 +43,7 @@ static struct {
   pthread_once_t once;
   int status;
   int signal;
-  int leaves;
+  int leaves, traps;
   const void *own;    /* a place in treadle's code */
   const void *luajit; /* one in LuaJIT's */
   tdl_layout layout;
@@ -176,7 +177,157 @@ static int may_leave(tdl_interrupt *i, greg_t *regs, int is_hooked) {
   return tdl_segments_find(pc) == 0 &&
          *(void **)word_of(L, layout->jit_base) != NULL &&
          !is_half_store((const unsigned char *)pc) &&
+         !tdl_layout_is_birth((const unsigned char *)pc) &&
          only_ours_below_compiled(i, regs);
+}
+
+/* --- traps: compiled code that mostly runs in C ----------------------------- */
+
+/* A compiled loop that calls C by the FFI, or LuaJIT's own C, is hardly ever
+** met outside of it. So the handler diverts the return address of the function
+** that compiled code has called: when C is done, the thread arrives in `trap`
+** below, at a place where code may be left, and sends itself a signal. If the
+** handler does not leave (I3, or the request was taken back), the trap goes on
+** to where it should have returned.
+**
+** The address is sought on the stack between the stack pointer and the
+** interpreter's frame: a word that points behind a call in this state's
+** compiled code. Old ones may lie there, too, in parts that nobody has written
+** since, and nobody reads. Each signal diverts the uppermost that is left: the
+** right one, or an old one above it.
+**
+** An error that C throws passes through the trap, whose personality routine
+** hands it to that of the compiled code, as if it had come from there. */
+
+extern char tdl_interrupt_trap[];
+extern void tdl_interrupt_trapped(void **place);
+extern _Unwind_Reason_Code tdl_interrupt_thrown(
+    int version, _Unwind_Action actions, _Unwind_Exception_Class class,
+    struct _Unwind_Exception *exception, struct _Unwind_Context *context);
+
+/* Returns to the word above its frame, which tdl_interrupt_trapped fills in;
+** keeps what C returns (rax, xmm0, and their seconds). The nop is where the
+** unwinder looks: in front of the return address. */
+__asm__(".text\n"
+        ".hidden tdl_interrupt_trap\n"
+        ".hidden tdl_interrupt_trapped\n"
+        ".hidden tdl_interrupt_thrown\n"
+        ".type tdl_interrupt_trap, @function\n"
+        "  .cfi_startproc\n"
+        "  .cfi_personality 0x1b, tdl_interrupt_thrown\n"
+        "  nop\n"
+        "tdl_interrupt_trap:\n"
+        "  sub $8, %rsp\n"
+        "  .cfi_adjust_cfa_offset 8\n"
+        "  push %rax\n"
+        "  .cfi_adjust_cfa_offset 8\n"
+        "  push %rdx\n"
+        "  .cfi_adjust_cfa_offset 8\n"
+        "  sub $40, %rsp\n"
+        "  .cfi_adjust_cfa_offset 40\n"
+        "  movups %xmm0, (%rsp)\n"
+        "  movups %xmm1, 16(%rsp)\n"
+        "  lea 56(%rsp), %rdi\n"
+        "  call tdl_interrupt_trapped\n"
+        "  movups (%rsp), %xmm0\n"
+        "  movups 16(%rsp), %xmm1\n"
+        "  add $40, %rsp\n"
+        "  .cfi_adjust_cfa_offset -40\n"
+        "  pop %rdx\n"
+        "  .cfi_adjust_cfa_offset -8\n"
+        "  pop %rax\n"
+        "  .cfi_adjust_cfa_offset -8\n"
+        "  ret\n"
+        "  .cfi_endproc\n"
+        ".size tdl_interrupt_trap, .-tdl_interrupt_trap\n");
+
+static int trap_at(const tdl_interrupt *i, void **place) {
+  int n = 0;
+  while (n < TDL_INTERRUPT_TRAPS && i->traps[n].place != place) {
+    n++;
+  }
+  return n;
+}
+
+/* What the trap in that place on the stack stands for; it is gone then. */
+static void *take_trap(tdl_interrupt *i, void **place) {
+  int n = trap_at(i, place);
+  i->traps[n].place = NULL;
+  return i->traps[n].to;
+}
+
+/* Called by the trap: compiled code is about to go on, the thread holds
+** nothing. */
+__attribute__((visibility("hidden"))) void tdl_interrupt_trapped(void **place) {
+  tdl_interrupt *i = current;
+  *place = take_trap(i, place);
+  i->trapped = 1;
+  pthread_kill(pthread_self(), process.signal); /* is handled at once */
+  i->trapped = 0;
+}
+
+__attribute__((visibility("hidden"))) _Unwind_Reason_Code tdl_interrupt_thrown(
+    int version, _Unwind_Action actions, _Unwind_Exception_Class class,
+    struct _Unwind_Exception *exception, struct _Unwind_Context *context) {
+  void **place = (void **)_Unwind_GetCFA(context) - 1;
+  if (actions & _UA_SEARCH_PHASE) {
+    return _URC_HANDLER_FOUND;
+  }
+  _Unwind_SetIP(context, (_Unwind_Ptr)take_trap(current, place));
+  return process.layout.personality(version, actions, class, exception,
+                                    context);
+}
+
+/* In this state's compiled code, behind a call. */
+static int is_return_address(const tdl_interrupt *i, const unsigned char *to) {
+  const tdl_code_area *area =
+      *(tdl_code_area **)word_of(i->L, process.layout.areas);
+  for (; area != NULL; area = area->next) {
+    const unsigned char *first = (const unsigned char *)(area + 1);
+    if (to >= first + 8 && to < (const unsigned char *)area + area->size) {
+      return (to[-5] == 0xe8 || (to[-2] == 0xff && (to[-1] & 0xf8) == 0xd0)) &&
+             !tdl_layout_is_birth(to);
+    }
+  }
+  return 0;
+}
+
+/* The frames that the unwinder and the sanitizers know of are not asked. */
+__attribute__((no_sanitize("address", "thread"))) static void
+set_trap(tdl_interrupt *i, const greg_t *regs) {
+  void *running = *(void **)word_of(i->L, process.layout.current);
+  uintptr_t frame =
+      *(uintptr_t *)word_of(running, process.layout.cframe) & ~(uintptr_t)3;
+  uintptr_t stack = (uintptr_t)regs[REG_RSP];
+  if (frame >= (uintptr_t)i->limit) {
+    return;
+  }
+  /* calls are made with the stack pointer at a multiple of 16 */
+  for (uintptr_t at = frame - 8; at >= stack && at < frame; at -= 16) {
+    void **place = (void **)at;
+    if (is_return_address(i, *place)) {
+      int n = trap_at(i, place); /* an old one that was written over */
+      n = n < TDL_INTERRUPT_TRAPS ? n : trap_at(i, NULL);
+      if (n < TDL_INTERRUPT_TRAPS) {
+        i->traps[n].to = *place;
+        i->traps[n].place = place;
+        *place = tdl_interrupt_trap;
+      }
+      return;
+    }
+  }
+}
+
+static int is_in_compiled_call(const tdl_interrupt *i) {
+  return process.traps && !i->sealed &&
+         *(void **)word_of(i->L, process.layout.jit_base) != NULL;
+}
+
+/* With a shadow stack, return addresses cannot be diverted. */
+static int has_shadow_stack(void) {
+  uintptr_t shadow = 0;
+  __asm__("rdsspq %0" : "+r"(shadow)); /* does nothing without one */
+  return shadow != 0;
 }
 
 /* A sanitizer may call the handler later, and from elsewhere, with a copy of
@@ -188,15 +339,25 @@ static int is_context_true(const ucontext_t *context) {
 }
 
 static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
-  if (process.leaves && i->running && is_context_true(context) &&
-      may_leave(i, context->uc_mcontext.gregs, is_hooked)) {
+  greg_t *regs = context->uc_mcontext.gregs;
+  if (!process.leaves || !i->running || !is_context_true(context)) {
+    return;
+  }
+  if (i->trapped ? only_ours_below_compiled(i, regs)
+                 : may_leave(i, regs, is_hooked)) {
     *(void **)word_of(i->L, process.layout.jit_base) = NULL;
-    i->running = 0;
+    i->running = i->trapped = 0;
     siglongjmp(i->base, 1);
+  }
+  if (!i->trapped && is_in_compiled_call(i) &&
+      tdl_segments_find((const void *)regs[REG_RIP]) > 0) {
+    set_trap(i, regs);
   }
 }
 
 #else
+
+#define has_shadow_stack() 1
 
 static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
   (void)i;
@@ -251,6 +412,8 @@ static void set_up(void) {
   process.luajit = (const void *)(uintptr_t)lua_sethook;
   tdl_segments_refresh();
   process.leaves = tdl_layout_find(&process.layout);
+  process.traps = process.leaves && process.layout.personality != NULL &&
+                  !has_shadow_stack();
   process.status = take_signal();
 }
 
@@ -320,6 +483,7 @@ int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg) {
   fegetenv(&i->floats);
   i->limit = __builtin_frame_address(0);
   if (sigsetjmp(i->base, 0) == 0) {
+    memset(i->traps, 0, sizeof(i->traps));
     i->running = 1;
     atomic_signal_fence(memory_order_seq_cst); /* before fn */
     result = fn(arg);

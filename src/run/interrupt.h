@@ -43,6 +43,8 @@
 #include <signal.h>
 #include <stdatomic.h>
 
+#include "../config.h"
+
 /* What must be known of the processor is known for this one. Elsewhere only
 ** the hook acts: compiled code without an end is not stopped. */
 #if defined(__x86_64__) && defined(__linux__) && !defined(__ILP32__)
@@ -69,6 +71,11 @@ typedef struct tdl_interrupt {
   volatile sig_atomic_t running, sealed;
   volatile sig_atomic_t struck;  /* a hook was set since it was opened */
   volatile sig_atomic_t ignored; /* signals since the hook last acted */
+  volatile sig_atomic_t trapped; /* compiled code was about to go on */
+  struct {
+    void **place; /* on the stack, or NULL */
+    void *to;     /* what was there */
+  } traps[TDL_INTERRUPT_TRAPS];
 } tdl_interrupt;
 
 /* Any thread, before all else; does its work once: picks the signal, finds

@@ -30,6 +30,7 @@ static struct {
   const char *main; /* the main lua_State */
   uintptr_t running[COROUTINES];
   int n;
+  uintptr_t from; /* in compiled code */
   sight seen[COROUTINES][MOMENTS];
 } watch;
 
@@ -73,6 +74,9 @@ see(int moment) {
   const volatile uintptr_t *from =
       (const volatile uintptr_t *)(const void *)watch.main;
   uintptr_t *to = watch.seen[watch.n][moment].words;
+  if (moment == DURING) {
+    watch.from = (uintptr_t)__builtin_return_address(0);
+  }
   for (int i = 0; i < WORDS; i++) {
     to[i] = from[i];
   }
@@ -88,7 +92,9 @@ static const char CHUNK[] =
     "  for i = 1, 200 do see(1) end\n"
     "  see(2)\n"
     "end\n"
-    "for n = 0, 1 do coroutine.wrap(watch)(n) end\n";
+    "for n = 0, 1 do coroutine.wrap(watch)(n) end\n"
+    "local kept = {}\n"
+    "for i = 1, 200 do kept[1] = ffi.new('int[3]') end\n";
 
 static int enter(lua_State *L) {
   watch.n = (int)lua_tointeger(L, 1);
@@ -142,8 +148,29 @@ static int is_current(int word) {
   return 1;
 }
 
+/* The mapping that holds the code that has called `see`. */
+static int is_areas(int word) {
+  uintptr_t area = watch.seen[COROUTINES - 1][DURING].words[word];
+  return area != 0 && area % 4096 == 0 && area < watch.from &&
+         watch.from - area < TDL_INTERRUPT_CODE_AREA_BYTES &&
+         watch.from - area < ((const tdl_code_area *)area)->size;
+}
+
+/* Behind the header lies a CIE with the augmentation "zPR", in which P is an
+** absolute pointer. */
+static _Unwind_Personality_Fn personality_of(const tdl_code_area *area) {
+  static const unsigned char head[] = {0, 0, 0, 0, 1, 'z', 'P', 'R', 0};
+  const unsigned char *cie = (const unsigned char *)(area + 1) + 4;
+  _Unwind_Personality_Fn fn;
+  if (memcmp(cie, head, sizeof(head)) != 0 || cie[12] != 10 || cie[13] != 0) {
+    return NULL;
+  }
+  memcpy(&fn, cie + 14, sizeof(fn));
+  return fn;
+}
+
 static int find_words(tdl_layout *out) {
-  int bases = 0, currents = 0;
+  int bases = 0, currents = 0, areas = 0;
   for (int i = HEADER; i < WORDS; i++) {
     ptrdiff_t at = i * (ptrdiff_t)sizeof(uintptr_t);
     if (is_jit_base(i)) {
@@ -154,8 +181,63 @@ static int find_words(tdl_layout *out) {
       out->current = at;
       currents++;
     }
+    if (is_areas(i)) {
+      const void *area =
+          (const void *)watch.seen[COROUTINES - 1][DURING].words[i];
+      out->areas = at;
+      out->personality = personality_of(area);
+      areas++;
+    }
   }
-  return bases == 1 && currents > 0;
+  return bases == 1 && currents > 0 && areas == 1;
+}
+
+/* Reads no byte behind one that differs: there may be none. */
+static int begins(const unsigned char *code, const unsigned char *with,
+                  size_t n) {
+  size_t i = 0;
+  while (i < n && code[i] == with[i]) {
+    i++;
+  }
+  return i == n;
+}
+
+/* Compiled code asks lj_mem_newgco for a cdata, which is in the collector's
+** list then, and writes its kind by itself:
+**   movzx ecx, byte [r14 + currentwhite]
+**   and ecx, 3
+**   or ecx, kind
+**   mov [rax + 8], ecx */
+int tdl_layout_is_birth(const unsigned char *code) {
+  static const unsigned char white[] = {0x41, 0x0f, 0xb6};
+  static const unsigned char mask[] = {0x83, 0xe1, 3};
+  static const unsigned char kind[] = {0x81, 0xc9};
+  static const unsigned char store[] = {0x89, 0x48, 8};
+  if (begins(code, white, sizeof(white)) && (code[3] & 0x3f) == 0x0e) {
+    code += code[3] & 0x80 ? 8 : 5;
+  }
+  if (begins(code, mask, sizeof(mask))) {
+    code += sizeof(mask);
+  }
+  if (begins(code, kind, sizeof(kind))) {
+    code += sizeof(kind) + 4;
+  }
+  return begins(code, store, sizeof(store));
+}
+
+/* The state has compiled a birth: it looks as above, and may be recognised. */
+static int find_birth(const tdl_layout *layout, const char *L) {
+  const tdl_code_area *area =
+      *(tdl_code_area *const *)(const void *)(L + layout->areas);
+  const unsigned char *code = (const unsigned char *)(area + 1);
+  const unsigned char *end = (const unsigned char *)area + area->size - 32;
+  for (; code < end; code++) {
+    if (code[0] == 0x41 && code[1] == 0x0f && tdl_layout_is_birth(code) &&
+        !tdl_layout_is_birth(code + 1)) {
+      return 1;
+    }
+  }
+  return 0;
 }
 
 /* The interpreter's frame is where the stack pointer was before the call. */
@@ -209,7 +291,8 @@ int tdl_layout_find(tdl_layout *out) {
   watch.main = (const char *)L;
   if (lua_cpcall(L, run_chunk, NULL) == 0) {
     found.dispatch = (ptrdiff_t)(tdl_layout_seen.dispatch - (uintptr_t)L);
-    is_found = find_words(&found) && find_frame(&found) && find_vm(&found);
+    is_found = find_words(&found) && find_frame(&found) && find_vm(&found) &&
+               find_birth(&found, (const char *)L);
   }
   lua_close(L);
   if (is_found) {
@@ -222,6 +305,11 @@ int tdl_layout_find(tdl_layout *out) {
 
 int tdl_layout_find(tdl_layout *out) {
   (void)out;
+  return 0;
+}
+
+int tdl_layout_is_birth(const unsigned char *code) {
+  (void)code;
   return 0;
 }
 

@@ -7,6 +7,13 @@
 #define TDL_RUN_INTERRUPT_LAYOUT_H
 
 #include <stddef.h>
+#include <unwind.h>
+
+/* What a mapping of compiled code begins with; unwind information follows. */
+typedef struct tdl_code_area {
+  struct tdl_code_area *next;
+  size_t size;
+} tdl_code_area;
 
 /* Offsets count in bytes from the main lua_State, in whose block the state's
 ** other parts lie; `cframe` from the lua_State that it is of. */
@@ -14,13 +21,19 @@ typedef struct tdl_layout {
   ptrdiff_t dispatch; /* what the register DISPATCH (r14) holds */
   ptrdiff_t jit_base; /* word: not NULL while compiled code runs */
   ptrdiff_t current;  /* word: the lua_State that runs, in compiled code */
+  ptrdiff_t areas;    /* word: the newest tdl_code_area of the state */
   ptrdiff_t cframe;   /* word: the C stack frame of the interpreter, with
                        ** flags in its two lowest bits */
   const char *vm;     /* the interpreter's assembler code; a place in it */
   const char *vm_end;
   const char *vm_inside;
+  _Unwind_Personality_Fn personality; /* of compiled code */
 } tdl_layout;
 
 int tdl_layout_find(tdl_layout *out);
+
+/* The next instruction, in compiled code, is one of those between the birth of
+** a cdata and the word that makes it one (the collector knows it already). */
+int tdl_layout_is_birth(const unsigned char *code);
 
 #endif
