@@ -221,6 +221,15 @@ describe("the module", function()
       assert.equal(math.huge, treadle.next_timeout())
     end)
 
+    it("the last timer was stopped: math.huge again", function()
+      local f = treadle.future()
+      treadle.spawn(f.wait, f, 1000)
+      assert.is_true(treadle.next_timeout() < math.huge)
+      f:cancel()
+      while treadle.poll() > 0 do end
+      assert.equal(math.huge, treadle.next_timeout())
+    end)
+
     it("gives the time until the next timer", function()
       local f = treadle.spawn(treadle.sleep, 1000)
       local g = treadle.spawn(treadle.sleep, 500)

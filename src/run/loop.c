@@ -184,9 +184,11 @@ void tdl_timer_stop(tdl_timer *timer) {
   if (timer->active) {
     timer->active = 0;
     uv_timer_stop(&timer->uv);
-    loop->timers--;
     timer->next = loop->idle_timers;
     loop->idle_timers = timer;
+    if (--loop->timers == 0) { /* else the time may come for nothing */
+      loop->due_ns = TDL_NEVER;
+    }
   }
 }
 
