@@ -53,6 +53,14 @@ function M.text(value)
     ok and "it gave no string" or type(text) == "string" and text or type(text))
 end
 
+--- The text of a reason that somebody gave, nil for none: an error of ours is its message.
+function M.reason(value)
+  if value == nil then
+    return nil
+  end
+  return M.is(value) and M.text(value.message) or M.text(value)
+end
+
 --- Add the place in this state where an error was met, once.
 function M.add_site(err, level)
   if M.is(err) and not err._sited then

@@ -81,17 +81,40 @@ local function warning(err)
   return proxy
 end
 
---- Reject, unless it is settled.
-function methods:_reject(err, state)
-  if is_pending(self) then
-    self[VALUE] = err
-    self[STATE] = state or REJECTED
-    if self[WAITER] ~= nil then
-      loop.tell(self)
-    elseif self[STATE] == REJECTED and not (errors.is(err) and err.kind == "closed") then
-      self[WARNING] = warning(err)
+--- Whether nobody looks at a future that has this waiter: see `at_end`.
+local function is_unseen(waiter)
+  if type(waiter) ~= "table" then
+    return waiter == nil
+  elseif waiter.done then
+    return waiter.is_blind
+  end
+  for i = 1, #waiter do
+    if not is_unseen(waiter[i]) then
+      return false
     end
   end
+  return true
+end
+
+--- Reject, unless it is settled. Who is told that it was cancelled, has been.
+function methods:_reject(err, state)
+  if is_pending(self) then
+    local kind = errors.is(err) and err.kind
+    local waiter = self[WAITER]
+    self[VALUE] = err
+    self[STATE] = state or kind == "cancelled" and CANCELLED or REJECTED
+    if self[STATE] == REJECTED and kind ~= "closed" and is_unseen(waiter) then
+      self[WARNING] = warning(err)
+    end
+    if waiter ~= nil then
+      loop.tell(self)
+    end
+  end
+end
+
+--- Call `fn` in the turn after the future is settled. That is not to look at it.
+function M.at_end(self, fn)
+  loop.add_waiter(self, { 1, done = fn, failed = fn, is_blind = true })
 end
 
 --- The future has been looked at: it owes no warning any more.
@@ -193,32 +216,27 @@ function methods:state()
 end
 
 --- Give the call up: settles it now with kind "cancelled". A queued job never runs; a running one
--- sees `treadle.cancelled()` become true and its waits raise.
+-- sees `treadle.cancelled()` become true and its waits raise; so do the calls that it made.
 -- With `force` its code is stopped, wherever it is, and its worker gets a fresh state.
--- @tparam[opt] string|table reason text for the error; or `{ force =, reason = }`
+-- @param[opt] given a text for the error, or a table: `reason`, `force`
 -- @treturn boolean whether it was still pending
-function methods:cancel(reason)
+function methods:cancel(given)
   check_self(self, "cancel")
-  local is_table = type(reason) == "table"
-  if is_table then
-    options.check(1, "cancel", reason, CANCEL_OPTIONS)
+  local reason, force = given, false
+  if type(given) == "table" and not errors.is(given) then
+    options.check(1, "cancel", given, CANCEL_OPTIONS)
+    reason, force = given.reason, given.force
   end
   if not is_pending(self) then
     return false
   end
-  core.settle(self, is_table and reason.force)
+  local text = errors.reason(reason) or "the call was cancelled"
+  core.settle(self, text, force)
   core.timer_stop(self)
-  local text
-  if is_table then
-    text = reason.reason
-  else
-    text = reason
-  end
   local upstream = self[UPSTREAM]
-  self:_reject(errors.new("cancelled", text and tostring(text) or "the call was cancelled"),
-    CANCELLED)
+  self:_reject(errors.new("cancelled", text), CANCELLED)
   if upstream then
-    upstream(reason)
+    upstream(given)
   end
   return true
 end
@@ -338,7 +356,7 @@ function M.limit(self, policy)
         M.expire(self)
       end
     end)
-    loop.add_waiter(self, function()
+    M.at_end(self, function()
       core.timer_stop(timer)
     end)
   end

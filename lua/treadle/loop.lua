@@ -15,8 +15,11 @@ local loop = {}
 
 --- coroutine -> the future of its results (spawned ones)
 local owners = setmetatable({}, { __mode = "k" })
---- coroutine -> the job on whose behalf it runs (a worker's)
-local jobs = setmetatable({}, { __mode = "k" })
+--- What the coroutines that a job spawned have in common: `{ entry =, serial =, reason = }`. They
+-- may outlive the job, whose entry is used again then; the serial number is not. `reason` is why it
+-- was cancelled.
+local scopes = setmetatable({}, { __mode = "v" }) -- serial number -> scope
+local scope_of = setmetatable({}, { __mode = "k" }) -- coroutine -> scope
 --- coroutine -> the future it waits for
 local waiting = setmetatable({}, { __mode = "k" })
 --- coroutine of a job -> job; C fills it in
@@ -137,7 +140,7 @@ local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it m
 --- The owner of a coroutine that ended well.
 local function succeed(co, ...)
   local owner, job = owners[co], fibers[co]
-  owners[co], fibers[co], jobs[co] = nil, nil, nil
+  owners[co], fibers[co], scope_of[co] = nil, nil, nil
   if job then
     if not pcall(core.job_finish, job, ...) then
       core.job_fail(job, "memory")
@@ -152,7 +155,7 @@ end
 
 local function fail(co, value)
   local owner, job = owners[co], fibers[co]
-  owners[co], fibers[co], jobs[co] = nil, nil, nil
+  owners[co], fibers[co], scope_of[co] = nil, nil, nil
   if job then
     if not pcall(loop.fail_job, job, value, co) then
       core.job_fail(job, "memory")
@@ -193,8 +196,12 @@ local function resume(co, ...)
     outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
     return
   end
-  local before = core.entry()
-  core.enter(jobs[co] or fibers[co] or 0)
+  local before, scope = core.entry(), scope_of[co]
+  if scope then
+    core.enter(scope.entry, scope.serial)
+  else
+    core.enter(fibers[co] or 0)
+  end
   ended(co, coroutine.resume(co, ...))
   core.enter(before)
 end
@@ -385,19 +392,40 @@ end
 --- The job on whose behalf this code runs, 0 for none.
 local current_job = core.entry
 
+--- The scope of the coroutine that runs, if its job is over.
+local function left_scope()
+  local co = coroutine.running()
+  return co and scope_of[co]
+end
+
 --- Raise if the job that runs here was cancelled.
 function loop.check()
   if in_worker then
     local job = current_job()
-    if job > 0 and core.cancelled(job) then
-      error(errors.new("cancelled", "the call was cancelled"), 0)
+    local reason
+    if job > 0 then
+      reason = core.cancelled(job) and core.reason(job)
+    else
+      local scope = left_scope()
+      reason = scope and scope.reason
+    end
+    if reason then
+      error(errors.new("cancelled", reason), 0)
     end
   end
 end
 
 --- Whether the caller of the job that runs here has given it up.
 function loop.cancelled()
-  return in_worker and core.cancelled(current_job())
+  if not in_worker then
+    return false
+  end
+  local job = current_job()
+  if job > 0 then
+    return core.cancelled(job)
+  end
+  local scope = left_scope()
+  return scope ~= nil and scope.reason ~= nil
 end
 
 --- A coroutine's way to wait.
@@ -445,22 +473,52 @@ function loop.wait_for(future, deadline)
   return future[STATE] ~= PENDING
 end
 
---- Wake the coroutines of a job that was cancelled: their waits raise.
-function loop.cancel_job(job)
-  loop.defer(function()
-    local woken = {}
-    for co, future in pairs(waiting) do
-      if (fibers[co] or jobs[co]) == job then
-        woken[co] = future
-      end
+--- Entries of jobs that were cancelled since the last turn, if there are such.
+local given_up
+
+--- Wake the coroutines of jobs that were cancelled: their waits raise.
+local function end_waits()
+  local entries, woken = given_up, {}
+  given_up = nil
+  for co, future in pairs(waiting) do
+    local scope = scope_of[co]
+    if scope and scope.reason or entries[fibers[co]] then
+      woken[co] = future
     end
-    for co, future in pairs(woken) do
-      if waiting[co] == future then
-        remove_waiter(future, co)
-        resume(co)
-      end
+  end
+  for co, future in pairs(woken) do
+    if waiting[co] == future then
+      remove_waiter(future, co)
+      resume(co)
     end
-  end)
+  end
+end
+
+--- A job was cancelled: at the next turn, before another one can begin, its waits end.
+function loop.cancel_job(entry, serial, reason)
+  local scope = scopes[serial]
+  if scope then
+    scope.reason = reason
+  end
+  if not given_up then
+    loop.defer(end_waits)
+    given_up = {}
+  end
+  given_up[entry] = true
+end
+
+--- The scope for a coroutine that is spawned here.
+local function scope_here()
+  local entry, serial = core.scope()
+  if not entry then
+    return left_scope()
+  end
+  local scope = scopes[serial]
+  if not scope then
+    scope = { entry = entry, serial = serial, reason = core.reason(entry) }
+    scopes[serial] = scope
+  end
+  return scope
 end
 
 --- Run a function in a coroutine, up to its first wait.
@@ -469,7 +527,7 @@ function loop.spawn(future, fn, ...)
   local co = coroutine.create(fn)
   owners[co] = future
   if in_worker then
-    jobs[co] = current_job()
+    scope_of[co] = scope_here()
   end
   alive = alive + 1
   resume(co, ...)

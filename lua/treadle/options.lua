@@ -85,6 +85,10 @@ function checks.string(value)
   return type(value) == "string", "a string"
 end
 
+function checks.boolean(value)
+  return type(value) == "boolean", "a boolean"
+end
+
 function checks.callable(value)
   return type(value) == "function", "a function"
 end
@@ -101,7 +105,7 @@ end
 -- @param index which argument it is
 -- @param name the function's name, for messages
 -- @param given the table, or nil for none
--- @param known option name -> name of a check
+-- @param known option name -> name of a check, or a function like one
 -- @return the table, never nil
 function options.check(index, name, given, known, level)
   level = (level or 1) + 1
@@ -115,7 +119,7 @@ function options.check(index, name, given, known, level)
       options.bad_argument(index, name, ("unknown option '%s', did you mean '%s'?"):format(
         tostring(key), options.nearest(key, known)), level)
     end
-    local fine, wanted = checks[check](value)
+    local fine, wanted = (checks[check] or check)(value)
     if not fine then
       options.bad_argument(index, name, ("option '%s': %s expected, got %s"):format(
         key, wanted, type(value) == "number" and tostring(value) or type_name(value)), level)

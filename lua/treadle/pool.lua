@@ -253,7 +253,7 @@ local function rejected(f, kind, worker, record, number, message, traceback, val
     traceback = traceback,
     value = value,
   }
-  if kind == "timeout" then
+  if kind == "timeout" and not message then -- else it is not the call's own
     return future.expire(f, fields)
   elseif kind == "closed" and record and record.failure then
     kind, message, traceback = record.failure.kind, record.failure.message, record.failure.traceback

@@ -15,24 +15,26 @@ static void a_job_is_settled_once_whoever_comes_first(void) {
   job = tdl_jobs_take(&jobs, NULL);
   CHECK(job != NULL && job->deadline_ns == TDL_NEVER);
   generation = tdl_job_generation(job);
-  CHECK(tdl_job_settle(job, generation) == 0); /* not submitted yet */
+  CHECK(tdl_job_settle(job, generation, TDL_JOB_CANCELLED) ==
+        0); /* not submitted yet */
   tdl_jobs_submit(&jobs, job);
-  CHECK(tdl_job_settle(job, generation) == TDL_JOB_QUEUED);
-  CHECK(tdl_job_settle(job, generation) == 0);
+  CHECK(tdl_job_settle(job, generation, TDL_JOB_CANCELLED) == TDL_JOB_QUEUED);
+  CHECK(tdl_job_settle(job, generation, TDL_JOB_CANCELLED) == 0);
   CHECK(!tdl_job_start(job) && tdl_job_is_settled(job));
   tdl_jobs_give(&jobs, job);
 
   job = tdl_jobs_take(&jobs, NULL);
   tdl_jobs_submit(&jobs, job);
   CHECK(tdl_job_start(job) && !tdl_job_start(job));
-  CHECK(tdl_job_settle(job, tdl_job_generation(job)) == TDL_JOB_RUNNING);
+  CHECK(tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CANCELLED) ==
+        TDL_JOB_RUNNING);
   CHECK(!tdl_job_finish(job));
   tdl_jobs_give(&jobs, job);
 
   job = tdl_jobs_take(&jobs, NULL);
   tdl_jobs_submit(&jobs, job);
   CHECK(tdl_job_start(job) && tdl_job_finish(job));
-  CHECK(tdl_job_settle(job, tdl_job_generation(job)) == 0);
+  CHECK(tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CANCELLED) == 0);
   tdl_jobs_give(&jobs, job);
   tdl_jobs_fini(&jobs);
 }
@@ -50,7 +52,7 @@ static void a_late_settler_misses_the_next_use_of_the_record(void) {
   again = tdl_jobs_take(&jobs, NULL);
   CHECK(again == job);
   tdl_jobs_submit(&jobs, again);
-  CHECK(tdl_job_settle(again, stale) == 0);
+  CHECK(tdl_job_settle(again, stale, TDL_JOB_CANCELLED) == 0);
   CHECK(tdl_job_start(again) && tdl_job_finish(again));
   tdl_jobs_give(&jobs, again);
   tdl_jobs_fini(&jobs);
@@ -130,7 +132,7 @@ static void *settle(void *arg) {
   race *r = arg;
   for (int i = 0; i < r->rounds; i++) {
     pthread_barrier_wait(&r->start);
-    if (tdl_job_settle(r->job, r->generation)) {
+    if (tdl_job_settle(r->job, r->generation, TDL_JOB_CANCELLED)) {
       atomic_fetch_add_explicit(&r->wins, 1, memory_order_relaxed);
     }
     pthread_barrier_wait(&r->end);

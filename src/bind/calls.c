@@ -128,6 +128,12 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
   if (bytes != NULL && bytes->len > 0) {
     n = tdl_decode(L, bytes->data, bytes->len);
     n = n < 0 ? 1 : n; /* the decoder's message is the report then */
+  } else if (status == TREADLE_ECANCELLED && job->reason != NULL) {
+    lua_pushstring(L, job->reason);
+    n = 1;
+  } else if (status == TREADLE_ETIMEOUT && job->inherited) {
+    lua_pushliteral(L, "the time for the call that made it is over");
+    n = 1;
   }
   lua_call(L, 5 + n, 0);
 }
@@ -197,6 +203,15 @@ static int refused(tdl_bind *b, lua_State *L, int handle, int first, int n,
   return 1;
 }
 
+/* A call's budget is at most what is left of its maker's. */
+static void inherit_deadline(const tdl_vm *vm, tdl_job *job) {
+  const tdl_entry *e = tdl_vm_entry(vm, vm->current);
+  if (e != NULL && e->job->timed && e->job->deadline_ns < job->deadline_ns) {
+    job->deadline_ns = e->job->deadline_ns;
+    job->inherited = 1;
+  }
+}
+
 /* Encodes the n values from `first`, submits them, leaves the future on
 ** top. `worker` 0: any. `timeout` below 0: none. */
 static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
@@ -228,13 +243,16 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(timeout >= 0)) {
     job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
   }
+  if (b->vm != NULL) {
+    inherit_deadline(b->vm, job);
+  }
   if (TDL_UNLIKELY(tdl_pool_prepare(pool, job) != 0)) {
     tdl_jobs_give(&b->loop->jobs, job);
     return luaL_error(L, "not enough memory");
   }
   /* B2: nothing raises from here on */
-  if (own && tdl_vm_add_calls(b->vm, b->vm->current, 1)) {
-    job->parent = b->vm->current;
+  if (b->vm != NULL) {
+    tdl_vm_call_made(b->vm, job);
   }
   if (worker == 0) {
     tdl_pool_submit(job);
@@ -276,11 +294,12 @@ static int core_submit(lua_State *L) {
                 timeout);
 }
 
-/* settle(future, force): nobody else settles it from here on. The job's result,
-** if there ever is one, will be dropped; the future is left to the caller. With
-** force the job's code is stopped. */
+/* settle(future, reason, force): nobody else settles it from here on. The job's
+** result, if there ever is one, will be dropped; the future is left to the
+** caller. With force the job's code is stopped. */
 static int core_settle(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
+  const char *reason = luaL_checkstring(L, 2);
   int slot;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_rawgeti(L, 1, TDL_F_SLOT);
@@ -289,12 +308,15 @@ static int core_settle(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
     lua_rawgeti(L, -1, slot);
     if (lua_rawequal(L, -1, 1)) { /* B1 */
-      /* it may have finished, and wait in the inbox: too late all the same */
       tdl_job *job = tdl_jobs_at(&b->loop->jobs, (uint32_t)slot);
-      if (lua_toboolean(L, 2)) {
+      if (!tdl_job_is_settled(job)) {
+        tdl_job_set_reason(job, reason); /* J5 */
+      }
+      /* it may have finished, and wait in the inbox: too late all the same */
+      if (lua_toboolean(L, 3)) {
         tdl_supervisor_force(job);
       } else {
-        tdl_pool_settle(job);
+        tdl_pool_settle(job, TDL_JOB_CANCELLED);
       }
       lua_pushnil(L);
       lua_rawseti(L, -3, slot);

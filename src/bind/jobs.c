@@ -27,9 +27,32 @@ static int core_entry(lua_State *L) {
   return 1;
 }
 
-/* enter(entry): what runs from now on belongs to that job */
+/* scope() -> the job whose code runs now, and its serial number; nothing outside
+** of jobs. The scheduler is told if the job is cancelled (V5). */
+static int core_scope(lua_State *L) {
+  tdl_vm *vm = check_worker(L)->vm;
+  tdl_entry *e = tdl_vm_entry(vm, vm->current);
+  if (e == NULL) {
+    return 0;
+  }
+  e->known = 1;
+  lua_pushinteger(L, (lua_Integer)vm->current);
+  lua_pushnumber(L, (lua_Number)e->serial);
+  return 2;
+}
+
+/* enter(entry [, serial]): what runs from now on belongs to that job; with a
+** serial number, if it is still that one (V5) */
 static int core_enter(lua_State *L) {
-  tdl_vm_set_current(check_worker(L)->vm, (uint32_t)luaL_checkinteger(L, 1));
+  tdl_vm *vm = check_worker(L)->vm;
+  uint32_t entry = (uint32_t)luaL_checkinteger(L, 1);
+  if (lua_isnumber(L, 2)) {
+    const tdl_entry *e = tdl_vm_entry(vm, entry);
+    if (e == NULL || e->serial != (uint64_t)lua_tonumber(L, 2)) {
+      entry = 0;
+    }
+  }
+  tdl_vm_set_current(vm, entry);
   return 0;
 }
 
@@ -68,16 +91,26 @@ static int core_calls(lua_State *L) {
   return 0;
 }
 
-/* cancelled(entry) -> whether nobody waits for the job's result any more */
+/* cancelled(entry) -> whether nobody waits for the job's result any more. The
+** calls that it made are cancelled, too, then (V4). */
 static int core_cancelled(lua_State *L) {
-  tdl_bind *b = tdl_bind_of(L);
-  uint32_t entry = (uint32_t)luaL_checkinteger(L, 1);
-  int cancelled = 0;
-  if (b->vm != NULL && entry > 0 && entry < b->vm->entry_count &&
-      b->vm->entries[entry].job != NULL) {
-    cancelled = tdl_job_is_settled(b->vm->entries[entry].job);
+  tdl_vm *vm = check_worker(L)->vm;
+  const tdl_entry *e = tdl_vm_entry(vm, (uint32_t)luaL_checkinteger(L, 1));
+  int cancelled = e != NULL && tdl_job_is_settled(e->job);
+  if (cancelled && !e->childless) {
+    tdl_vm_cancel_calls(vm);
   }
   lua_pushboolean(L, cancelled);
+  return 1;
+}
+
+/* reason(entry) -> why, if that is so; else nil */
+static int core_reason(lua_State *L) {
+  tdl_vm *vm = check_worker(L)->vm;
+  const tdl_entry *e = tdl_vm_entry(vm, (uint32_t)luaL_checkinteger(L, 1));
+  lua_pushstring(L, e != NULL && tdl_job_is_settled(e->job)
+                        ? tdl_job_reason(e->job)
+                        : NULL);
   return 1;
 }
 
@@ -111,7 +144,8 @@ void tdl_bind_jobs(lua_State *L) {
       {"entry", core_entry},         {"enter", core_enter},
       {"turn", core_turn},           {"is_live", core_is_live},
       {"stopped", core_stopped},     {"calls", core_calls},
-      {"cancelled", core_cancelled}, {"job_finish", core_job_finish},
+      {"cancelled", core_cancelled}, {"reason", core_reason},
+      {"scope", core_scope},         {"job_finish", core_job_finish},
       {"job_fail", core_job_fail},   {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

@@ -4,6 +4,7 @@
 #include "../base/clock.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
+#include "../base/status.h"
 
 void tdl_jobs_init(tdl_jobs *jobs) {
   memset(jobs, 0, sizeof(*jobs));
@@ -13,6 +14,7 @@ void tdl_jobs_fini(tdl_jobs *jobs) {
   for (uint32_t i = 0; i < jobs->slab_count; i++) {
     for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
       tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
+      tdl_free(jobs->slabs[i][k].reason);
     }
     tdl_free(jobs->slabs[i]);
   }
@@ -69,6 +71,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   job->came_home = 0;
   job->away = 0;
   job->untold = 0;
+  job->inherited = 0;
   return job;
 }
 
@@ -80,6 +83,10 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */
+  if (TDL_UNLIKELY(job->reason != NULL)) {
+    tdl_free(job->reason);
+    job->reason = NULL;
+  }
   if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_BUSY_BYTES) {
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
     heap = 0;
@@ -138,32 +145,42 @@ int tdl_job_finish(tdl_job *job) {
   return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_DONE);
 }
 
-static int settle(tdl_job *job, uint32_t generation, enum tdl_job_state how) {
+void tdl_job_set_reason(tdl_job *job, const char *text) {
+  size_t size = strlen(text) + 1;
+  if (job->reason == NULL && (job->reason = tdl_alloc(size)) != NULL) {
+    memcpy(job->reason, text, size);
+  }
+}
+
+int tdl_job_settle(tdl_job *job, uint32_t generation, enum tdl_job_state to) {
   /* in this order: a job that was started between the two is RUNNING */
-  if (move(job, generation, TDL_JOB_QUEUED, TDL_JOB_SETTLED)) {
+  if (move(job, generation, TDL_JOB_QUEUED, to)) {
     return TDL_JOB_QUEUED;
   }
-  return move(job, generation, TDL_JOB_RUNNING, how) ? TDL_JOB_RUNNING : 0;
-}
-
-int tdl_job_settle(tdl_job *job, uint32_t generation) {
-  return settle(job, generation, TDL_JOB_SETTLED);
-}
-
-int tdl_job_force(tdl_job *job, uint32_t generation) {
-  return settle(job, generation, TDL_JOB_FORCED);
+  return move(job, generation, TDL_JOB_RUNNING, to) ? TDL_JOB_RUNNING : 0;
 }
 
 int tdl_job_is_settled(const tdl_job *job) {
   /* [job-word] acquire: pairs with the settler's move */
   uint32_t word = atomic_load_explicit(&job->word, memory_order_acquire);
-  return TDL_JOB_STATE(word) >= TDL_JOB_SETTLED;
+  int state = (int)TDL_JOB_STATE(word);
+  return state >= TDL_JOB_SETTLED ? state : 0;
 }
 
 int tdl_job_is_forced(const tdl_job *job) {
-  /* [job-word] acquire: as above */
-  uint32_t word = atomic_load_explicit(&job->word, memory_order_acquire);
-  return TDL_JOB_STATE(word) == TDL_JOB_FORCED;
+  return tdl_job_is_settled(job) >= TDL_JOB_FORCED;
+}
+
+const char *tdl_job_reason(const tdl_job *job) {
+  switch (tdl_job_is_settled(job)) {
+  case TDL_JOB_EXPIRED:
+    return tdl_status_text(TREADLE_ETIMEOUT);
+  case TDL_JOB_CLOSED:
+    return tdl_status_text(TREADLE_ECLOSED);
+  default: /* J5 */
+    return job->reason != NULL ? job->reason
+                               : tdl_status_text(TREADLE_ECANCELLED);
+  }
 }
 
 tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after) {

@@ -10,17 +10,20 @@
 **
 **   IDLE -> QUEUED -> RUNNING -> DONE      the worker's result counts
 **              \          \
-**               `----------`-> SETTLED     timeout, cancel or close was first
-**                          `-> FORCED      the same, and its code must stop
+**               `----------`-> SETTLED     cancel, timeout or close was first:
+**                                          a state for each; from FORCED on its
+**                                          code must stop
 **
 ** J1  Only the home state moves a word to IDLE and to QUEUED.
 ** J2  Only the worker that took it from a queue moves QUEUED to RUNNING and
 **     RUNNING to DONE; where it finds SETTLED instead, it sends the job home
 **     as it is.
-** J3  Whoever moves it to SETTLED or FORCED ("settles" it) reports to the
-**     caller; then nobody else does.
+** J3  Whoever settles it reports to the caller; then nobody else does.
 ** J4  A submitted job comes home exactly once, settled or not; only then is it
 **     recycled. The generation in the word makes a late J3 miss its next use.
+** J5  `reason` is the home's, which writes it before it cancels the job, and
+**     never again until the job is recycled. The worker reads it if it finds
+**     the job CANCELLED or FORCED.
 */
 #ifndef TDL_JOB_H
 #define TDL_JOB_H
@@ -37,8 +40,11 @@ enum tdl_job_state {
   TDL_JOB_QUEUED,
   TDL_JOB_RUNNING,
   TDL_JOB_DONE,
-  TDL_JOB_SETTLED,
-  TDL_JOB_FORCED
+  TDL_JOB_SETTLED, /* from here on */
+  TDL_JOB_CANCELLED = TDL_JOB_SETTLED,
+  TDL_JOB_CLOSED,
+  TDL_JOB_FORCED, /* cancelled, and must stop; from here on */
+  TDL_JOB_EXPIRED
 };
 
 #define TDL_JOB_STATE(word) ((word)&7u)
@@ -65,7 +71,9 @@ typedef struct tdl_job {
   int8_t verdict;       /* with which `expiry` comes */
   uint8_t came_home;    /* and waits for `expiry` */
   uint8_t away;         /* reported (L3), and still to come home */
-  uint8_t untold;       /* the home settled it and has yet to report it */
+  int8_t untold;        /* the home settled it and has yet to report this */
+  uint8_t inherited;    /* its deadline is that of the job that made it */
+  char *reason;         /* J5: why it was cancelled, or NULL */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */
@@ -119,19 +127,25 @@ int tdl_job_start(tdl_job *job);
 /* worker; RUNNING to DONE. 0 when it was settled meanwhile (J2). */
 int tdl_job_finish(tdl_job *job);
 
+/* home; the text for its cancellation, which comes next (J5). Copied; without
+** memory there is none. */
+void tdl_job_set_reason(tdl_job *job, const char *text);
+
 /* any thread that keeps the job from being recycled; QUEUED or RUNNING of
-** this generation to SETTLED, or RUNNING to FORCED. The state that it was in,
-** or 0 when somebody was first (J3, J4). A RUNNING job's `worker` may be read
-** then. */
-int tdl_job_settle(tdl_job *job, uint32_t generation);
-int tdl_job_force(tdl_job *job, uint32_t generation);
+** this generation to a SETTLED state. The state that it was in, or 0 when
+** somebody was first (J3, J4). A RUNNING job's `worker` may be read then. */
+int tdl_job_settle(tdl_job *job, uint32_t generation, enum tdl_job_state to);
 
 /* The generation of its present use. */
 uint32_t tdl_job_generation(const tdl_job *job);
 
-/* worker; 1 when somebody settled it while it runs. Forced: any thread, also in
-** a signal handler. */
+/* any thread, as above, and a signal handler; the state, if somebody settled
+** it, or 0; whether its code must stop. */
 int tdl_job_is_settled(const tdl_job *job);
 int tdl_job_is_forced(const tdl_job *job);
+
+/* home or worker; why nobody waits for the job, which is settled. The text is
+** the job's. */
+const char *tdl_job_reason(const tdl_job *job);
 
 #endif

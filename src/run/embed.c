@@ -373,7 +373,7 @@ int treadle_submit(treadle_call *call, double timeout, treadle_done done,
 
 int treadle_cancel(treadle_call *call) {
   tdl_job *job = call->job;
-  if (!tdl_pool_settle(job)) {
+  if (!tdl_pool_settle(job, TDL_JOB_CANCELLED)) {
     return TREADLE_EINVAL;
   }
   on_done(job, TREADLE_ECANCELLED, NULL, call);

@@ -256,19 +256,30 @@ static void report(treadle_loop *loop, tdl_job *job, int status,
   loop->arriving = NULL; /* again ours, if there was a dispatch within (L4) */
 }
 
-void tdl_loop_tell_closed(tdl_job *job) {
+void tdl_loop_tell(tdl_job *job) {
+  int status = job->untold;
   job->untold = 0;
   job->away = 1;
-  report(job->home, job, TREADLE_ECLOSED, NULL);
+  report(job->home, job, status, NULL);
   job->away = 0;
+}
+
+void tdl_loop_cancel(tdl_job *job, const char *reason, int force) {
+  if (!tdl_job_is_settled(job)) {
+    tdl_job_set_reason(job, reason);
+    if (force ? tdl_supervisor_force(job)
+              : tdl_pool_settle(job, TDL_JOB_CANCELLED)) {
+      job->untold = TREADLE_ECANCELLED;
+      job->home->untold = 1;
+    }
+  }
 }
 
 /* The job is over for everybody; its caller has been told. */
 static void recycle(treadle_loop *loop, tdl_job *job) {
   if (job->parent != 0) {
-    uint32_t parent = job->parent;
+    loop->child_home(loop->owner, job);
     job->parent = 0;
-    loop->child_home(loop->owner, parent);
   }
   tdl_jobs_give(&loop->jobs, job);
 }
@@ -288,9 +299,10 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
     TDL_STAMP(job, OPENED);
     report(loop, job, job->status, &job->bytes);
     TDL_STAMP(job, REPORTED);
-  } else if (job->untold) {
+  } else if (job->untold != 0) {
+    int status = job->untold;
     job->untold = 0;
-    report(loop, job, TREADLE_ECLOSED, NULL);
+    report(loop, job, status, NULL);
   } /* else reported when it was settled (J3) */
   recycle(loop, job);
 }
@@ -318,6 +330,7 @@ void tdl_loop_lose(treadle_loop *loop) {
     loop->lost_notes = &loop->noting->node;
     loop->noting = NULL;
   }
+  loop->untold = 1; /* those behind the one that is lost */
 }
 
 static void ignore(tdl_job *job, int status, const tdl_bytes *bytes,
@@ -342,7 +355,7 @@ void tdl_loop_renew(treadle_loop *loop, int settle) {
     job->done = ignore;
     job->parent = 0;
     if (settle) {
-      tdl_pool_settle(job);
+      tdl_pool_settle(job, TDL_JOB_CANCELLED);
     }
   }
   if (loop->uv != NULL) {
@@ -372,6 +385,19 @@ static uint32_t report_lost(treadle_loop *loop) {
     loop->lost_notes = node->next;
     arrive(loop, node);
     count++;
+  }
+  return count;
+}
+
+static uint32_t tell_untold(treadle_loop *loop) {
+  uint32_t count = 0;
+  loop->untold = 0;
+  for (tdl_job *job = tdl_jobs_next(&loop->jobs, NULL); job != NULL;
+       job = tdl_jobs_next(&loop->jobs, job)) {
+    if (job->untold != 0) {
+      tdl_loop_tell(job);
+      count++;
+    }
   }
   return count;
 }
@@ -430,6 +456,9 @@ void tdl_loop_hold_back(treadle_loop *loop) {
 uint32_t tdl_loop_dispatch(treadle_loop *loop) {
   uint32_t count = report_lost(loop);
   tdl_node *node;
+  if (TDL_UNLIKELY(loop->untold)) {
+    count += tell_untold(loop);
+  }
   while ((node = next_node(loop)) != NULL) {
     arrive(loop, node);
     count++;
@@ -444,7 +473,8 @@ uint32_t tdl_loop_dispatch(treadle_loop *loop) {
 }
 
 int tdl_loop_has_rest(const treadle_loop *loop) {
-  return loop->held != NULL || loop->lost != NULL || loop->lost_notes != NULL;
+  return loop->held != NULL || loop->lost != NULL || loop->lost_notes != NULL ||
+         loop->untold;
 }
 
 int tdl_loop_is_ready(const treadle_loop *loop) {

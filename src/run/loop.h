@@ -59,7 +59,7 @@ struct treadle_loop {
   tdl_note *noting;         /* L3: set and cleared by the note */
   tdl_node *lost_notes;     /* L3 */
   /* of a worker: a call that a running job made has come home */
-  void (*child_home)(void *owner, uint32_t parent);
+  void (*child_home)(void *owner, const tdl_job *job);
   void *owner;
   uv_loop_t *uv; /* made when the first timer or descriptor is asked for */
   uv_async_t bell;
@@ -68,6 +68,7 @@ struct treadle_loop {
   uint64_t due_ns; /* of the next timer, TDL_NEVER without */
   uint32_t fired;  /* timers, since the count was last read */
   int belled;      /* the descriptor is in use by a foreign loop */
+  int untold;      /* jobs may be `untold`: for the next dispatch */
 };
 
 int tdl_loop_init(treadle_loop *loop);
@@ -87,9 +88,13 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node);
 /* any thread that holds the job; gives it back to the state that made it. */
 void tdl_loop_send_home(tdl_job *job);
 
-/* owner; reports TREADLE_ECLOSED for a job of its own that it settled and that
-** is still away. By a Lua error it may leave as dispatch does (L3). */
-void tdl_loop_tell_closed(tdl_job *job);
+/* owner; reports a job of its own that it settled and that is still `untold`.
+** By a Lua error it may leave as dispatch does (L3). */
+void tdl_loop_tell(tdl_job *job);
+
+/* owner; settles a call of its own, if nobody has, as cancelled for that
+** reason, or forced. It is reported in the next dispatch. */
+void tdl_loop_cancel(tdl_job *job, const char *reason, int force);
 
 /* owner; handles all that has arrived and the timers that are due. Returns
 ** how many. Runs handlers, so it may leave by a Lua error (L3). */

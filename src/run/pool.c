@@ -311,8 +311,8 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
 }
 
-int tdl_pool_settle(tdl_job *job) {
-  int state = tdl_job_settle(job, tdl_job_generation(job));
+int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
+  int state = tdl_job_settle(job, tdl_job_generation(job), to);
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker_ask(tdl_slot_worker(job->pool->slots[job->worker - 1]),
@@ -347,8 +347,8 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
     if (job->pool == pool &&
-        tdl_job_settle(job, tdl_job_generation(job)) != 0) {
-      job->untold = 1;
+        tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED) != 0) {
+      job->untold = TREADLE_ECLOSED;
       count++;
     }
   }
@@ -359,7 +359,7 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
     if (job->pool == pool && job->untold) {
-      tdl_loop_tell_closed(job);
+      tdl_loop_tell(job);
     }
   }
   return count;

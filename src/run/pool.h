@@ -119,7 +119,7 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
 
 /* any thread that keeps the job from being recycled; settles it (J3), and if it
 ** runs wakes its worker so that its waits end. 0 when somebody was first. */
-int tdl_pool_settle(tdl_job *job);
+int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
 
 /* any thread that has a reference; raises the phase and wakes everybody. */
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);

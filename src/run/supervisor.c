@@ -62,8 +62,8 @@ static void unlist_locked(tdl_worker *w) {
   }
 }
 
-static int force_locked(tdl_job *job) {
-  int state = tdl_job_force(job, tdl_job_generation(job));
+static int force_locked(tdl_job *job, enum tdl_job_state to) {
+  int state = tdl_job_settle(job, tdl_job_generation(job), to);
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker *w = tdl_slot_worker(job->pool->slots[job->worker - 1]);
@@ -80,7 +80,7 @@ static void expire_locked(uint64_t now) {
          job->deadline_ns <= now) {
     tdl_deadlines_remove(&sv.deadlines, job);
     TDL_STALL();
-    if (force_locked(job)) {
+    if (force_locked(job, TDL_JOB_EXPIRED)) {
       send_word_locked(job, TREADLE_ETIMEOUT);
     }
   }
@@ -99,7 +99,7 @@ static int is_guilty_locked(const tdl_worker *w, uint64_t now) {
 
 /* Running, and its worker will not end it. */
 static void lose_job_locked(tdl_job *job, int status) {
-  if (tdl_job_settle(job, tdl_job_generation(job)) != 0) {
+  if (tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED) != 0) {
     if (job->heap_index != 0) {
       tdl_deadlines_remove(&sv.deadlines, job);
     }
@@ -294,7 +294,7 @@ int tdl_supervisor_force(tdl_job *job) {
   int settled;
   pthread_mutex_lock(&sv.lock);
   start_locked(); /* without a thread it is a cancellation like any */
-  settled = force_locked(job);
+  settled = force_locked(job, TDL_JOB_FORCED);
   pthread_mutex_unlock(&sv.lock);
   return settled;
 }

@@ -37,12 +37,7 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
     i = vm->free_entry;
   }
   vm->free_entry = vm->entries[i].next_free;
-  vm->entries[i].job = job;
-  vm->entries[i].co = NULL;
-  vm->entries[i].calls = 0;
-  vm->entries[i].used = 1;
-  vm->entries[i].cancelled = 0;
-  vm->entries[i].heard_ns = 0;
+  vm->entries[i] = (tdl_entry){.job = job, .used = 1, .serial = ++vm->serials};
   vm->progress++;
   return i;
 }
@@ -53,24 +48,72 @@ static int is_exempt(const tdl_entry *e) {
 
 static void free_entry_if_done(tdl_vm *vm, uint32_t i) {
   tdl_entry *e = &vm->entries[i];
-  if (e->used && e->job == NULL && e->calls == 0) {
+  if (e->used && e->job == NULL && e->calls == 0 && e->others == 0) {
     e->used = 0;
     e->next_free = vm->free_entry;
     vm->free_entry = i;
   }
 }
 
-int tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
+tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t i) {
+  if (i == 0 || i >= vm->entry_count || vm->entries[i].job == NULL) {
+    return NULL;
+  }
+  return &vm->entries[i];
+}
+
+void tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
   tdl_entry *e = &vm->entries[i];
   int was;
   if (i == 0 || i >= vm->entry_count || !e->used) {
-    return 0; /* a coroutine that a job left behind */
+    return; /* a coroutine that a job left behind */
   }
   was = is_exempt(e);
   e->calls = (uint32_t)((int)e->calls + calls);
   vm->exempt += (uint32_t)(is_exempt(e) - was);
   free_entry_if_done(vm, i);
-  return 1;
+}
+
+static int is_own(const tdl_vm *vm, const tdl_job *job) {
+  return job->pool == vm->worker->pool;
+}
+
+void tdl_vm_call_made(tdl_vm *vm, tdl_job *job) {
+  tdl_entry *e = tdl_vm_entry(vm, vm->current);
+  if (e != NULL) { /* else the code is nobody's */
+    job->parent = vm->current;
+    e->childless = 0;
+    if (is_own(vm, job)) {
+      tdl_vm_add_calls(vm, vm->current, 1);
+    } else {
+      e->others++;
+    }
+  }
+}
+
+void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job) {
+  if (is_own(vm, job)) {
+    tdl_vm_add_calls(vm, job->parent, -1);
+  } else {
+    vm->entries[job->parent].others--;
+    free_entry_if_done(vm, job->parent);
+  }
+}
+
+/* V4. One pass for all of them: thousands may be cancelled at once. */
+void tdl_vm_cancel_calls(tdl_vm *vm) {
+  const tdl_jobs *jobs = &vm->worker->loop.jobs;
+  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    tdl_entry *e = tdl_vm_entry(vm, job->parent);
+    if (e != NULL && tdl_job_is_settled(e->job)) {
+      tdl_loop_cancel(job, tdl_job_reason(e->job), tdl_job_is_forced(e->job));
+    }
+  }
+  for (uint32_t i = 1; i < vm->entry_count; i++) {
+    tdl_entry *e = &vm->entries[i];
+    e->childless = e->job != NULL && tdl_job_is_settled(e->job);
+  }
 }
 
 /* For the supervisor: whose job it is if the worker is written off. */
@@ -142,21 +185,31 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     status = verdict(vm, job);
     job->bytes.len = 0;
   }
-  if (TDL_UNLIKELY(e->heard_ns != 0)) {
+  if (TDL_UNLIKELY(e->heard_ns != 0 && !e->ended)) {
     tell_end(vm, e, status);
   }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
   vm->exempt -= (uint32_t)is_exempt(e);
-  e->job = NULL;
   e->co = NULL;
-  vm->progress--;
-  free_entry_if_done(vm, i);
   job->status = (int8_t)status;
   if (TDL_UNLIKELY(!tdl_job_finish(job))) { /* it goes home all the same (J2) */
-    tdl_supervisor_job_ended(vm->worker, job);
+    if (!e->ended) {
+      tdl_supervisor_job_ended(vm->worker, job);
+    }
+    if (!e->childless && e->calls + e->others > 0) {
+      tdl_vm_cancel_calls(vm);
+    }
+    if (e->known && !e->cancelled) { /* V5 */
+      e->ended = 1;
+      tdl_worker_ask(vm->worker, TDL_ASK_CANCEL);
+      return;
+    }
   }
+  e->job = NULL;
+  vm->progress--;
+  free_entry_if_done(vm, i);
   count_ended(vm);
   if (tdl_worker_running(vm->worker) == job) { /* it is the home's now */
     tdl_worker_runs(vm->worker, NULL);
@@ -350,22 +403,51 @@ int tdl_vm_wait(tdl_vm *vm) {
   return waited;
 }
 
+/* The scheduler only takes note: no job ends meanwhile. */
+static void tell_scheduler(tdl_vm *vm, uint32_t i) {
+  const tdl_entry *e = &vm->entries[i];
+  lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->cancel_ref);
+  lua_pushinteger(vm->L, (lua_Integer)i);
+  lua_pushnumber(vm->L, (lua_Number)e->serial);
+  lua_pushstring(vm->L, tdl_job_reason(e->job));
+  lua_call(vm->L, 3, 0);
+}
+
 void tdl_vm_cancel(tdl_vm *vm) {
-  for (uint32_t i = 1; i < vm->entry_count && vm->cancel_ref != LUA_NOREF;
-       i++) {
-    if (vm->entries[i].job != NULL && vm->entries[i].co != NULL &&
-        !vm->entries[i].cancelled && tdl_job_is_settled(vm->entries[i].job)) {
-      lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->cancel_ref);
-      lua_pushinteger(vm->L, (lua_Integer)i);
-      lua_call(vm->L, 1, 0);
-      vm->entries[i].cancelled = 1;
+  tdl_vm_cancel_calls(vm);
+  for (uint32_t i = 1; i < vm->entry_count; i++) {
+    tdl_entry *e = &vm->entries[i];
+    if (e->job != NULL && (e->co != NULL || e->ended) && !e->cancelled &&
+        tdl_job_is_settled(e->job)) {
+      if (vm->cancel_ref != LUA_NOREF) {
+        tell_scheduler(vm, i);
+      }
+      e->cancelled = 1;
+      if (e->ended) {
+        end_job(vm, i, e->job->status);
+      }
+    }
+  }
+}
+
+/* Calls of the jobs in progress, which are lost: V4. */
+static void abort_calls(tdl_vm *vm) {
+  const tdl_jobs *jobs = &vm->worker->loop.jobs;
+  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    const tdl_entry *e = tdl_vm_entry(vm, job->parent);
+    if (e != NULL) {
+      tdl_loop_cancel(job, tdl_status_text(verdict(vm, e->job)), 0);
     }
   }
 }
 
 void tdl_vm_abort_all(tdl_vm *vm) {
+  tdl_vm_cancel_calls(vm);
+  abort_calls(vm);
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job != NULL) {
+      vm->entries[i].cancelled = 1; /* there is no scheduler any more */
       vm->entries[i].job->bytes.len = 0;
       end_job(vm, i, verdict(vm, vm->entries[i].job));
     }

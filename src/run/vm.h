@@ -12,7 +12,14 @@
 **     (lua/treadle/loop.lua) resumes it and reports its end with
 **     tdl_vm_finish. A finished coroutine serves the next job.
 ** V3  A job that waits for calls on its own pool does not count against the
-**     pool's concurrency: nested calls cannot deadlock. */
+**     pool's concurrency: nested calls cannot deadlock.
+** V4  A call knows the entry of the job that made it (its `parent`), and an
+**     entry is used again only when no such call is under way. A job that is
+**     settled while it runs takes the calls that it made along: when it waits,
+**     asks, or ends. Calls of a job that ended otherwise go on.
+** V5  Lua may know an entry for longer than that, by its serial number: for
+**     the coroutines that its job spawned. If there are such, a job that ends
+**     settled stays until the scheduler has been told. */
 #ifndef TDL_VM_H
 #define TDL_VM_H
 
@@ -22,14 +29,19 @@
 #include "worker.h"
 
 typedef struct tdl_entry {
-  tdl_job *job;   /* NULL once it is sent home */
-  tdl_job *held;  /* the same, if it waits; under the worker's lock */
-  lua_State *co;  /* NULL unless it waits */
-  uint32_t calls; /* calls on the own pool that are under way, and waits for
+  tdl_job *job;    /* NULL once it is sent home */
+  tdl_job *held;   /* the same, if it waits; under the worker's lock */
+  lua_State *co;   /* NULL unless it waits */
+  uint32_t calls;  /* calls on the own pool that are under way, and waits for
                   ** such calls of others (V3) */
+  uint32_t others; /* calls on other pools that are under way (V4) */
   uint32_t next_free;
   uint8_t used;
   uint8_t cancelled; /* its waits were told to end */
+  uint8_t childless; /* all calls that it made are cancelled (V4) */
+  uint8_t known;     /* V5 */
+  uint8_t ended;     /* V5: with job->status, and stays */
+  uint64_t serial;   /* never another entry's; V5 */
   uint64_t heard_ns; /* when its start was told as an event, or 0 */
 } tdl_entry;
 
@@ -46,6 +58,7 @@ typedef struct tdl_vm {
   uint32_t current;  /* the entry whose code runs now, or 0 */
   uint32_t starting; /* the entry in tdl_vm_run, or 0 */
   uint32_t progress; /* entries with a job */
+  uint64_t serials;  /* given to entries */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
   int starved;       /* memory has run out in this state */
   int left;          /* interrupted (interrupt.h): good for lua_close alone */
@@ -54,7 +67,7 @@ typedef struct tdl_vm {
   int turn;          /* the Lua scheduler has something to do */
   int turn_ref;      /* its function, or LUA_NOREF */
   int wait_ref;      /* how to wait if the script has a loop of its own */
-  int cancel_ref;    /* its function (entry) that ends a job's waits */
+  int cancel_ref;    /* its function (entry, serial, reason): ends waits */
   int fail_ref;      /* function (entry, error, coroutine) of the boot module */
   int teardown_ref;  /* function to call before the end, or LUA_NOREF */
   int fibers_ref;    /* table: coroutine -> entry */
@@ -107,10 +120,20 @@ int tdl_vm_wait(tdl_vm *vm);
 void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n);
 void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status);
 
-/* V3's count. 0 when there is no such entry any more. */
-int tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
+/* The entry of that number if its job is in progress, or NULL. */
+tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t entry);
 
-/* Ends the waits of jobs that were settled meanwhile: nobody waits for them. */
+/* V3's count. */
+void tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
+
+/* A call of this state that is about to be submitted, or has come home: counts
+** for the job whose code runs (V3, V4). */
+void tdl_vm_call_made(tdl_vm *vm, tdl_job *job);
+void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job);
+
+/* For jobs that were settled meanwhile: cancels the calls that they made (V4).
+** The second one also ends their waits. */
+void tdl_vm_cancel_calls(tdl_vm *vm);
 void tdl_vm_cancel(tdl_vm *vm);
 
 /* Fails whatever is still in progress, because the state ends. */

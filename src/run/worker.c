@@ -621,8 +621,8 @@ void tdl_worker_post(tdl_worker *w, tdl_note *note) {
 
 /* --- the home's thread ---------------------------------------------------- */
 
-static void on_child_home(void *owner, uint32_t parent) {
-  tdl_vm_add_calls(owner, parent, -1);
+static void on_child_home(void *owner, const tdl_job *job) {
+  tdl_vm_call_home(owner, job);
 }
 
 int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
