@@ -198,15 +198,20 @@ local function count_lines(log, line)
   return select(2, ("\n" .. helpers.read(log):gsub("\n", "\n\n")):gsub("\n" .. line .. "\n", ""))
 end
 
---- A job whose time is over after that line, however slow this machine is: its log.
-local function expired(pool, line, task, ...)
-  local log, timeout = nil, 0.02
+--- Let a job's time be over until it writes these lines: it is interrupted soon after, and may
+-- have had no time for them, since this machine may be slow.
+local function expire(pool, lines, task, ...)
+  local timeout, missing = 0.02
   repeat
-    log, timeout = helpers.new_path(), timeout * 2
+    local log = helpers.new_path()
+    timeout, missing = timeout * 2, false
     local f = pool:run(task, { log, ... }, { timeout = timeout })
     assert(select(2, f:pawait()).kind == "timeout")
-  until count_lines(log, line) > 0
-  return log
+    pool:broadcast("after"):await() -- nothing of it runs any more
+    for _, line in ipairs(lines) do
+      missing = missing or count_lines(log, line) == 0
+    end
+  until not missing
 end
 
 for _, threads in ipairs { 1, 2 } do
@@ -233,9 +238,8 @@ for _, threads in ipairs { 1, 2 } do
     end
 
     it("takes along its calls after a timeout, too", function()
-      local log = expired(pool, "leaf started", "chain", "other", 0)
       local reason = "cancelled: the time for the call is over"
-      expect(log, "chain 0 " .. reason, "leaf " .. reason)
+      expire(pool, { "chain 0 " .. reason, "leaf " .. reason }, "chain", "other", 0)
     end)
 
     it("keeps calls that it has queued from ever running", function()
@@ -320,16 +324,16 @@ for _, threads in ipairs { 1, 2 } do
       expect(log, "checking")
       f:cancel("enough")
       expect(log, "check cancelled: enough")
-      log = expired(pool, "checking", "check")
-      expect(log, "check cancelled: the time for the call is over")
-      log = helpers.new_path()
-      local doomed = treadle.pool("kin", { threads = threads })
-      f = doomed.call.check(log)
-      expect(log, "checking")
-      doomed:terminate("for good")
-      assert.equal("for good", select(2, f:pawait()).message)
-      expect(log, "check cancelled: the pool is closed")
-      doomed:close(helpers.TIMEOUT)
+      expire(pool, { "check cancelled: the time for the call is over" }, "check")
+      repeat -- it is interrupted soon, too
+        log = helpers.new_path()
+        local doomed = treadle.pool("kin", { threads = threads })
+        f = doomed.call.check(log)
+        expect(log, "checking")
+        doomed:terminate("for good")
+        assert.equal("for good", select(2, f:pawait()).message)
+        doomed:close(helpers.TIMEOUT)
+      until count_lines(log, "check cancelled: the pool is closed") == 1
     end)
 
     it("takes along its calls on another pool when its own is terminated", function()
@@ -373,6 +377,16 @@ describe("a job that is given up, beside another in its pool,", function()
     f:cancel("enough")
     helpers.write(gate, "open")
     expect(log, "computed", "leaf cancelled: enough")
+  end)
+
+  it("stops calls that compute when it is stopped by force", function()
+    local log, never = helpers.new_path(), helpers.new_path()
+    local f = pool.call.call_block(log, never)
+    expect(log, "block started")
+    f:cancel { reason = "enough", force = true }
+    expect(log, "call_block cancelled: enough")
+    pool:broadcast("note", log, "free"):await()
+    assert.equal(0, count_lines(log, "block done"))
   end)
 
   it("is one of hundreds, each with calls of its own", function()

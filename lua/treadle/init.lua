@@ -1,6 +1,7 @@
 --- treadle: run Lua functions on a pool of LuaJIT states, one per thread.
 -- @module treadle
 local core = require "treadle.core"
+local abort = require "treadle.abort"
 local combine = require "treadle.combine"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
@@ -43,18 +44,27 @@ treadle.race = combine.race
 treadle.all_settled = combine.all_settled
 treadle.as_completed = combine.as_completed
 
+treadle.abort = abort.abort
+
 treadle.encode = core.encode
 treadle.decode = core.decode
 treadle.class = core.class
 
+local SLEEP_OPTIONS = { signal = abort.check }
+
 --- Wait `seconds`: yields inside a coroutine, runs the loop outside one.
-function treadle.sleep(seconds)
+-- @tparam number seconds
+-- @tparam[opt] table given `signal` ends it with an error of kind "cancelled"
+function treadle.sleep(seconds, given)
   options.argument(1, "sleep", seconds, "number")
-  if seconds < math.huge then
-    core.timer(math.max(0, seconds)):await()
-  else
-    future.new():await()
+  local timer = seconds < math.huge and core.timer(math.max(0, seconds)) or future.new()
+  if given ~= nil then
+    given = options.check(2, "sleep", given, SLEEP_OPTIONS)
+    if given.signal then
+      abort.signal_of(given.signal):bind(timer)
+    end
   end
+  timer:await()
 end
 
 --- Run `fn(...)` in a coroutine of this state, up to its first wait.

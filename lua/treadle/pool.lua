@@ -1,6 +1,7 @@
 --- A pool of workers, as the state that uses it sees it.
 -- @classmod treadle.pool
 local core = require "treadle.core"
+local abort = require "treadle.abort"
 local combine = require "treadle.combine"
 local direct = require "treadle.direct"
 local errors = require "treadle.error"
@@ -30,6 +31,7 @@ local POOL_OPTIONS = {
 
 local RUN_OPTIONS = {
   timeout = "seconds", default = "any", error = "any", worker = "count", retries = "tally",
+  signal = abort.check,
 }
 
 --- The number that stands for a function that travels with its call.
@@ -95,6 +97,10 @@ local function retries_of(self, task, given)
   return retries and retries > 0 and retries or nil
 end
 
+local function bound(signal, f)
+  return signal and signal:bind(f) or f
+end
+
 --- The function behind `pool.call.NAME`.
 local function make_caller(self, name)
   local task = self._record.index[name]
@@ -142,8 +148,8 @@ end
 --- Call a task by name, or a function that travels with the call.
 -- @tparam string|function task
 -- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
--- @tparam[opt] table given `timeout` (s), `default`, `error`, `worker` (1 to the number of
--- workers), `retries` (how often it is made again when its worker dies)
+-- @tparam[opt] table given `timeout` (s), `default`, `error`, `signal`, `worker` (1 to the number
+-- of workers), `retries` (how often it is made again when its worker dies)
 -- @return a future
 function methods:run(task, args, given)
   check_self(self, "run")
@@ -161,10 +167,13 @@ function methods:run(task, args, given)
   end
   local n = args.n or #args
   local retries = retries_of(self, number, given)
-  if number == SHIPPED then
-    return submit(self, number, worker, policy, retries, task, unpack(args, 1, n))
+  local signal = given.signal and abort.signal_of(given.signal)
+  if signal and signal.aborted then -- before anything is queued
+    return signal:bind(future.new())
+  elseif number == SHIPPED then
+    return bound(signal, submit(self, number, worker, policy, retries, task, unpack(args, 1, n)))
   end
-  return submit(self, number, worker, policy, retries, unpack(args, 1, n))
+  return bound(signal, submit(self, number, worker, policy, retries, unpack(args, 1, n)))
 end
 
 --- Call a task once on every worker.

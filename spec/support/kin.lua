@@ -64,6 +64,12 @@ function M.block(log, gate)
   note(log, "block done")
 end
 
+--- Wait for a call that computes until the gate is open.
+function M.call_block(log, gate)
+  local f = treadle.worker.pool.call.block(log, gate)
+  note(log, "call_block " .. outcome(pcall(f.await, f)))
+end
+
 --- A chain of calls that wait for one another, with a leaf at the end.
 function M.chain(log, where, n)
   local call = pool_of(where).call
@@ -121,7 +127,6 @@ end
 
 --- Make a call with these options and look at it, without waiting, until it is settled.
 function M.watch(log, where, options)
-  note(log, "started")
   local f = pool_of(where):run("leaf", { log }, options)
   until_true(function() return f:state() ~= "pending" end)
   note(log, "watch " .. f:state() .. " " .. outcome(f:pawait()))
@@ -130,9 +135,6 @@ end
 --- The same at the end of a chain of n calls.
 function M.down(log, n)
   local call = treadle.worker.pool.call
-  if n == 0 then
-    note(log, "started")
-  end
   local f = n > 0 and call.down(log, n - 1) or pool_of("other").call.leaf(log)
   if n == 0 then
     until_true(function() return f:state() ~= "pending" end)
