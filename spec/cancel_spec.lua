@@ -254,6 +254,14 @@ for _, threads in ipairs { 1, 2 } do
       assert.equal(0, count_lines(log, "never"))
     end)
 
+    it("takes along a call that computes and asks, also in its own worker", function()
+      local log = helpers.new_path()
+      local f = pool.call.call_check(log)
+      expect(log, "checking")
+      f:cancel("enough")
+      expect(log, "check cancelled: enough", "call_check cancelled: enough")
+    end)
+
     it("takes along the calls of a task that computes, at its end", function()
       local log, gate = helpers.new_path(), helpers.new_path()
       local f = pool.call.compute(log, "other", gate)

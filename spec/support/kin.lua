@@ -64,10 +64,17 @@ function M.block(log, gate)
   note(log, "block done")
 end
 
---- Wait for a call that computes until the gate is open.
+--- Wait for a call that computes until the gate is open, in another worker.
 function M.call_block(log, gate)
-  local f = treadle.worker.pool.call.block(log, gate)
+  local worker = treadle.worker
+  local f = worker.pool:run("block", { log, gate }, { worker = 3 - worker.id })
   note(log, "call_block " .. outcome(pcall(f.await, f)))
+end
+
+--- Wait for a call that computes and asks.
+function M.call_check(log)
+  local f = treadle.worker.pool.call.check(log)
+  note(log, "call_check " .. outcome(pcall(f.await, f)))
 end
 
 --- A chain of calls that wait for one another, with a leaf at the end.

@@ -96,7 +96,9 @@ static int core_calls(lua_State *L) {
 static int core_cancelled(lua_State *L) {
   tdl_vm *vm = check_worker(L)->vm;
   const tdl_entry *e = tdl_vm_entry(vm, (uint32_t)luaL_checkinteger(L, 1));
-  int cancelled = e != NULL && tdl_job_is_settled(e->job);
+  int cancelled;
+  tdl_worker_listen(vm->worker);
+  cancelled = e != NULL && tdl_job_is_settled(e->job);
   if (cancelled && !e->childless) {
     tdl_vm_cancel_calls(vm);
   }

@@ -320,11 +320,19 @@ static int answer(tdl_worker *w, uint32_t asked) {
   if (asked & TDL_ASK_RECYCLE) {
     tdl_vm_retire(w->vm);
   }
-  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL);
-  if (asked & TDL_ASK_CANCEL) { /* after it is unasked: see is_asked */
+  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL | TDL_ASK_WAKE);
+  if (asked & (TDL_ASK_CANCEL | TDL_ASK_WAKE)) { /* after: see is_asked */
     tdl_vm_cancel(w->vm);
   }
   return 1;
+}
+
+void tdl_worker_listen(tdl_worker *w) {
+  if (TDL_UNLIKELY(is_asked(w) & TDL_ASK_CANCEL)) {
+    tdl_worker_ask(w, TDL_ASK_WAKE); /* what only the scheduler can do */
+    tdl_worker_unask(w, TDL_ASK_CANCEL);
+    tdl_vm_cancel_calls(w->vm);
+  }
 }
 
 /* Step numbers: see worker.h. Returns when the state has come to its end. */

@@ -28,7 +28,8 @@ enum tdl_ask {
   TDL_ASK_CANCEL =
       1, /* a job that it runs was settled: end what it waits for */
   TDL_ASK_RECYCLE = 2, /* a fresh state, when its jobs have ended */
-  TDL_ASK_LEAVE = 4    /* it is condemned: a fresh state, now */
+  TDL_ASK_LEAVE = 4,   /* it is condemned: a fresh state, now */
+  TDL_ASK_WAKE = 8     /* the worker itself: the rest of TDL_ASK_CANCEL */
 };
 
 enum tdl_worker_life { TDL_BOOTING = 0, TDL_SERVING, TDL_CLOSING, TDL_ENDED };
@@ -74,6 +75,10 @@ void tdl_worker_ask(tdl_worker *worker, enum tdl_ask what);
 void tdl_worker_unask(tdl_worker *worker, uint32_t what);
 enum tdl_worker_life tdl_worker_life(const tdl_worker *worker);
 void tdl_worker_set_life(tdl_worker *worker, enum tdl_worker_life life);
+
+/* worker, in a job's code: what is asked at its turn alone may concern that
+** job, if a job that waits in this very worker made it. */
+void tdl_worker_listen(tdl_worker *worker);
 
 /* any thread; whose code runs, or NULL. The job stays a record for as long as
 ** the pool exists. */
