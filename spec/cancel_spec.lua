@@ -397,6 +397,30 @@ describe("a job that is given up, beside another in its pool,", function()
     assert.equal(0, count_lines(log, "block done"))
   end)
 
+  it("takes along its calls on another pool when its worker ends it", function()
+    local log = helpers.new_path()
+    local doomed = treadle.pool("kin", { threads = 1, concurrency = 10 })
+    local f = doomed.call.chain(log, "other", 0)
+    expect(log, "leaf started")
+    doomed.call.terminate():wait()
+    assert.equal("closed", select(2, f:pawait()).kind)
+    expect(log, "leaf cancelled: the pool is closed")
+    doomed:close(helpers.TIMEOUT)
+  end)
+
+  it("takes along its calls on another pool when its worker loses it", function()
+    local log = helpers.new_path()
+    local doomed = treadle.pool("kin", { threads = 1, concurrency = 10 })
+    local f = doomed.call.chain(log, "other", 0)
+    expect(log, "leaf started")
+    local busy = doomed.call.block(log, helpers.new_path())
+    expect(log, "block started")
+    busy:cancel { force = true } -- the state goes, with all that runs in it
+    assert.equal("crashed", select(2, f:pawait()).kind)
+    expect(log, "leaf cancelled: the worker died")
+    doomed:close(helpers.TIMEOUT)
+  end)
+
   it("is one of hundreds, each with calls of its own", function()
     local log, list = helpers.new_path(), {}
     for i = 1, 200 do

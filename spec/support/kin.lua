@@ -77,6 +77,10 @@ function M.call_check(log)
   note(log, "call_check " .. outcome(pcall(f.await, f)))
 end
 
+function M.terminate()
+  treadle.worker.pool:terminate()
+end
+
 --- A chain of calls that wait for one another, with a leaf at the end.
 function M.chain(log, where, n)
   local call = pool_of(where).call
