@@ -107,20 +107,20 @@ function M.receive(tell)
     elseif kind == TRUE or kind == FALSE then
       value = kind == TRUE
     end
-    if future and future[STATE] ~= PENDING then -- cancelled when the result was under way
-      futures[slot], future = nil, nil
-    end
-    if future then
+    if not future or future[STATE] ~= PENDING then -- cancelled when the result was under way
       futures[slot] = nil
-      if kind == NONE then
-        future[COUNT] = 0
-      else
-        future[VALUE] = value
-      end
-      future[STATE] = RESOLVED
+      hold_back(self)
+      return events, true
     end
+    futures[slot] = nil
+    if kind == NONE then
+      future[COUNT] = 0
+    else
+      future[VALUE] = value
+    end
+    future[STATE] = RESOLVED
     reported(self)
-    if future and future[WAITER] ~= nil then
+    if future[WAITER] ~= nil then
       tell(future)
     end
     events = events + 1

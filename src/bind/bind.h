@@ -45,11 +45,17 @@ enum tdl_future_state {
 typedef struct tdl_handle {
   treadle_pool *pool;
   struct tdl_bind *bind;
-  struct tdl_handle **box; /* the userdata; NULL once it is collected */
+  struct tdl_box *box; /* the userdata; NULL once it is collected */
   struct tdl_handle *next;
   int number;     /* of its Lua record in the table `records`; 0: none */
   tdl_bytes boot; /* while the pool is opened */
 } tdl_handle;
+
+/* The userdata of a handle. */
+typedef struct tdl_box {
+  tdl_handle *handle; /* first; NULL when its pool is over */
+  tdl_stats *stats;   /* a reference: they stay; NULL before there are any */
+} tdl_box;
 
 /* A timer of the script's; its future is timers[number]. */
 typedef struct tdl_timer_slot {
@@ -96,6 +102,7 @@ void tdl_bind_calls(lua_State *L);
 void tdl_bind_pools(lua_State *L);
 void tdl_bind_loops(lua_State *L);
 void tdl_bind_jobs(lua_State *L);
+void tdl_bind_stats(lua_State *L);
 void tdl_bind_stamps(lua_State *L); /* if the build has them */
 
 /* Ends all pools that a state made and is being closed with; blocks for a
@@ -105,6 +112,9 @@ void tdl_bind_close_pools(tdl_bind *b);
 /* The handle in the userdata there, NULL when its pool is over; raises when
 ** it is something else. */
 tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
+
+/* What is told of the pool of the handle in the userdata there. */
+tdl_stats *tdl_bind_check_stats(lua_State *L, int index);
 
 /* Pushes the handle's Lua record, or nil. */
 void tdl_bind_record(tdl_handle *h, lua_State *L);

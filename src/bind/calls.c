@@ -106,6 +106,35 @@ static void release_slot(lua_State *L, int top, int slot) {
   lua_rawseti(L, top + 1, slot);
 }
 
+/* What its home learns of a job that has ended for everybody else (T4). */
+static void correct(tdl_bind *b, const tdl_job *job, tdl_correction how) {
+  if (b->vm != NULL && b->vm->worker->pool == job->pool) {
+    tdl_stats_correct(b->loop->tally, how);
+  }
+  for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
+    if (h->pool == job->pool) { /* else it is over */
+      tdl_stats_correct(&h->pool->stats->home, how);
+      break;
+    }
+  }
+}
+
+/* Its future was cancelled when that was too late for the job. */
+static void count_late(tdl_bind *b, const tdl_job *job, int status) {
+  if (status == 0) {
+    correct(b, job, TDL_DONE_TO_CANCELLED);
+  } else if (status != TREADLE_ECLOSED && status != TREADLE_ECANCELLED) {
+    correct(b, job, TDL_FAILED_TO_CANCELLED);
+  }
+}
+
+/* Its future was rejected; it may have had results. */
+static void count_rejected(tdl_bind *b, const tdl_job *job) {
+  if (!tdl_job_is_settled(job) && job->status == 0) {
+    correct(b, job, TDL_DONE_TO_FAILED);
+  }
+}
+
 /* hooks.rejected(future, kind, worker, pool record, task, report...). The
 ** report is what core.job_fail encoded, or one message, or nothing. */
 static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
@@ -151,6 +180,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
   lua_rawgeti(L, top + 1, (int)job->slot);
   if (lua_isnil(L, top + 2)) { /* settled from this side (B1) */
+    count_late(b, job, status);
     lua_settop(L, top);
     return;
   }
@@ -167,6 +197,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     lua_pop(L, 1);
   }
   reject(b, L, top + 2, job, status, bytes);
+  count_rejected(b, job);
   release_slot(L, top, (int)job->slot);
   lua_settop(L, top);
 }
@@ -216,7 +247,7 @@ static void inherit_deadline(const tdl_vm *vm, tdl_job *job) {
 ** top. `worker` 0: any. `timeout` below 0: none. */
 static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
                   uint32_t task, uint32_t worker, double timeout) {
-  tdl_handle *h = *(tdl_handle **)lua_touserdata(L, handle);
+  tdl_handle *h = ((tdl_box *)lua_touserdata(L, handle))->handle;
   treadle_pool *pool = h == NULL ? NULL : h->pool;
   tdl_job *job;
   int own = 0, status;

@@ -65,7 +65,7 @@ static int is_barred(const direct *d) {
 
 static int call_open(void *self, void *handle, uint32_t count) {
   direct *d = self;
-  tdl_handle *h = *(tdl_handle **)handle;
+  tdl_handle *h = ((tdl_box *)handle)->handle;
   TDL_STAMP(NULL, BEGUN);
   /* A finalizer's call, made while another one is, goes the other way. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||

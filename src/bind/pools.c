@@ -14,7 +14,11 @@
 #define CLOSE_STOP_NS  300000000u
 
 tdl_handle *tdl_bind_check_handle(lua_State *L, int index) {
-  return *(tdl_handle **)luaL_checkudata(L, index, HANDLE_NAME);
+  return ((tdl_box *)luaL_checkudata(L, index, HANDLE_NAME))->handle;
+}
+
+tdl_stats *tdl_bind_check_stats(lua_State *L, int index) {
+  return ((tdl_box *)luaL_checkudata(L, index, HANDLE_NAME))->stats;
 }
 
 void tdl_bind_record(tdl_handle *h, lua_State *L) {
@@ -33,9 +37,10 @@ static void set_record(tdl_handle *h, lua_State *L, int index) {
 
 /* Pushes a userdata with a new handle that has no pool yet. */
 static tdl_handle *push_handle(lua_State *L) {
-  tdl_handle **box = lua_newuserdata(L, sizeof(tdl_handle *));
+  tdl_box *box = lua_newuserdata(L, sizeof(*box));
   tdl_handle *h;
-  *box = NULL;
+  box->handle = NULL;
+  box->stats = NULL;
   luaL_setmetatable(L, HANDLE_NAME);
   h = tdl_calloc(sizeof(*h));
   if (h == NULL) {
@@ -45,13 +50,19 @@ static tdl_handle *push_handle(lua_State *L) {
   h->bind = tdl_bind_of(L);
   tdl_bytes_init(&h->boot, NULL, 0);
   h->box = box;
-  *box = h;
+  box->handle = h;
   return h;
+}
+
+static void set_pool(tdl_handle *h, treadle_pool *pool) {
+  h->pool = pool;
+  h->box->stats = pool->stats;
+  tdl_stats_hold(pool->stats);
 }
 
 static void free_handle(tdl_handle *h) {
   if (h->box != NULL) {
-    *h->box = NULL;
+    h->box->handle = NULL;
   }
   tdl_bytes_reset(&h->boot, NULL, 0);
   tdl_free(h);
@@ -118,6 +129,7 @@ static double number_field(lua_State *L, const char *key) {
 ** seconds, checked by the caller. */
 static int core_pool_open(lua_State *L) {
   tdl_pool_options o = {0};
+  treadle_pool *pool;
   tdl_handle *h;
   int status, n = lua_gettop(L);
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -143,7 +155,7 @@ static int core_pool_open(lua_State *L) {
   o.boot = &h->boot;
   o.event = on_event;
   o.ctx = h;
-  status = tdl_pool_open(h->bind->loop, &o, &h->pool);
+  status = tdl_pool_open(h->bind->loop, &o, &pool);
   tdl_bytes_reset(&h->boot, NULL, 0);
   if (status != 0) {
     lua_pushnil(L);
@@ -156,6 +168,7 @@ static int core_pool_open(lua_State *L) {
                           : "cannot start the workers: %s",
                       tdl_status_text(status));
   }
+  set_pool(h, pool);
   h->next = h->bind->pools;
   h->bind->pools = h;
   return 1;
@@ -169,7 +182,7 @@ static int core_own_pool(lua_State *L) {
     return 0;
   }
   h = push_handle(L);
-  h->pool = b->vm->worker->pool; /* lives longer than this state */
+  set_pool(h, b->vm->worker->pool); /* lives longer than this state */
   lua_pushinteger(L, (lua_Integer)h->pool->threads);
   return 2;
 }
@@ -278,9 +291,13 @@ void tdl_bind_close_pools(tdl_bind *b) {
 
 /* The Lua side has forgotten the pool: it finishes what it accepted (B3). */
 static int handle_gc(lua_State *L) {
-  tdl_handle **box = lua_touserdata(L, 1);
-  tdl_handle *h = *box;
-  *box = NULL; /* another finalizer may still have it */
+  tdl_box *box = lua_touserdata(L, 1);
+  tdl_handle *h = box->handle;
+  if (box->stats != NULL) {
+    tdl_stats_drop(box->stats);
+  }
+  box->handle = NULL; /* another finalizer may still have it */
+  box->stats = NULL;
   if (h != NULL) {
     h->box = NULL;
     if (h->number > 0 && h->pool != NULL) {

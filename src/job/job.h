@@ -50,6 +50,9 @@ enum tdl_job_state {
 #define TDL_JOB_STATE(word) ((word)&7u)
 #define TDL_JOB_GENERATION  8u /* added to the word for every use */
 
+#define TDL_JOB_LIMITED 1u /* it has a deadline */
+#define TDL_JOB_STAMPED 2u /* its times are taken */
+
 struct treadle_loop;
 struct treadle_pool;
 
@@ -62,18 +65,21 @@ typedef struct tdl_job {
   void (*done)(struct tdl_job *job, int status, const tdl_bytes *bytes,
                void *ctx);
   void *ctx;
-  uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads one, too */
-  uint32_t slot;        /* its number at home, for as long as it exists */
-  uint32_t parent;      /* the entry of the job that made the call, or 0 */
-  tdl_node expiry;      /* the supervisor's: on its way while `expiring` */
-  uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
-  uint8_t expiring;     /* the supervisor's until the job is forgotten */
-  int8_t verdict;       /* with which `expiry` comes */
-  uint8_t came_home;    /* and waits for `expiry` */
-  uint8_t away;         /* reported (L3), and still to come home */
-  int8_t untold;        /* the home settled it and has yet to report this */
-  uint8_t inherited;    /* its deadline is that of the job that made it */
-  char *reason;         /* J5: why it was cancelled, or NULL */
+  uint64_t deadline_ns;  /* TDL_NEVER: none; the worker reads one, too */
+  uint32_t slot;         /* its number at home, for as long as it exists */
+  uint32_t parent;       /* the entry of the job that made the call, or 0 */
+  tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
+  uint32_t heap_index;   /* the supervisor's: its place, 0 for none */
+  uint8_t expiring;      /* the supervisor's until the job is forgotten */
+  int8_t verdict;        /* with which `expiry` comes */
+  uint8_t came_home;     /* and waits for `expiry` */
+  uint8_t away;          /* reported (L3), and still to come home */
+  int8_t untold;         /* the home settled it and has yet to report this */
+  uint8_t inherited;     /* its deadline is that of the job that made it */
+  uint8_t refused;       /* never queued: the pool takes no calls */
+  uint32_t weight;       /* if it is stamped: for how many calls it stands */
+  char *reason;          /* J5: why it was cancelled, or NULL */
+  uint64_t submitted_ns; /* if it is stamped; the worker reads these two */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */
@@ -81,7 +87,7 @@ typedef struct tdl_job {
   _Atomic uint32_t word;
   uint32_t task;   /* which task of the pool */
   int8_t status;   /* the worker's: 0 or a treadle_status */
-  uint8_t timed;   /* it has a deadline */
+  uint8_t timed;   /* a set of TDL_JOB_LIMITED, TDL_JOB_STAMPED */
   uint16_t worker; /* the worker's: its number, before RUNNING */
   uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
 } tdl_job;

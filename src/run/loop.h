@@ -58,6 +58,7 @@ struct treadle_loop {
   tdl_job *arriving, *lost; /* L3 */
   tdl_note *noting;         /* L3: set and cleared by the note */
   tdl_node *lost_notes;     /* L3 */
+  struct tdl_tally *tally;  /* of a worker: where it counts */
   /* of a worker: a call that a running job made has come home */
   void (*child_home)(void *owner, const tdl_job *job);
   void *owner;

@@ -74,6 +74,9 @@ static void free_pool(treadle_pool *pool) {
     tdl_worker_free(w);
   }
   tdl_free(pool->slots);
+  if (pool->stats != NULL) {
+    tdl_stats_drop(pool->stats);
+  }
   tdl_queue_fini(&pool->run);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   tdl_loop_drop(pool->home);
@@ -134,6 +137,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   if (status == 0) {
     pool->slots = tdl_calloc(options->threads * sizeof(*pool->slots));
     status = pool->slots == NULL ? TREADLE_ENOMEM : 0;
+  }
+  if (status == 0) {
+    status = tdl_stats_new(options->threads, &pool->stats);
   }
   while (status == 0 && pool->threads < options->threads) {
     status = new_slot(pool, pool->threads + 1, &pool->slots[pool->threads]);
@@ -262,6 +268,7 @@ static int takes_calls(const treadle_pool *pool, const tdl_job *job) {
   }
 }
 
+/* It was never counted, and the pool may be gone when it comes home. */
 static void refuse(tdl_job *job) {
   job->status = TREADLE_ECLOSED;
   job->bytes.len = 0;
@@ -269,15 +276,25 @@ static void refuse(tdl_job *job) {
 }
 
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
-  tdl_jobs *jobs = &job->home->jobs;
+  treadle_loop *home = job->home;
+  int limited = job->deadline_ns != TDL_NEVER;
+  int takes = takes_calls(pool, job);
+  /* where the caller counts: a pool's callers are its home and its workers */
+  tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
   int status = 0;
   job->pool = pool;
-  job->timed = job->deadline_ns != TDL_NEVER;
-  tdl_jobs_submit(jobs, job);
-  if (TDL_UNLIKELY(job->timed)) {
+  job->timed = limited ? TDL_JOB_LIMITED : 0;
+  job->refused = !takes;
+  tdl_jobs_submit(&home->jobs, job);
+  if (TDL_UNLIKELY(!takes)) {
+    return 0;
+  }
+  tdl_stats_submitted(pool->stats, tally, job);
+  if (TDL_UNLIKELY(limited)) {
     status = tdl_supervisor_watch(job);
     if (status != 0) {
-      tdl_jobs_withdraw(jobs, job);
+      tdl_stats_withdrawn(tally);
+      tdl_jobs_withdraw(&home->jobs, job);
     }
   }
   return status;
@@ -285,7 +302,7 @@ int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
 
 void tdl_pool_submit(tdl_job *job) {
   treadle_pool *pool = job->pool;
-  if (TDL_UNLIKELY(!takes_calls(pool, job))) {
+  if (TDL_UNLIKELY(job->refused)) {
     refuse(job);
     return;
   }
@@ -301,7 +318,7 @@ void tdl_pool_submit(tdl_job *job) {
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   treadle_pool *pool = job->pool;
   tdl_slot *slot = pool->slots[worker - 1];
-  if (!takes_calls(pool, job)) {
+  if (job->refused) {
     refuse(job);
     return;
   }
@@ -311,8 +328,16 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
 }
 
+void tdl_pool_count_settled(const tdl_job *job, int state, int status) {
+  TDL_STALL();
+  if (state != 0 && !job->refused) {
+    tdl_stats_settled(job->pool->stats, job, state, status);
+  }
+}
+
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
   int state = tdl_job_settle(job, tdl_job_generation(job), to);
+  tdl_pool_count_settled(job, state, TREADLE_ECANCELLED);
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker_ask(tdl_slot_worker(job->pool->slots[job->worker - 1]),
@@ -346,8 +371,12 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
   ** the task's wait and take the next call, which is not settled yet. */
   for (job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    if (job->pool == pool &&
-        tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED) != 0) {
+    int state = 0;
+    if (job->pool == pool) {
+      state = tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED);
+      tdl_pool_count_settled(job, state, TREADLE_ECLOSED);
+    }
+    if (state != 0) {
       job->untold = TREADLE_ECLOSED;
       count++;
     }
@@ -382,8 +411,7 @@ void tdl_pool_recycle(treadle_pool *pool) {
 void tdl_pool_lose(treadle_pool *pool, tdl_worker *w) {
   w->stop.next = pool->lost;
   pool->lost = w;
-  /* relaxed: a count */
-  atomic_fetch_add_explicit(&pool->written_off, 1, memory_order_relaxed);
+  tdl_stats_written_off(pool->stats, w->loop.tally);
   tdl_worker_post(w, &w->exited);
 }
 
@@ -401,4 +429,7 @@ void tdl_pool_abandon(treadle_pool *pool) {
     }
   }
   pool->event = NULL;
+  if (pool->stats != NULL) {
+    tdl_stats_closed(pool->stats, 1);
+  }
 }

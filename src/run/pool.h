@@ -27,6 +27,7 @@
 #include <pthread.h>
 
 #include "loop.h"
+#include "stats.h"
 
 enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 
@@ -79,6 +80,7 @@ struct treadle_pool {
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots;
+  tdl_stats *stats;
   /* the home's */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
@@ -92,9 +94,7 @@ struct treadle_pool {
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
-  _Atomic uint32_t restarts;    /* states replaced; any thread, a count */
-  _Atomic uint32_t written_off; /* threads, the same */
-  _Atomic uint32_t listens;     /* the home's: whether events are told */
+  _Atomic uint32_t listens; /* the home's: whether events are told */
   tdl_queue run;
 };
 
@@ -110,16 +110,22 @@ void tdl_pool_drop(treadle_pool *pool);
 ** TREADLE_ENOMEM the job is still the caller's. */
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job);
 
-/* The same thread, then; takes the job. Where the pool takes no calls it comes
-** home at the next dispatch as TREADLE_ECLOSED. */
+/* The same thread, with nothing in between that may change the phase; takes the
+** job. Where the pool takes no calls it comes home at the next dispatch as
+** TREADLE_ECLOSED. */
 void tdl_pool_submit(tdl_job *job);
 
 /* The same, to the worker in one slot, 1 to threads. */
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
 
 /* any thread that keeps the job from being recycled; settles it (J3), and if it
-** runs wakes its worker so that its waits end. 0 when somebody was first. */
+** runs wakes its worker so that its waits end. 0 when somebody was first.
+** Counts as cancelled. */
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
+
+/* who settled it otherwise: `state` is what it was, or 0, and its caller hears
+** `status`. */
+void tdl_pool_count_settled(const tdl_job *job, int state, int status);
 
 /* any thread that has a reference; raises the phase and wakes everybody. */
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);

@@ -64,6 +64,9 @@ static void unlist_locked(tdl_worker *w) {
 
 static int force_locked(tdl_job *job, enum tdl_job_state to) {
   int state = tdl_job_settle(job, tdl_job_generation(job), to);
+  tdl_pool_count_settled(job, state,
+                         to == TDL_JOB_EXPIRED ? TREADLE_ETIMEOUT
+                                               : TREADLE_ECANCELLED);
   TDL_STALL();
   if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
     tdl_worker *w = tdl_slot_worker(job->pool->slots[job->worker - 1]);
@@ -99,7 +102,9 @@ static int is_guilty_locked(const tdl_worker *w, uint64_t now) {
 
 /* Running, and its worker will not end it. */
 static void lose_job_locked(tdl_job *job, int status) {
-  if (tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED) != 0) {
+  int state = tdl_job_settle(job, tdl_job_generation(job), TDL_JOB_CLOSED);
+  if (state != 0) {
+    tdl_pool_count_settled(job, state, status);
     if (job->heap_index != 0) {
       tdl_deadlines_remove(&sv.deadlines, job);
     }

@@ -6,6 +6,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/stall.h"
 #include "../base/stamp.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
@@ -128,7 +129,7 @@ static int collect(lua_State *L) {
   return 0;
 }
 
-static uint64_t heap_bytes(const tdl_vm *vm) {
+uint64_t tdl_vm_heap_bytes(const tdl_vm *vm) {
   return ((uint64_t)lua_gc(vm->L, LUA_GCCOUNT, 0) << 10) +
          (uint64_t)lua_gc(vm->L, LUA_GCCOUNTB, 0);
 }
@@ -143,9 +144,10 @@ static void count_ended(tdl_vm *vm) {
   }
   if (pool->recycle_after > 0 && vm->ended >= pool->recycle_after) {
     tdl_vm_retire(vm);
-  } else if (pool->recycle_bytes > 0 && heap_bytes(vm) > pool->recycle_bytes) {
+  } else if (pool->recycle_bytes > 0 &&
+             tdl_vm_heap_bytes(vm) > pool->recycle_bytes) {
     lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
-    if (heap_bytes(vm) > pool->recycle_bytes) {
+    if (tdl_vm_heap_bytes(vm) > pool->recycle_bytes) {
       tdl_vm_retire(vm);
     }
   }
@@ -179,6 +181,7 @@ static int verdict(const tdl_vm *vm, const tdl_job *job) {
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
+  tdl_tally *tally = vm->worker->loop.tally;
   if (TDL_UNLIKELY(
           vm->heap.is_over ||
           (status != 0 && tdl_interrupt_has_struck(&vm->worker->interrupt)))) {
@@ -194,7 +197,14 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   vm->exempt -= (uint32_t)is_exempt(e);
   e->co = NULL;
   job->status = (int8_t)status;
-  if (TDL_UNLIKELY(!tdl_job_finish(job))) { /* it goes home all the same (J2) */
+  if (TDL_UNLIKELY(e->began_ns != 0)) {
+    tdl_stats_ran(job->pool->stats, tally, job, tdl_now_ns() - e->began_ns);
+    tdl_stats_heap(tally, tdl_vm_heap_bytes(vm));
+    e->began_ns = 0; /* V5: it may come here again */
+  }
+  if (TDL_LIKELY(tdl_job_finish(job))) {
+    tdl_stats_ended(tally, job);
+  } else { /* it goes home all the same (J2) */
     if (!e->ended) {
       tdl_supervisor_job_ended(vm->worker, job);
     }
@@ -316,7 +326,22 @@ void tdl_vm_set_current(tdl_vm *vm, uint32_t entry) {
                                   : vm->entries[entry].job);
 }
 
+/* 0 when the job has expired: it never runs. */
+static int look_at_clock(tdl_vm *vm, uint32_t entry) {
+  const tdl_job *job = vm->entries[entry].job;
+  uint64_t now = tdl_now_ns();
+  if ((job->timed & TDL_JOB_LIMITED) && now >= job->deadline_ns) {
+    return 0;
+  }
+  if (job->timed & TDL_JOB_STAMPED) {
+    tdl_stats_waited(vm->worker->loop.tally, job, now);
+    vm->entries[entry].began_ns = now;
+  }
+  return 1;
+}
+
 void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
+  tdl_tally *tally = vm->worker->loop.tally;
   lua_State *co;
   uint32_t entry;
   int n, status;
@@ -327,6 +352,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     return;
   }
   TDL_STAMP(job, STARTED);
+  TDL_STALL();
+  tdl_stats_started(tally, job);
   entry = new_entry(vm, job);
   if (TDL_UNLIKELY(tdl_events_wanted(vm->worker->pool)) && entry != 0) {
     tell_start(vm, &vm->entries[entry]);
@@ -334,7 +361,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   if (TDL_UNLIKELY(entry == 0)) {
     job->status = TREADLE_ENOMEM;
     job->bytes.len = 0;
-    tdl_job_finish(job);
+    if (tdl_job_finish(job)) {
+      tdl_stats_ended(tally, job);
+    }
     tdl_loop_send_home(job);
     return;
   }
@@ -344,8 +373,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     new_coroutine(vm);
   }
   co = vm->co;
-  if (TDL_UNLIKELY(job->timed) &&
-      tdl_now_ns() >= job->deadline_ns) { /* expired: it never runs */
+  if (TDL_UNLIKELY(job->timed != 0) && !look_at_clock(vm, entry)) {
     job->bytes.len = 0;
     end_job(vm, entry, TREADLE_ETIMEOUT);
     tdl_vm_set_current(vm, 0);

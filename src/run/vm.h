@@ -36,6 +36,7 @@ typedef struct tdl_entry {
                   ** such calls of others (V3) */
   uint32_t others; /* calls on other pools that are under way (V4) */
   uint32_t next_free;
+  uint64_t began_ns; /* if the job is stamped, else 0 */
   uint8_t used;
   uint8_t cancelled; /* its waits were told to end */
   uint8_t childless; /* all calls that it made are cancelled (V4) */
@@ -122,6 +123,9 @@ void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status);
 
 /* The entry of that number if its job is in progress, or NULL. */
 tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t entry);
+
+/* What the state occupies now. */
+uint64_t tdl_vm_heap_bytes(const tdl_vm *vm);
 
 /* V3's count. */
 void tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);

@@ -17,10 +17,15 @@
 /* --- what nobody will handle any more -------------------------------------- */
 
 static void refuse(tdl_job *job) {
+  tdl_stats *stats = job->pool->stats;
   if (tdl_job_start(job)) {
+    TDL_STALL();
+    tdl_stats_refusing(stats);
     job->status = TREADLE_ECLOSED;
     job->bytes.len = 0;
-    tdl_job_finish(job);
+    if (tdl_job_finish(job)) {
+      tdl_stats_refused(stats);
+    }
   }
   tdl_loop_send_home(job);
 }
@@ -108,6 +113,7 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
     refuse_queue(&w->slot->calls);
     if (pool->alive == 0) {
       refuse_queue(&pool->run);
+      tdl_stats_closed(pool->stats, 0);
     }
   }
   if (pool->event != NULL) {
@@ -196,7 +202,7 @@ static int is_called_home(const void *arg) { /* no room for another job */
   return tdl_queue_ready(&w->loop.inbox) || tdl_pool_phase(w->pool) != w->phase;
 }
 
-static int spin(tdl_worker *w) {
+static int search(tdl_worker *w) {
   uint64_t limit = tdl_loop_next_ns(&w->loop);
   if (!tdl_vm_has_room(w->vm)) {
     return tdl_spin_until(&w->loop.spin, is_called_home, w, limit);
@@ -211,6 +217,16 @@ static int spin(tdl_worker *w) {
   }
   TDL_STALL();
   return tdl_spin_until(&w->loop.spin, is_called, w, limit); /* <wake.N2> */
+}
+
+static int spin(tdl_worker *w) {
+  uint32_t weight = tdl_stats_times_spin(w->loop.tally);
+  uint64_t start = weight != 0 ? tdl_now_ns() : 0;
+  int found = search(w);
+  if (TDL_UNLIKELY(weight != 0)) {
+    tdl_stats_spun(w->loop.tally, tdl_now_ns() - start, weight);
+  }
+  return found;
 }
 
 static void lie_idle(tdl_worker *w) {
@@ -268,6 +284,7 @@ static int rest(tdl_worker *w) {
 
 /* Undoes what sleep_on announced; also after an error out of a wait. */
 static void get_up(tdl_worker *w) {
+  tdl_stats_awake(w->loop.tally, tdl_now_ns());
   rise(w);
   if (w->resting) {
     w->resting = 0;
@@ -300,6 +317,8 @@ static void sleep_on(tdl_worker *w) {
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
   tdl_jobs_trim(&w->loop.jobs);
+  tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(w->vm));
+  tdl_stats_sleeps(w->loop.tally, start);
   lie_idle(w);
   if (!tdl_vm_wait(w->vm)) {
     tdl_parker_announce(&w->loop.parker, TDL_ASLEEP); /* <wake.Z2> */
@@ -509,6 +528,7 @@ static int live(tdl_worker *w) {
     int goes_on;
     if (w->vm != NULL) {
       tdl_worker_set_life(w, TDL_SERVING);
+      tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
       run_part(w, in_service);
       goes_on = end_state(w);
     } else {
@@ -520,8 +540,7 @@ static int live(tdl_worker *w) {
     if (!goes_on) {
       return 1;
     }
-    /* relaxed: a count */
-    atomic_fetch_add_explicit(&w->pool->restarts, 1, memory_order_relaxed);
+    tdl_stats_restarted(w->pool->stats);
     if (boot(w, &w->last_words) == 0) {
       w->tries = 0;
       tell_renewed(w);
@@ -545,6 +564,7 @@ static void *thread_main(void *arg) {
     wait_for_end(w);
   }
   has_slot = live(w);
+  tdl_stats_end(w->loop.tally);
   drop_inbox(w);
   if (has_slot) {
     refuse_queue(&w->slot->calls);
@@ -677,6 +697,10 @@ int tdl_worker_start(tdl_worker *w) {
   pthread_attr_t attr;
   sigset_t all, old;
   int error;
+  w->loop.tally = tdl_stats_enter(w->pool->stats, w->id);
+  if (w->loop.tally == NULL) {
+    return TREADLE_ENOMEM;
+  }
   tdl_pool_hold(w->pool); /* P1: the thread's */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -686,6 +710,7 @@ int tdl_worker_start(tdl_worker *w) {
   pthread_attr_destroy(&attr);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   if (error != 0) {
+    tdl_stats_end(w->loop.tally);
     tdl_pool_drop(w->pool);
     return error == EAGAIN ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
   }
