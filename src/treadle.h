@@ -95,6 +95,24 @@ TREADLE_API int treadle_pool_open(treadle_loop *loop,
 /* The number of the task with this name, or TREADLE_EINVAL. */
 TREADLE_API int treadle_pool_task(const treadle_pool *pool, const char *name);
 
+/* Counts of calls: queued + running + done + failed + cancelled == submitted in
+** every snapshot. */
+typedef struct treadle_stats {
+  uint64_t submitted;   /* accepted and queued */
+  uint64_t queued;      /* now */
+  uint64_t running;     /* now */
+  uint64_t done;        /* with results */
+  uint64_t failed;      /* with an error: the task's, timeout, crash, ... */
+  uint64_t cancelled;   /* by the caller, or because the pool was closed */
+  uint64_t restarts;    /* workers' states that were replaced */
+  uint64_t written_off; /* threads that were left alone, stuck in C */
+  double uptime;        /* seconds */
+  double utilisation;   /* 0 to 1: the share of time in which workers work */
+} treadle_stats;
+
+TREADLE_API void treadle_pool_stats(const treadle_pool *pool,
+                                    treadle_stats *out);
+
 /* Takes no more calls, blocks and polls until what was accepted is done and
 ** the threads have ended; after `timeout` seconds (below 0: no limit)
 ** terminates. The pool is gone afterwards. Not from a callback. */

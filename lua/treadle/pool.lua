@@ -10,6 +10,7 @@ local future = require "treadle.future"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 local retry = require "treadle.retry"
+local stats = require "treadle.stats"
 local tasks = require "treadle.task"
 
 local M = {}
@@ -191,6 +192,13 @@ function methods:broadcast(task, ...)
     end
   end
   return combine.all(list)
+end
+
+--- What the pool has counted and timed so far; after its end, in all.
+-- @treturn table see docs/stats.md
+function methods:stats()
+  check_self(self, "stats")
+  return stats.read(self._handle, self._record.names)
 end
 
 -- --- what C tells ------------------------------------------------------------------------------

@@ -131,6 +131,52 @@ static void cancel_and_terminate_settle_each_call_once(void) {
   treadle_loop_close(loop);
 }
 
+static treadle_stats stats_of(treadle_pool *pool) {
+  treadle_stats s;
+  treadle_pool_stats(pool, &s);
+  return s;
+}
+
+static void the_counts_add_up_and_say_how_calls_ended(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call[4];
+  outcome out[4];
+  treadle_stats s;
+  memset(out, 0, sizeof(out));
+  o.threads = 1;
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  s = stats_of(pool);
+  CHECK(s.submitted == 0 && s.running == 0 && s.uptime > 0);
+  for (int i = 0; i < 4; i++) {
+    static const char *const names[] = {"add", "fail", "wait", "wait"};
+    int task = treadle_pool_task(pool, names[i]);
+    CHECK(treadle_call_new(pool, task, 2, &call[i]) == 0);
+    treadle_put_number(call[i], 60);
+    treadle_put_number(call[i], 0);
+    CHECK(treadle_submit(call[i], -1, keep, &out[i]) == 0);
+  }
+  while (out[1].calls == 0) {
+    treadle_poll(loop, 1);
+  }
+  do { /* the third waits in the worker, the fourth for it */
+    s = stats_of(pool);
+    CHECK(s.submitted == 4 && s.queued + s.running == 2);
+  } while (s.running != 1);
+  CHECK(s.done == 1 && s.failed == 1 && s.cancelled == 0);
+  CHECK(treadle_cancel(call[3]) == 0);
+  s = stats_of(pool);
+  CHECK(s.queued == 0 && s.running == 1 && s.cancelled == 1);
+  CHECK(treadle_cancel(call[2]) == 0);
+  s = stats_of(pool);
+  CHECK(s.running == 0 && s.cancelled == 2 && s.submitted == 4);
+  CHECK(s.written_off == 0 && s.utilisation >= 0 && s.utilisation <= 1);
+  treadle_pool_close(pool, -1);
+  treadle_loop_close(loop);
+}
+
 static void a_module_that_cannot_be_loaded_tells_why(void) {
   treadle_pool_options o = options();
   treadle_loop *loop;
@@ -182,6 +228,7 @@ int main(void) {
   RUN(a_call_goes_there_and_back);
   RUN(tables_cross_and_errors_have_a_report);
   RUN(cancel_and_terminate_settle_each_call_once);
+  RUN(the_counts_add_up_and_say_how_calls_ended);
   RUN(a_module_that_cannot_be_loaded_tells_why);
   RUN(the_descriptor_wakes_a_foreign_loop);
   unlink(file);

@@ -185,6 +185,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_loops(L);
   tdl_bind_pools(L);
   tdl_bind_jobs(L);
+  tdl_bind_stats(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_direct(b, L);

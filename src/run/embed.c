@@ -219,6 +219,21 @@ int treadle_pool_task(const treadle_pool *pool, const char *name) {
   return TREADLE_EINVAL;
 }
 
+void treadle_pool_stats(const treadle_pool *pool, treadle_stats *out) {
+  tdl_stats_counts c;
+  tdl_stats_read(pool->stats, &c);
+  out->submitted = c.submitted;
+  out->queued = c.queued;
+  out->running = c.running;
+  out->done = c.done;
+  out->failed = c.failed;
+  out->cancelled = c.cancelled;
+  out->restarts = c.restarts;
+  out->written_off = c.written_off;
+  out->uptime = (double)c.uptime_ns / 1e9;
+  out->utilisation = tdl_stats_share(c.busy_ns, c.alive_ns);
+}
+
 /* 1 when the threads have ended in time. */
 static int wait_closed(treadle_pool *pool, uint64_t ns) {
   const embedded_pool *e = pool->ctx;

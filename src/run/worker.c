@@ -488,6 +488,7 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     }
   }
   if (status == 0) {
+    tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
     if (tdl_events_wanted(w->pool)) {
@@ -528,7 +529,6 @@ static int live(tdl_worker *w) {
     int goes_on;
     if (w->vm != NULL) {
       tdl_worker_set_life(w, TDL_SERVING);
-      tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
       run_part(w, in_service);
       goes_on = end_state(w);
     } else {

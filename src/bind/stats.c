@@ -1,0 +1,87 @@
+/* What a pool has counted and timed, as Lua tables. */
+#include "bind.h"
+
+static void set_number(lua_State *L, const char *name, double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, name);
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t value) {
+  set_number(L, name, (double)value);
+}
+
+static void set_seconds(lua_State *L, const char *name, uint64_t ns) {
+  set_number(L, name, (double)ns / 1e9);
+}
+
+static void set_times(lua_State *L, const char *name,
+                      const tdl_histogram_copy *times) {
+  lua_createtable(L, 0, 5);
+  set_seconds(L, "p50", tdl_histogram_percentile(times, 0.5));
+  set_seconds(L, "p90", tdl_histogram_percentile(times, 0.9));
+  set_seconds(L, "p99", tdl_histogram_percentile(times, 0.99));
+  set_seconds(L, "max", times->max);
+  set_number(L, "mean", tdl_histogram_mean(times) / 1e9);
+  lua_setfield(L, -2, name);
+}
+
+static void push_task(lua_State *L, const tdl_stats *stats, uint32_t number) {
+  tdl_stats_task task;
+  tdl_stats_read_task(stats, number, &task);
+  lua_createtable(L, 0, 4);
+  set_count(L, "runs", task.runs);
+  set_count(L, "failures", task.failures);
+  set_times(L, "run", &task.run);
+  set_times(L, "wait", &task.wait);
+}
+
+static void push_worker(lua_State *L, const tdl_stats *stats, uint32_t id) {
+  tdl_stats_worker w;
+  tdl_stats_read_worker(stats, id, &w);
+  lua_createtable(L, 0, 6);
+  set_count(L, "id", id);
+  set_count(L, "jobs", w.jobs);
+  set_seconds(L, "busy", w.busy_ns);
+  set_count(L, "heap", w.heap_bytes);
+  set_seconds(L, "cpu", w.cpu_ns);
+  set_number(L, "utilisation", tdl_stats_share(w.busy_ns, w.alive_ns));
+}
+
+/* pool_stats(handle) -> the table of pool:stats(), but for the tasks: those are
+** by number */
+static int core_pool_stats(lua_State *L) {
+  const tdl_stats *stats = tdl_bind_check_stats(L, 1);
+  uint32_t tasks = tdl_stats_task_count(stats);
+  tdl_stats_counts c;
+  tdl_stats_read(stats, &c);
+  lua_createtable(L, 0, 12);
+  set_count(L, "submitted", c.submitted);
+  set_count(L, "queued", c.queued);
+  set_count(L, "running", c.running);
+  set_count(L, "done", c.done);
+  set_count(L, "failed", c.failed);
+  set_count(L, "cancelled", c.cancelled);
+  set_seconds(L, "uptime", c.uptime_ns);
+  set_number(L, "utilisation", tdl_stats_share(c.busy_ns, c.alive_ns));
+  set_count(L, "written_off", c.written_off);
+  set_count(L, "restarts", c.restarts);
+  lua_createtable(L, (int)tasks, 1);
+  for (uint32_t i = 0; i < tasks; i++) {
+    push_task(L, stats, i);
+    lua_rawseti(L, -2, (int)i);
+  }
+  lua_setfield(L, -2, "tasks");
+  lua_createtable(L, (int)stats->slots, 0);
+  for (uint32_t id = 1; id <= stats->slots; id++) {
+    push_worker(L, stats, id);
+    lua_rawseti(L, -2, (int)id);
+  }
+  lua_setfield(L, -2, "workers");
+  return 1;
+}
+
+void tdl_bind_stats(lua_State *L) {
+  static const luaL_Reg functions[] = {{"pool_stats", core_pool_stats},
+                                       {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+}
