@@ -2,6 +2,8 @@
 #include "treadle.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,6 +17,13 @@ static const char module_text[] =
     "function M.wait(s) treadle.sleep(s) end\n"
     "function M.sum(t) local s = 0 for _, v in ipairs(t) do s = s + v end\n"
     "  return s, #t, t.name end\n"
+    "function M.lock(address)\n" /* in C for as long as the test holds it */
+    "  local ffi = require 'ffi'\n"
+    "  ffi.cdef 'int pthread_mutex_lock(void *);'\n"
+    "  ffi.cdef 'int pthread_mutex_unlock(void *);'\n"
+    "  ffi.C.pthread_mutex_lock(ffi.cast('void *', address))\n"
+    "  ffi.C.pthread_mutex_unlock(ffi.cast('void *', address))\n"
+    "end\n"
     "return M\n";
 
 static char dir[] = "/tmp/treadle-embed-XXXXXX";
@@ -177,6 +186,35 @@ static void the_counts_add_up_and_say_how_calls_ended(void) {
   treadle_loop_close(loop);
 }
 
+/* Its thread is written off, and frees the pool when it comes back. */
+static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  long live = tdl_alloc_live();
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome out = {0};
+  o.threads = 1;
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  CHECK(pthread_mutex_lock(&lock) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "lock"), 1, &call) == 0);
+  treadle_put_number(call, (double)(uintptr_t)&lock);
+  CHECK(treadle_submit(call, -1, keep, &out) == 0);
+  while (stats_of(pool).running == 0) {
+    sched_yield();
+  }
+  treadle_pool_terminate(pool);
+  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
+  treadle_loop_close(loop);
+  pthread_mutex_unlock(&lock);
+  while (tdl_alloc_live() != live) { /* less: freed twice */
+    CHECK(tdl_alloc_live() > live);
+    sched_yield();
+  }
+}
+
 static void a_module_that_cannot_be_loaded_tells_why(void) {
   treadle_pool_options o = options();
   treadle_loop *loop;
@@ -229,6 +267,7 @@ int main(void) {
   RUN(tables_cross_and_errors_have_a_report);
   RUN(cancel_and_terminate_settle_each_call_once);
   RUN(the_counts_add_up_and_say_how_calls_ended);
+  RUN(a_terminated_pool_is_freed_once_its_stuck_thread_returns);
   RUN(a_module_that_cannot_be_loaded_tells_why);
   RUN(the_descriptor_wakes_a_foreign_loop);
   unlink(file);

@@ -409,8 +409,10 @@ void tdl_pool_recycle(treadle_pool *pool) {
 }
 
 void tdl_pool_lose(treadle_pool *pool, tdl_worker *w) {
-  w->stop.next = pool->lost;
-  pool->lost = w;
+  if (w->replaced) { /* else it keeps its slot */
+    w->stop.next = pool->lost;
+    pool->lost = w;
+  }
   tdl_stats_written_off(pool->stats, w->loop.tally);
   tdl_worker_post(w, &w->exited);
 }
