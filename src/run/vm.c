@@ -166,8 +166,9 @@ static void tell_end(tdl_vm *vm, const tdl_entry *e, int status) {
                   (double)(tdl_now_ns() - e->heard_ns) * 1e-9);
 }
 
-/* What the jobs of a state come home with that was stopped. The one that
-** exceeded the cap is the one that runs. */
+/* What the jobs of a state come home with that was stopped: errors and results
+** may be the interrupt's, also those of others. The one that exceeded the cap is
+** the one that runs. */
 static int verdict(const tdl_vm *vm, const tdl_job *job) {
   if (tdl_pool_phase(vm->worker->pool) == TDL_POOL_STOPPED) {
     return TREADLE_ECLOSED;
@@ -182,9 +183,8 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
   tdl_tally *tally = vm->worker->loop.tally;
-  if (TDL_UNLIKELY(
-          vm->heap.is_over ||
-          (status != 0 && tdl_interrupt_has_struck(&vm->worker->interrupt)))) {
+  if (TDL_UNLIKELY(vm->heap.is_over ||
+                   tdl_interrupt_has_struck(&vm->worker->interrupt))) {
     status = verdict(vm, job);
     job->bytes.len = 0;
   }

@@ -1,0 +1,96 @@
+--- What is stopped while something else happens to it: waits, nested loops and calls, ends.
+local helpers = require "helpers"
+local treadle = require "treadle"
+
+describe("stopping", function()
+  local done = helpers.watch()
+  local opened = {}
+
+  local function open(options)
+    options = options or {}
+    options.threads = options.threads or 1
+    local pool = treadle.pool("stop_tasks", options)
+    opened[#opened + 1] = pool
+    return pool
+  end
+
+  after_each(function()
+    for i = #opened, 1, -1 do
+      opened[i]:terminate()
+      opened[i]:close()
+      opened[i] = nil
+    end
+  end)
+
+  --- The kind of its error, or "resolved", or "pending" if it does not settle.
+  local function outcome(f)
+    if not f:wait(helpers.TIMEOUT) then
+      return "pending"
+    end
+    local ok, err = f:pawait()
+    return ok and "resolved" or err.kind
+  end
+
+  --- Wait until somebody has written to the log.
+  local function entered(path, times)
+    helpers.poll_until(function()
+      return #helpers.lines(path) >= (times or 1)
+    end, "the task has begun")
+  end
+
+  describe("a task that turns the loop by itself", function()
+    for how, after in pairs {
+      ["computes on"] = function(pool, log)
+        return pool:run("nap_then_loop", { 0.02, "interpreted", log }, { timeout = 0.05 })
+      end,
+    } do
+      it("crashes with the task in it that " .. how, function()
+        local pool = open { concurrency = 2 }
+        local inner = after(pool, helpers.new_path())
+        local outer = pool.call.turn_the_loop()
+        assert.equal("timeout", outcome(inner))
+        assert.equal("crashed", outcome(outer))
+        assert.equal(1, pool.call.echo(1):await())
+      end)
+    end
+  end)
+
+  describe("recycling", function()
+    for _, name in ipairs { "empty", "interpreted", "pcalls", "finalizer", "in_coroutine" } do
+      it("crashes the task that hangs: " .. name, function()
+        local pool = open { terminate_timeout = 0.05 }
+        local log = helpers.new_path()
+        local f = pool.call.loop(name, log)
+        entered(log)
+        local recycled = pool:recycle()
+        assert.equal("crashed", outcome(f))
+        assert.is_true(recycled:wait(helpers.TIMEOUT))
+        assert.equal(1, pool.call.age():await())
+      end)
+
+      it("crashes the task that hangs after a wait: " .. name, function()
+        local pool = open { terminate_timeout = 0.05 }
+        local log = helpers.new_path()
+        local f = pool.call.nap_then_loop(0.001, name, log)
+        entered(log)
+        local recycled = pool:recycle()
+        assert.equal("crashed", outcome(f))
+        assert.is_true(recycled:wait(helpers.TIMEOUT))
+        assert.equal(1, pool.call.age():await())
+      end)
+    end
+  end)
+
+  it("a task whose own pool it terminates is closed, not crashed", function()
+    local pool = open { threads = 2 }
+    local log = helpers.new_path()
+    local f = pool:run("loop", { "interpreted", log }, { worker = 1 })
+    entered(log)
+    pool:run("terminate", { "enough" }, { worker = 2 })
+    assert.equal("closed", outcome(f))
+  end)
+
+  it("leaves no thread and no descriptor", function() done() end)
+end)
+
+helpers.clean()

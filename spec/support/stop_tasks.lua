@@ -1,0 +1,240 @@
+--- Tasks that do not end by themselves, and some that do. Each that is to be caught in the act
+-- first writes a line to its log, if it is given one.
+local treadle = require "treadle"
+
+local M = {}
+
+local function enter(log)
+  if log then
+    local file = assert(io.open(log, "a"))
+    file:write("entered\n")
+    file:close()
+  end
+end
+
+function M.echo(...)
+  return ...
+end
+
+function M.id()
+  return treadle.worker.id
+end
+
+--- Which state of its worker this is.
+function M.age()
+  _G.spec_age = (_G.spec_age or 0) + 1
+  return _G.spec_age
+end
+
+function M.note(log)
+  enter(log)
+end
+
+function M.nap(log, seconds)
+  enter(log)
+  treadle.sleep(seconds or 1000)
+  return "slept"
+end
+
+function M.boom()
+  error({ code = 7 })
+end
+
+-- --- stuck in Lua --------------------------------------------------------------------------------
+
+--- name -> a function that never returns.
+local loops = {}
+
+function loops.empty()
+  while true do end
+end
+
+function loops.counting()
+  local n = 0
+  while true do
+    n = n + 1
+  end
+end
+
+function loops.tables()
+  local t
+  while true do
+    t = { t and 1 }
+  end
+end
+
+function loops.strings()
+  local n = 0
+  while true do
+    n = #(tostring(n) .. "x")
+  end
+end
+
+function loops.recursion()
+  local function f(n)
+    return n == 0 and 0 or 1 + f(n - 1)
+  end
+  while true do
+    f(50)
+  end
+end
+
+function loops.pcalls()
+  while true do
+    pcall(loops.counting)
+  end
+end
+
+function loops.errors()
+  while true do
+    pcall(error, "x")
+  end
+end
+
+function loops.coroutines()
+  while true do
+    coroutine.wrap(function()
+      coroutine.yield()
+    end)()
+  end
+end
+
+function loops.in_coroutine()
+  coroutine.wrap(loops.counting)()
+end
+
+function loops.sorting()
+  while true do
+    local list = { 5, 3, 9, 1, 7, 2 }
+    table.sort(list, function(a, b)
+      return a < b
+    end)
+  end
+end
+
+function loops.gsub()
+  while true do
+    ("aaaaaaaa"):gsub("a", function(c)
+      return c:upper()
+    end)
+  end
+end
+
+function loops.interpreted()
+  local function f()
+    local n = 0
+    while true do
+      n = n + 1
+    end
+  end
+  jit.off(f)
+  f()
+end
+
+function loops.metamethod()
+  local t = setmetatable({}, { __index = loops.counting })
+  return t.x
+end
+
+--- A finalizer, in which no hook acts.
+function loops.finalizer()
+  local p = newproxy(true)
+  getmetatable(p).__gc = loops.counting
+  p = nil -- luacheck: ignore
+  collectgarbage()
+end
+
+--- What lua_close finds at the end of the state does not end either.
+function loops.finalizer_at_close()
+  _G.spec_kept = newproxy(true)
+  getmetatable(_G.spec_kept).__gc = loops.counting
+  loops.counting()
+end
+
+--- The names of the loops.
+function M.loops()
+  local names = {}
+  for name in pairs(loops) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
+function M.loop(name, log)
+  enter(log)
+  return pcall(loops[name])
+end
+
+--- The loop while the results are encoded.
+function M.result_loops(log)
+  enter(log)
+  return setmetatable({}, { __treadle_pack = loops.counting })
+end
+
+--- The same behind a wait.
+function M.nap_then_loop(seconds, name, log)
+  treadle.sleep(seconds)
+  return M.loop(name, log)
+end
+
+-- --- stuck in C ----------------------------------------------------------------------------------
+
+--- One call into C of some 25 ms (18: 50, 19: 100, ...), that nothing ends early.
+local function search(size)
+  size = size or 17
+  return (("a"):rep(size)):find(("a?"):rep(size) .. ("a"):rep(size) .. "b")
+end
+
+function M.stuck(log, size)
+  enter(log)
+  return search(size)
+end
+
+function M.nap_then_stuck(seconds, log, size)
+  treadle.sleep(seconds)
+  return M.stuck(log, size)
+end
+
+-- --- what makes it harder ------------------------------------------------------------------------
+
+--- Turns the loop by itself: other jobs of the worker run within.
+function M.turn_the_loop(log)
+  enter(log)
+  while true do
+    treadle.poll(0.001)
+  end
+end
+
+--- Calls its own pool and waits.
+function M.nest(name, ...)
+  return treadle.worker.pool.call[name](...):await()
+end
+
+--- Makes a pool that has a stuck task, and waits for that.
+function M.inner_pool(name, log)
+  _G.spec_inner = treadle.pool("stop_tasks", { threads = 1 })
+  return _G.spec_inner.call.loop(name, log):await()
+end
+
+--- Leaves behind what collects itself without an end, and more than 4 MB.
+function M.litter()
+  collectgarbage("stop")
+  for _ = 1, 10 do
+    getmetatable(newproxy(true)).__gc = loops.counting
+  end
+  _G.spec_litter = ("x"):rep(4e6)
+  return "littered"
+end
+
+function M.recycle()
+  treadle.worker.pool:recycle()
+  return "asked"
+end
+
+function M.terminate(reason)
+  treadle.worker.pool:terminate(reason)
+  return "asked"
+end
+
+return M
