@@ -40,6 +40,9 @@ describe("stopping", function()
 
   describe("a task that turns the loop by itself", function()
     for how, after in pairs {
+      ["is stuck in C"] = function(pool, log)
+        return pool:run("nap_then_stuck", { 0.02, log, 19 }, { timeout = 0.05 })
+      end,
       ["computes on"] = function(pool, log)
         return pool:run("nap_then_loop", { 0.02, "interpreted", log }, { timeout = 0.05 })
       end,
