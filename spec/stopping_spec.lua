@@ -82,6 +82,11 @@ describe("stopping", function()
         assert.equal(1, pool.call.age():await())
       end)
     end
+
+    it("for memory delivers the result before it collects what was left behind", function()
+      local pool = open { recycle_memory = 1e6 }
+      assert.equal("littered", pool.call.litter():await())
+    end)
   end)
 
   it("a task whose own pool it terminates is closed, not crashed", function()

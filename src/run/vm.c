@@ -220,11 +220,11 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   e->job = NULL;
   vm->progress--;
   free_entry_if_done(vm, i);
-  count_ended(vm);
   if (tdl_worker_running(vm->worker) == job) { /* it is the home's now */
     tdl_worker_runs(vm->worker, NULL);
   }
   tdl_loop_send_home(job);
+  count_ended(vm); /* last: finalizers may run, without an end */
 }
 
 int tdl_vm_has_room(const tdl_vm *vm) {
