@@ -89,6 +89,15 @@ describe("stopping", function()
     end)
   end)
 
+  it("a thread that was written off goes on when it comes back to a loop", function()
+    local ended = helpers.watch()
+    local pool = open()
+    assert.equal("timeout", outcome(pool:run("stuck_then_loop", { 19 }, { timeout = 0.01 })))
+    assert.equal(1, pool.call.age():await())
+    pool:close()
+    ended()
+  end)
+
   it("a task whose own pool it terminates is closed, not crashed", function()
     local pool = open { threads = 2 }
     local log = helpers.new_path()

@@ -196,6 +196,17 @@ function M.nap_then_stuck(seconds, log, size)
   return M.stuck(log, size)
 end
 
+--- A finalizer that is stuck in C, and then in Lua.
+function M.stuck_then_loop(size)
+  local p = newproxy(true)
+  getmetatable(p).__gc = function()
+    search(size)
+    loops.counting()
+  end
+  p = nil -- luacheck: ignore
+  collectgarbage()
+end
+
 -- --- what makes it harder ------------------------------------------------------------------------
 
 --- Turns the loop by itself: other jobs of the worker run within.
@@ -209,6 +220,11 @@ end
 --- Calls its own pool and waits.
 function M.nest(name, ...)
   return treadle.worker.pool.call[name](...):await()
+end
+
+--- The same with options for the call.
+function M.nest_with(options, name, ...)
+  return treadle.worker.pool:run(name, { ... }, options):await()
 end
 
 --- Makes a pool that has a stuck task, and waits for that.

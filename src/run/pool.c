@@ -62,7 +62,7 @@ static void free_pool(treadle_pool *pool) {
   for (uint32_t i = 0; i < pool->threads; i++) {
     tdl_worker_empty(tdl_slot_worker(pool->slots[i]));
   }
-  for (w = pool->lost; w != NULL; w = w->stop.next) {
+  for (w = pool->lost; w != NULL; w = w->stop.next_lost) {
     tdl_worker_empty(w);
   }
   for (uint32_t i = 0; i < pool->threads; i++) {
@@ -70,7 +70,7 @@ static void free_pool(treadle_pool *pool) {
     free_slot(pool->slots[i]);
   }
   for (w = pool->lost; w != NULL; w = next) {
-    next = w->stop.next;
+    next = w->stop.next_lost;
     tdl_worker_free(w);
   }
   tdl_free(pool->slots);
@@ -410,7 +410,7 @@ void tdl_pool_recycle(treadle_pool *pool) {
 
 void tdl_pool_lose(treadle_pool *pool, tdl_worker *w) {
   if (w->replaced) { /* else it keeps its slot */
-    w->stop.next = pool->lost;
+    w->stop.next_lost = pool->lost;
     pool->lost = w;
   }
   tdl_stats_written_off(pool->stats, w->loop.tally);

@@ -127,17 +127,16 @@ static void lose_jobs_locked(tdl_worker *w) {
   pthread_mutex_unlock(&w->lock);
 }
 
-/* 1 when the worker is written off. Without memory or threads for another one
-** it keeps its slot for now. */
-static int write_off_locked(tdl_worker *w) {
+/* Without memory or threads for another one it keeps its slot for now. */
+static void write_off_locked(tdl_worker *w) {
   treadle_pool *pool = w->pool;
   int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED;
   if (replaced && tdl_worker_replace(w) != 0) {
-    return 0;
+    return;
   }
-  unlist_locked(w);
+  w->stop.given_up = 1;
   if (!tdl_worker_leave_alone(w)) { /* its home has done that */
-    return 1;
+    return;
   }
   w->stop.written_off = 1;
   w->replaced = replaced;
@@ -147,7 +146,6 @@ static int write_off_locked(tdl_worker *w) {
   }
   pthread_detach(w->thread);
   tdl_pool_lose(pool, w);
-  return 1;
 }
 
 static void look_locked(tdl_worker *w, uint64_t now) {
@@ -155,7 +153,7 @@ static void look_locked(tdl_worker *w, uint64_t now) {
   uint64_t patience = tdl_worker_life(w) == TDL_CLOSING ? TDL_STOP_CLOSE_NS
                                                         : TDL_STOP_PATIENCE_NS;
   s->due_ns = now + s->pause_ns;
-  if (!is_guilty_locked(w, now)) {
+  if (!s->given_up && !is_guilty_locked(w, now)) {
     if (s->condemned_ns == 0 && s->forced <= 0 && s->end_ns == TDL_NEVER) {
       unlist_locked(w);
     }
@@ -167,15 +165,19 @@ static void look_locked(tdl_worker *w, uint64_t now) {
     }
     return;
   }
-  s->pause_ns = TDL_STOP_AGAIN_NS;
-  s->due_ns = now + s->pause_ns;
-  if (s->condemned_ns == 0) {
-    s->condemned_ns = now;
-    tdl_worker_ask(w, TDL_ASK_LEAVE);
-  } else if (now - s->condemned_ns >= patience && write_off_locked(w)) {
-    return;
+  if (s->given_up) { /* in Lua again, it may not end either */
+    s->pause_ns += s->pause_ns < TDL_STOP_RARELY_NS ? s->pause_ns : 0;
+  } else {
+    s->pause_ns = TDL_STOP_AGAIN_NS;
+    s->due_ns = now + s->pause_ns;
+    if (s->condemned_ns == 0) {
+      s->condemned_ns = now;
+      tdl_worker_ask(w, TDL_ASK_LEAVE);
+    } else if (now - s->condemned_ns >= patience) {
+      write_off_locked(w);
+    }
   }
-  tdl_worker_doom(w, now >= s->end_ns);
+  tdl_worker_doom(w, s->given_up || now >= s->end_ns);
   tdl_interrupt_request(&w->interrupt);
 }
 
@@ -357,8 +359,8 @@ int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
   int stays;
   pthread_mutex_lock(&sv.lock);
   stays = !w->stop.written_off;
+  unlist_locked(w);
   if (stays) {
-    unlist_locked(w);
     w->stop.forced = w->stop.exhausted = 0;
     w->stop.end_ns = TDL_NEVER;
     w->stop.condemned_ns = 0;

@@ -19,7 +19,8 @@
 ** S4  Who stays guilty for TDL_STOP_PATIENCE_NS is stuck in C: it is written
 **     off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
 **     its slot, unless the pool is STOPPED. From then on the thread touches
-**     nothing of the pool's but its own struct, and ends when C returns. */
+**     nothing of the pool's but its own struct, and ends when C returns: it is
+**     interrupted, rarely, until then, since it may be in Lua again. */
 #ifndef TDL_SUPERVISOR_H
 #define TDL_SUPERVISOR_H
 
@@ -29,11 +30,13 @@ struct tdl_worker;
 
 /* What the supervisor knows of a worker, under its lock. */
 typedef struct tdl_stop {
-  struct tdl_worker *next; /* of those that it looks at, or has written off */
+  struct tdl_worker *next;      /* of those that it looks at */
+  struct tdl_worker *next_lost; /* of those of its pool without a slot */
   int listed;
   int forced;            /* FORCED jobs that have not ended */
-  int written_off;       /* S4 */
   int exhausted;         /* it has exceeded its memory: end_ns is over */
+  int given_up;          /* stuck in C: S4 */
+  int written_off;       /* the same, and it has lost its slot */
   uint64_t end_ns;       /* when all that it runs must end; TDL_NEVER */
   uint64_t due_ns;       /* next look */
   uint64_t pause_ns;     /* from that one to the one after it */
