@@ -89,6 +89,21 @@ describe("stopping", function()
     end)
   end)
 
+  -- It was joined although it was detached, by then as the thread that had got its stack.
+  it("a thread that was written off may end before its pool hears of it", function()
+    local pool = open()
+    local threads = helpers.threads()
+    pool:run("stuck", { nil, 19, n = 2 }, { timeout = 0.01 })
+    helpers.eventually(function()
+      return helpers.threads() > threads + 1 -- the supervisor and the one in its place
+    end, "written off")
+    helpers.eventually(function()
+      return helpers.threads() <= threads + 1
+    end, "ended")
+    assert.equal(2, open().call.echo(2):await())
+    assert.equal(1, pool.call.echo(1):await())
+  end)
+
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
     local pool = open()

@@ -551,6 +551,13 @@ static int live(tdl_worker *w) {
   }
 }
 
+/* [last-note] acq_rel: the first to come decides (P1), 1 for it */
+static int part(tdl_worker *w, int how) {
+  int expected = TDL_TOGETHER;
+  return atomic_compare_exchange_strong_explicit(
+      &w->parting, &expected, how, memory_order_acq_rel, memory_order_acquire);
+}
+
 static void *thread_main(void *arg) {
   tdl_worker *w = arg;
   treadle_pool *pool = w->pool;
@@ -572,9 +579,7 @@ static void *thread_main(void *arg) {
     refuse_queue(&pool->run);
     TDL_STALL();
   }
-  /* [last-note] acq_rel: the first to come decides (P1) */
-  if (atomic_exchange_explicit(&w->parting, TDL_HAS_ENDED,
-                               memory_order_acq_rel) == TDL_LEFT_ALONE) {
+  if (!part(w, TDL_HAS_ENDED)) { /* left alone, and stays so */
     tdl_pool_drop(pool);
   } else {
     treadle_loop *home = pool->home;
@@ -629,11 +634,7 @@ void tdl_worker_doom(tdl_worker *w, int doomed) {
 }
 
 int tdl_worker_leave_alone(tdl_worker *w) {
-  int expected = TDL_TOGETHER;
-  /* [last-note] acq_rel: the first to come decides (P1) */
-  return atomic_compare_exchange_strong_explicit(
-      &w->parting, &expected, TDL_LEFT_ALONE, memory_order_acq_rel,
-      memory_order_acquire);
+  return part(w, TDL_LEFT_ALONE);
 }
 
 int tdl_worker_is_left_alone(const tdl_worker *w) {
