@@ -16,6 +16,7 @@
 
 static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   uint32_t i = vm->free_entry;
+  tdl_entry *e;
   if (TDL_UNLIKELY(i == 0)) {
     uint32_t count = vm->entry_count == 0 ? 16 : vm->entry_count * 2;
     uint32_t first = vm->entry_count == 0 ? 1 : vm->entry_count; /* 0: none */
@@ -38,7 +39,14 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
     i = vm->free_entry;
   }
   vm->free_entry = vm->entries[i].next_free;
-  vm->entries[i] = (tdl_entry){.job = job, .used = 1, .serial = ++vm->serials};
+  e = &vm->entries[i]; /* but `held`: it is NULL, and the lock's */
+  e->job = job;
+  e->co = NULL;
+  e->calls = e->others = 0;
+  e->began_ns = e->heard_ns = 0;
+  e->used = 1;
+  e->cancelled = e->childless = e->known = e->ended = 0;
+  e->serial = ++vm->serials;
   vm->progress++;
   return i;
 }
