@@ -202,6 +202,13 @@
 #define TDL_INTERRUPT_IGNORED_SIGNALS 4
 #endif
 
+/* Signals until finalizers at the end of a state are left: a tenth of a second
+** of a thread that has a processor, at one each millisecond; before
+** TDL_STOP_CLOSE_NS, when the thread would be written off. */
+#ifndef TDL_INTERRUPT_SEALED_SIGNALS
+#define TDL_INTERRUPT_SEALED_SIGNALS 100
+#endif
+
 /* Instructions until a hook looks again whether C code that called back into
 ** Lua has returned; a look costs some microseconds. */
 #ifndef TDL_INTERRUPT_FOREIGN_COUNT

@@ -29,13 +29,31 @@
 ** than a microsecond. The handler itself is not interrupted by a second one:
 ** the signal is blocked in it.
 **
-** Why compiled and interpreted code may be left, and what lua_close finds:
-** it resets the main state's stack pointers and C frames itself, turns the JIT
-** off, and frees all objects by their lists, not by what they refer to. Two
-** things it relies on are put right here: jit_base, from which errors and full
-** collections in finalizers conclude that they run in compiled code (they
-** would hang, and an FFI callback would end the process), and values of which
-** one half is written (I5). */
+** Why compiled and interpreted code may be left, and what lua_close finds: it
+** resets the main state's stack pointers and C frames itself, turns the JIT
+** off, and frees all objects by their lists, not by what they refer to;
+** coroutines in the middle of whatever are objects like others. Stack slots and
+** upvalues that compiled code has not brought up to date hold older values,
+** which are alive, since the collector's atomic phase never runs below compiled
+** code. Tables and strings are made and rehashed in C. Three things are not
+** right everywhere, and are put right or waited for here:
+** - jit_base: from it errors and full collections in finalizers conclude that
+**   they run in compiled code. They would hang, and an FFI callback would end
+**   the process. It is cleared.
+** - A constant is stored in two halves, the one with the type first (I5).
+** - A cdata that compiled code makes is in the collector's list before it says
+**   what it is (tdl_layout_is_birth, I5).
+** vmstate is set by whoever enters the interpreter; the hook's flags only keep
+** hooks off, and lua_close wants that anyway. What remains: compiled code
+** resets a string.buffer that borrows a string by several stores; lua_close is
+** right after each of them, a finalizer that reads that very buffer is not.
+**
+** Whether C of others is below (I3): the Lua stack does not tell, since frames
+** of other coroutines lie on the same C stack, and compiled code keeps none up
+** to date; nor do the words of the C stack, of which many are old. The unwinder
+** tells; LuaJIT's own errors rely on it as well. It takes a lock and may
+** allocate, and where it is asked the thread holds none. In compiled code,
+** whose frames it does not know, it begins in the interpreter's frame. */
 
 enum { CLOSED, OPEN, HELD };
 
@@ -52,7 +70,7 @@ static struct {
 /* Of the thread that runs. initial-exec: a handler may read it. */
 static _Thread_local tdl_interrupt *volatile current;
 
-/* --- whose frames lie on the C stack (I3) ---------------------------------- */
+/* --- whose frames lie on the C stack (I3) --------------------------------- */
 
 typedef struct walk {
   const char *from, *limit; /* frames between these two places are looked at */
@@ -91,7 +109,7 @@ static int only_ours(const tdl_interrupt *i, const void *from) {
   return w.is_ours;
 }
 
-/* --- the hook --------------------------------------------------------------- */
+/* --- the hook ------------------------------------------------------------- */
 
 static void hook(lua_State *L, lua_Debug *ar) {
   tdl_interrupt *i = current;
@@ -118,7 +136,7 @@ static void set_hook(lua_State *L) {
   lua_sethook(L, hook, LUA_MASKCALL | LUA_MASKCOUNT, 1);
 }
 
-/* --- leaving --------------------------------------------------------------- */
+/* --- leaving -------------------------------------------------------------- */
 
 #if TDL_INTERRUPT_LEAVES
 
@@ -127,7 +145,7 @@ static char *word_of(void *at, ptrdiff_t offset) {
 }
 
 /* The next instruction writes the second half of a constant value (I5):
-** mov dword [memory], constant. LuaJIT writes the half with the type first. A
+** mov dword ptr, constant. LuaJIT writes the half with the type first. A
 ** store of another kind that looks the same only puts the end off. */
 static int is_half_store(const unsigned char *code) {
   if ((*code & 0xf0) == 0x40) { /* REX */
@@ -168,10 +186,10 @@ static int may_leave(tdl_interrupt *i, greg_t *regs, int is_hooked) {
     return 0; /* it is not this state's */
   }
   if (pc >= layout->vm && pc < layout->vm_end) {
-    if (is_hooked && !i->sealed) {
+    if (is_hooked) {
       i->ignored++;
     }
-    return (i->sealed || i->ignored >= TDL_INTERRUPT_IGNORED_SIGNALS) &&
+    return i->ignored >= TDL_INTERRUPT_IGNORED_SIGNALS &&
            only_ours(i, (const void *)regs[REG_RSP]);
   }
   return tdl_segments_find(pc) == 0 &&
@@ -181,7 +199,7 @@ static int may_leave(tdl_interrupt *i, greg_t *regs, int is_hooked) {
          only_ours_below_compiled(i, regs);
 }
 
-/* --- traps: compiled code that mostly runs in C ----------------------------- */
+/* --- traps: compiled code that mostly runs in C --------------------------- */
 
 /* A compiled loop that calls C by the FFI, or LuaJIT's own C, is hardly ever
 ** met outside of it. So the handler diverts the return address of the function
@@ -278,8 +296,10 @@ __attribute__((visibility("hidden"))) _Unwind_Reason_Code tdl_interrupt_thrown(
                                     context);
 }
 
-/* In this state's compiled code, behind a call. */
-static int is_return_address(const tdl_interrupt *i, const unsigned char *to) {
+/* In this state's compiled code, behind a call. (valgrind's complaint about the
+** use of words that nobody has written is suppressed, by this name.) */
+__attribute__((noinline)) static int
+is_return_address(const tdl_interrupt *i, const unsigned char *to) {
   const tdl_code_area *area =
       *(tdl_code_area **)word_of(i->L, process.layout.areas);
   for (; area != NULL; area = area->next) {
@@ -343,6 +363,9 @@ static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
   if (!process.leaves || !i->running || !is_context_true(context)) {
     return;
   }
+  if (i->sealed && ++i->ignored < TDL_INTERRUPT_SEALED_SIGNALS) {
+    return; /* finalizers have their time */
+  }
   if (i->trapped ? only_ours_below_compiled(i, regs)
                  : may_leave(i, regs, is_hooked)) {
     *(void **)word_of(i->L, process.layout.jit_base) = NULL;
@@ -367,7 +390,7 @@ static void leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
 
 #endif
 
-/* --- the signal ------------------------------------------------------------ */
+/* --- the signal ----------------------------------------------------------- */
 
 static void on_signal(int signal, siginfo_t *info, void *context) {
   tdl_interrupt *i = current;
@@ -396,7 +419,7 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
 static int take_signal(void) {
   struct sigaction action = {.sa_flags = SA_SIGINFO}, old;
   action.sa_sigaction = on_signal;
-  sigfillset(&action.sa_mask);
+  sigemptyset(&action.sa_mask); /* siglongjmp restores none of it */
   for (int s = SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX; s >= SIGRTMIN; s--) {
     if (sigaction(s, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
         old.sa_handler == SIG_DFL && sigaction(s, &action, NULL) == 0) {
@@ -426,7 +449,7 @@ int tdl_interrupt_stops_compiled(void) {
   return process.leaves;
 }
 
-/* --- the thread ------------------------------------------------------------ */
+/* --- the thread ----------------------------------------------------------- */
 
 static void mask(int how) {
   sigset_t set;
@@ -512,7 +535,7 @@ int tdl_interrupt_has_struck(const tdl_interrupt *i) {
   return i->struck;
 }
 
-/* --- any thread ------------------------------------------------------------- */
+/* --- any thread ----------------------------------------------------------- */
 
 int tdl_interrupt_is_requested(const tdl_interrupt *i) {
   /* relaxed: it carries nothing */

@@ -15,8 +15,9 @@
 **     so the thread is there, and a request never counts for the next state.
 **     A signal that comes late finds no request and does nothing.
 ** I2  Code is left only where it holds no lock and no block of memory: in
-**     LuaJIT's compiled code and its assembler code. Everything else is C, and
-**     is waited for: text segments tell (segments.h).
+**     LuaJIT's compiled code, in its assembler code, and on the way from C back
+**     to compiled code (the return address is diverted). All other code is C,
+**     and is waited for: text segments tell (segments.h).
 ** I3  Nothing is left, and no error raised, while C code of others has frames
 **     between tdl_interrupt_run and the place: C that called back into Lua (a
 **     module's callback, luv, an FFI callback through qsort) may not expect
@@ -27,8 +28,13 @@
 ** I4  After TDL_INTERRUPTED the state may only be closed. Frames between
 **     tdl_interrupt_run and Lua are gone without a trace, fn's too: what they
 **     have to give back, the caller of tdl_interrupt_run gives back.
-** I5  Code is not left between the two halves of a value that compiled code
-**     writes: what finalizers find at the end of the state is whole.
+** I5  Compiled code is not left between two instructions that belong together:
+**     the halves of a value, the birth of a cdata and its kind. What lua_close
+**     and finalizers find is whole.
+**
+** What must be known of LuaJIT's insides for all that is found by watching a
+** state (interrupt_layout.h); where something looks otherwise, only the hook
+** acts, and tdl_interrupt_stops_compiled says so.
 **
 ** While lua_close runs finalizers, no hook acts and none may be set: seal
 ** first, and let tdl_interrupt_run call lua_close. A finalizer without an end
@@ -70,7 +76,8 @@ typedef struct tdl_interrupt {
   const void *limit; /* frames of fn lie below */
   volatile sig_atomic_t running, sealed;
   volatile sig_atomic_t struck;  /* a hook was set since it was opened */
-  volatile sig_atomic_t ignored; /* signals since the hook last acted */
+  volatile sig_atomic_t ignored; /* signals since the hook last acted, or since
+                                 ** it was sealed */
   volatile sig_atomic_t trapped; /* compiled code was about to go on */
   struct {
     void **place; /* on the stack, or NULL */
@@ -101,7 +108,8 @@ void tdl_interrupt_close(tdl_interrupt *i);
 int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg);
 
 /* the thread: from here on L is left, but not touched; fn of the next run may
-** close it. Takes a request back. */
+** close it. Takes a request back; later ones give its finalizers a tenth of a
+** second (TDL_INTERRUPT_SEALED_SIGNALS). */
 void tdl_interrupt_seal(tdl_interrupt *i);
 
 /* the thread: takes back a request, which has not been obeyed yet, and the
