@@ -342,7 +342,8 @@ fuzzers: $(call test_bins,$(FUZZERS))
 	@:
 
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full \
-           --errors-for-leak-kinds=definite --fair-sched=yes
+           --errors-for-leak-kinds=definite --fair-sched=yes \
+           --suppressions=.ci/valgrind.supp
 valgrind: setup-check ## C tests and a Lua script under valgrind
 	$(AGAIN) VARIANT=tiny all test-build
 	@.ci/suite -b build/tiny -t 240 -w '$(VALGRIND)' $(RUN_TINY) \
