@@ -93,7 +93,7 @@ describe("stopping", function()
   it("a thread that was written off may end before its pool hears of it", function()
     local pool = open()
     local threads = helpers.threads()
-    pool:run("stuck", { nil, 19, n = 2 }, { timeout = 0.01 })
+    local f = pool:run("stuck", { nil, 19, n = 2 }, { timeout = 0.01 })
     helpers.eventually(function()
       return helpers.threads() > threads + 1 -- the supervisor and the one in its place
     end, "written off")
@@ -101,7 +101,7 @@ describe("stopping", function()
       return helpers.threads() <= threads + 1
     end, "ended")
     assert.equal(2, open().call.echo(2):await())
-    assert.equal(1, pool.call.echo(1):await())
+    assert.equal("timeout", outcome(f))
   end)
 
   it("a thread that was written off goes on when it comes back to a loop", function()
@@ -111,6 +111,28 @@ describe("stopping", function()
     assert.equal(1, pool.call.age():await())
     pool:close()
     ended()
+  end)
+
+  -- The error that the interrupt had raised in their module was the pool's failure.
+  it("a pool whose other workers have not loaded yet closes its jobs", function()
+    helpers.module("slow_but_first", [[
+      if require("treadle").worker.id > 1 then
+        jit.off(true)
+        while true do _G.x = 1 end
+      end
+      return require "stop_tasks"
+    ]])
+    local pool = treadle.pool("slow_but_first", { threads = 2, concurrency = 2 })
+    opened[#opened + 1] = pool
+    local log = helpers.new_path()
+    local f = pool.call.nap(log)
+    entered(log)
+    pool:run(function()
+      require("treadle").worker.pool:terminate("enough")
+    end):catch(function() end)
+    assert.equal("closed", outcome(f))
+    pool:close()
+    assert.equal("closed", outcome(pool.call.echo(1)))
   end)
 
   it("a task whose own pool it terminates is closed, not crashed", function()

@@ -317,6 +317,8 @@ local function pool_event(record, event, worker, ...)
       end
       record.stopped:_resolve()
     end
+  elseif event == "cut_off" and future.is_pending(record.started) then
+    record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
   elseif event == "closed" then
     record.stopped:_resolve()
     record.closed:_resolve()

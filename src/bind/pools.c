@@ -88,7 +88,7 @@ static void release(tdl_handle *h, lua_State *L) {
 /* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
-  static const char *const names[] = {"started", "failed", "renewed",
+  static const char *const names[] = {"started", "failed", "cut_off", "renewed",
                                       "exited",  "closed", "heard"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;

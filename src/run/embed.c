@@ -140,6 +140,11 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
       tdl_pool_terminate(pool);
     }
     break;
+  case TDL_POOL_CUT_OFF:
+    if (e->status == 1) {
+      e->status = TREADLE_ECLOSED;
+    }
+    break;
   case TDL_POOL_RENEWED:
   case TDL_POOL_EXITED:
   case TDL_POOL_HEARD:

@@ -40,6 +40,7 @@ struct tdl_vm;
 typedef enum tdl_pool_event {
   TDL_POOL_STARTED, /* a worker has loaded the module; bytes: its report */
   TDL_POOL_FAILED,  /* it could not; bytes: the error, empty: no memory */
+  TDL_POOL_CUT_OFF, /* it had not yet when the pool was stopped */
   TDL_POOL_RENEWED, /* a worker has booted a further state, or several */
   TDL_POOL_EXITED,  /* a worker's thread has ended, or was written off */
   TDL_POOL_CLOSED,  /* the last one has */

@@ -59,10 +59,12 @@ static void refuse_queue(tdl_queue *queue) {
 static void on_started(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, started);
   treadle_pool *pool = w->pool;
+  tdl_pool_event event = w->boot_status == 0                 ? TDL_POOL_STARTED
+                         : w->boot_status == TREADLE_ECLOSED ? TDL_POOL_CUT_OFF
+                                                             : TDL_POOL_FAILED;
   at->noting = note; /* L3 */
   if (pool->event != NULL) {
-    pool->event(pool, w->boot_status == 0 ? TDL_POOL_STARTED : TDL_POOL_FAILED,
-                w->id, &w->report, pool->ctx);
+    pool->event(pool, event, w->id, &w->report, pool->ctx);
   }
   at->noting = NULL;
   tdl_pool_drop(pool); /* P1: the note's */
@@ -483,6 +485,11 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
       status = TREADLE_ECRASHED;
       report->len = 0;
     }
+    if (status != 0 && tdl_interrupt_has_struck(&w->interrupt) &&
+        tdl_pool_phase(w->pool) == TDL_POOL_STOPPED) {
+      status = TREADLE_ECLOSED; /* the error is the interrupt's */
+      report->len = 0;
+    }
     if (status != 0) {
       close_vm(w);
     }
@@ -544,7 +551,8 @@ static int live(tdl_worker *w) {
     if (boot(w, &w->last_words) == 0) {
       w->tries = 0;
       tell_renewed(w);
-    } else if (++w->tries == TDL_WORKER_LOAD_TRIES) {
+    } else if (tdl_pool_phase(w->pool) != TDL_POOL_STOPPED &&
+               ++w->tries == TDL_WORKER_LOAD_TRIES) {
       tdl_worker_post(w, &w->failed);
       wait_for_end(w);
     }
