@@ -91,7 +91,8 @@ function kinds.unknown_payload(pool)
 end
 
 function kinds.nested(pool, i)
-  return pool.call.nest("nest", "echo", i), set("ok", "task", "crashed"), function(a) return a == i end
+  return pool.call.nest("nest", "echo", i), set("ok", "task", "crashed"),
+    function(a) return a == i end
 end
 
 function kinds.nested_stuck(pool)
@@ -101,7 +102,8 @@ end
 
 function kinds.nested_stuck_in_c(pool)
   local options = { timeout = moment(0.01) }
-  return pool.call.nest_with(options, "stuck", nil, any(15, 17)), set("ok", "task", "timeout", "crashed")
+  return pool.call.nest_with(options, "stuck", nil, any(15, 17)),
+    set("ok", "task", "timeout", "crashed")
 end
 
 function kinds.stuck(pool)
