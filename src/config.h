@@ -87,6 +87,13 @@
 #define TDL_POOL_TAKE_PAUSES 24
 #endif
 
+/* Of so many items of a run queue with ranks that a worker gets, one comes from
+** the lowest rank and one from the middle one, whatever the highest holds; even.
+** Rare enough that urgent calls hardly notice. */
+#ifndef TDL_BACKLOG_TURNS
+#define TDL_BACKLOG_TURNS 16
+#endif
+
 /* Workers of one pool. The idle set is a bitmap of this many bits. */
 #ifndef TDL_POOL_MAX_WORKERS
 #define TDL_POOL_MAX_WORKERS 1024

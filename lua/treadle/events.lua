@@ -9,7 +9,7 @@ local M = {}
 
 local NAMES = {
   worker_start = true, worker_exit = true,
-  job_start = true, job_done = true, job_error = true,
+  job_start = true, job_done = true, job_error = true, queue_full = true,
 }
 
 --- Call `fn(event)` for every event of that name: a table with `event`, `worker`, and where it has

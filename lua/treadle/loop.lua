@@ -10,6 +10,7 @@ local luv = require "treadle.luv"
 
 local STATE, WAITER, OWN, NEXT = core.STATE, core.WAITER, core.OWN, core.NEXT
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
+local SLOT = core.SLOT
 
 local loop = {}
 
@@ -22,7 +23,7 @@ local scopes = setmetatable({}, { __mode = "v" }) -- serial number -> scope
 local scope_of = setmetatable({}, { __mode = "k" }) -- coroutine -> scope
 --- coroutine -> the future it waits for
 local waiting = setmetatable({}, { __mode = "k" })
---- coroutine of a job -> job; C fills it in
+--- coroutine of a job -> job; C fills it in, or `run_job`
 local fibers = core.fibers or {}
 
 --- Futures that are settled and have waiters, oldest first, linked by NEXT (true: the last one), so
@@ -50,6 +51,9 @@ local function is_collector(waiter)
 end
 
 local in_worker = core.worker ~= nil
+
+--- Whether jobs run here: in a worker, and in a host that has run one.
+local has_jobs = in_worker
 
 local function append(future)
   if future[NEXT] then -- it is there already
@@ -188,7 +192,7 @@ local resumed, outermost = 0, nil
 
 local function resume(co, ...)
   waiting[co] = nil
-  if not in_worker then
+  if not has_jobs then
     resumed = resumed + 1
     outermost = resumed == 1 and co or outermost
     ended(co, coroutine.resume(co, ...))
@@ -254,9 +258,9 @@ local function run_waiters(future)
   end
 end
 
---- Handle what has arrived and run what is ready; never blocks.
+--- Handle what has arrived: settles futures and runs nobody's code.
 -- @treturn number events handled
-function loop.poll()
+local function gather()
   local events, more = direct.receive(loop.tell)
   if more then
     local others, fresh, from_c = core.poll()
@@ -268,6 +272,14 @@ function loop.poll()
     end
     events = events + others
   end
+  return events
+end
+loop.gather = gather
+
+--- Handle what has arrived and run what is ready; never blocks.
+-- @treturn number events handled
+function loop.poll()
+  local events = gather()
   if busy then -- a finalizer's poll
     return events
   end
@@ -369,6 +381,14 @@ local function is_sole(co)
   return driving and driving[STATE] == PENDING and resumed == 1 and co == outermost and is_alone()
 end
 
+--- Runs a queued job of a pool in this state; whether there was one. nil: no pool asks for that.
+local helper
+
+--- Set that function.
+function loop.set_helper(fn)
+  helper = fn
+end
+
 --- The main chunk's way to wait.
 local function drive(future, deadline)
   local before = driving
@@ -383,7 +403,11 @@ local function drive(future, deadline)
       loop.poll()
       break
     end
-    loop.turn(left, future)
+    -- a sleep or a time limit is not to be overslept by a job
+    local helps = helper and not deadline and (future[SLOT] or 1) > 0
+    if not (helps and (loop.poll() > 0 or helper())) then
+      loop.turn(left, future)
+    end
   end
   driving = before
   depth = depth - 1
@@ -400,7 +424,7 @@ end
 
 --- Raise if the job that runs here was cancelled.
 function loop.check()
-  if in_worker then
+  if has_jobs then
     local job = current_job()
     local reason
     if job > 0 then
@@ -417,7 +441,7 @@ end
 
 --- Whether the caller of the job that runs here has given it up.
 function loop.cancelled()
-  if not in_worker then
+  if not has_jobs then
     return false
   end
   local job = current_job()
@@ -430,7 +454,7 @@ end
 
 --- A coroutine's way to wait.
 local function suspend(co, future, deadline)
-  local job = in_worker and future[OWN] and current_job() or 0
+  local job = has_jobs and future[OWN] and current_job() or 0
   local timer
   loop.add_waiter(future, co)
   if deadline then
@@ -462,7 +486,7 @@ end
 function loop.wait_for(future, deadline)
   local co = running()
   loop.check()
-  if not deadline and (not co or is_sole(co)) and settles_soon(future) then
+  if not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
   if co then
@@ -482,7 +506,7 @@ local function end_waits()
   given_up = nil
   for co, future in pairs(waiting) do
     local scope = scope_of[co]
-    if scope and scope.reason or entries[fibers[co]] then
+    if scope and scope.reason or entries[fibers[co]] and core.cancelled(fibers[co]) then
       woken[co] = future
     end
   end
@@ -526,12 +550,20 @@ end
 function loop.spawn(future, fn, ...)
   local co = coroutine.create(fn)
   owners[co] = future
-  if in_worker then
+  if has_jobs then
     scope_of[co] = scope_here()
   end
   alive = alive + 1
   resume(co, ...)
   return future
+end
+
+--- Run a job of this host's (a guest) in a coroutine, up to its first wait.
+function loop.run_job(job, fn, ...)
+  has_jobs = true
+  local co = coroutine.create(fn)
+  fibers[co] = job
+  resume(co, ...)
 end
 
 --- An error that was raised in a coroutine, as an error object.

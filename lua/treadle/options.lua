@@ -97,6 +97,43 @@ function checks.boolean(value)
   return type(value) == "boolean", "a boolean"
 end
 
+function checks.limit(value)
+  return value == math.huge or value == 0 or checks.count(value), "a whole number of at least 0"
+end
+
+--- What tells calls apart that belong together: NaN is not even equal to itself.
+function checks.key(value)
+  local kind = type(value)
+  return kind == "string" or kind == "boolean" or kind == "number" and value == value,
+    "a string, number or boolean"
+end
+
+--- A check for one of some words.
+local function choice(...)
+  local words, known = { ... }, {}
+  for i, word in ipairs(words) do
+    known[word] = true
+    words[i] = ("'%s'"):format(word)
+  end
+  local wanted = table.concat(words, ", ", 1, #words - 1) .. " or " .. words[#words]
+  return function(value)
+    return known[value] ~= nil, wanted, type(value) == "string"
+      and ("'%s', did you mean '%s'?"):format(value, options.nearest(value, known)) or nil
+  end
+end
+
+checks.priority = choice("high", "normal", "low")
+checks.on_full = choice("reject", "wait", "run")
+checks.balancer_name = choice("shared", "round_robin", "least_busy", "random")
+
+function checks.balancer(value)
+  if type(value) == "function" then
+    return true
+  end
+  local fine, wanted, got = checks.balancer_name(value)
+  return fine, "a function, " .. wanted, got
+end
+
 function checks.any()
   return true
 end
@@ -119,10 +156,10 @@ function options.check(index, name, given, known, level)
       options.bad_argument(index, name, ("unknown option '%s', did you mean '%s'?"):format(
         tostring(key), options.nearest(key, known)), level)
     end
-    local fine, wanted = (checks[check] or check)(value)
+    local fine, wanted, got = (checks[check] or check)(value)
     if not fine then
-      options.bad_argument(index, name, ("option '%s': %s expected, got %s"):format(
-        key, wanted, type(value) == "number" and tostring(value) or type_name(value)), level)
+      options.bad_argument(index, name, ("option '%s': %s expected, got %s"):format(key, wanted,
+        got or type(value) == "number" and tostring(value) or type_name(value)), level)
     end
   end
   return given

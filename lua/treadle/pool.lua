@@ -7,10 +7,12 @@ local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local events = require "treadle.events"
 local future = require "treadle.future"
+local inline = require "treadle.inline"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 local retry = require "treadle.retry"
 local stats = require "treadle.stats"
+local schedule = require "treadle.schedule"
 local tasks = require "treadle.task"
 
 local M = {}
@@ -19,8 +21,9 @@ local methods = {}
 local mt = { __name = "treadle.pool", __index = methods }
 
 --- What is known of a pool: its tasks (`names`, `options`, `index`), `started`, `closed`, `reason`,
--- `failure`. Calls settle after the pool has been dropped, too: C keeps the record until the pool
--- is over. It does not hold the handle, so that the pool can be dropped.
+-- `failure`, its `schedule`, if it has one, and who waits for it to be `drained`. Calls settle
+-- after the pool has been dropped, too: C keeps the record until the pool is over. It does not hold
+-- the handle, so that the pool can be dropped.
 local records = setmetatable({}, { __mode = "k" }) -- handle -> record
 local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 
@@ -28,10 +31,12 @@ local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
   terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",
   recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
+  max_queue = "limit", on_full = "on_full", balancer = "balancer", inline = "boolean",
 }
 
 local RUN_OPTIONS = {
   timeout = "seconds", default = "any", error = "any", worker = "count", retries = "tally",
+  key = "key", priority = "priority",
   signal = abort.check,
 }
 
@@ -75,19 +80,29 @@ local function policy_of(self, task, given)
   return own.timeout and own or { timeout = timeout }
 end
 
-local function submit_once(self, task, worker, policy, timeout, ...)
-  local f = core.submit(self._handle, task, worker, timeout, ...)
+local function task_name(record, number)
+  return number == SHIPPED and "function" or record and record.names and record.names[number] or nil
+end
+
+--- @param place see `schedule.place`
+local function submit_once(self, task, place, policy, timeout, ...)
+  local record = self._record
+  if record.schedule then
+    local name = task_name(record, task)
+    return record.schedule:call(self._handle, task, name, place, policy, timeout, ...)
+  end
+  local f = core.submit(self._handle, task, place, timeout, ...)
   return policy and future.limit(f, policy) or f
 end
 
-local function submit(self, task, worker, policy, retries, ...)
+local function submit(self, task, place, policy, retries, ...)
   if not retries then
-    return submit_once(self, task, worker, policy, policy and policy.timeout or -1, ...)
+    return submit_once(self, task, place, policy, policy and policy.timeout or -1, ...)
   end
   local deadline = policy and core.now() + policy.timeout
   return retry.call(retries, function(...)
     local left = deadline and math.max(0, deadline - core.now()) or -1
-    return submit_once(self, task, worker, policy, left, ...)
+    return submit_once(self, task, place, policy, left, ...)
   end, ...)
 end
 
@@ -115,11 +130,12 @@ local function make_caller(self, name)
       #known > 0 and table.concat(known, ", ") or "none"), 3)
   end
   local policy, retries = policy_of(self, task), retries_of(self, task)
-  if not policy and not retries then
+  local place = schedule.place(self._handle, {}, self._record.options[task])
+  if not policy and not retries and place == core.ANY and not self._record.schedule then
     return direct.caller(self._handle, task, future.mt)
   end
   return function(...)
-    return submit(self, task, 0, policy, retries, ...)
+    return submit(self, task, place, policy, retries, ...)
   end
 end
 
@@ -150,7 +166,7 @@ end
 -- @tparam string|function task
 -- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
 -- @tparam[opt] table given `timeout` (s), `default`, `error`, `signal`, `worker` (1 to the number
--- of workers), `retries` (how often it is made again when its worker dies)
+-- of workers), `retries` (how often it is made again when its worker dies), `key`, `priority`
 -- @return a future
 function methods:run(task, args, given)
   check_self(self, "run")
@@ -161,20 +177,22 @@ function methods:run(task, args, given)
   if not policy and (given.default ~= nil or given.error ~= nil) then
     options.bad_argument(3, "run", "'default' and 'error' need a 'timeout'")
   end
-  local worker = given.worker or 0
-  if worker > self.threads then
+  if given.worker and given.worker > self.threads then
     options.bad_argument(3, "run", ("option 'worker': 1 to %d expected, got %d"):format(
-      self.threads, worker))
+      self.threads, given.worker))
+  elseif given.worker and given.key ~= nil then
+    options.bad_argument(3, "run", "'worker' and 'key' both choose a worker")
   end
+  local place = schedule.place(self._handle, given, self._record.options[number])
   local n = args.n or #args
   local retries = retries_of(self, number, given)
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then -- before anything is queued
     return signal:bind(future.new())
   elseif number == SHIPPED then
-    return bound(signal, submit(self, number, worker, policy, retries, task, unpack(args, 1, n)))
+    return bound(signal, submit(self, number, place, policy, retries, task, unpack(args, 1, n)))
   end
-  return bound(signal, submit(self, number, worker, policy, retries, unpack(args, 1, n)))
+  return bound(signal, submit(self, number, place, policy, retries, unpack(args, 1, n)))
 end
 
 --- Call a task once on every worker.
@@ -201,15 +219,38 @@ function methods:stats()
   return stats.read(self._handle, self._record.names)
 end
 
--- --- what C tells ------------------------------------------------------------------------------
-
-local function task_name(record, number)
-  return number == SHIPPED and "function" or record and record.names and record.names[number] or nil
+--- A future that resolves when the pool would take a call: at once, if there is no `max_queue`.
+function methods:ready()
+  check_self(self, "ready")
+  local own = self._record.schedule
+  if own then
+    return own:ready(self._handle)
+  end
+  return schedule.ready(self._handle)
 end
+
+--- A future that resolves when nothing is queued or running in the pool, nested calls included.
+function methods:drained()
+  check_self(self, "drained")
+  local record = self._record
+  if self._is_own then
+    error("a task cannot wait for its own pool to be drained: it runs in it", 2)
+  end
+  local f = future.new()
+  if future.is_pending(record.stopped) then
+    record.drained[#record.drained + 1] = f
+    core.pool_watch(self._handle, true)
+  else
+    f:_resolve()
+  end
+  return f
+end
+
+-- --- what C tells ------------------------------------------------------------------------------
 
 --- Calls whose arguments could not be encoded: with a future among them they wait for it, else they
 -- are rejected.
-local function refused(handle, number, worker, timeout, kind, message, n, ...)
+local function refused(handle, number, place, timeout, kind, message, n, ...)
   local record = records[handle]
   local args = { ... }
   local waits = false
@@ -240,7 +281,9 @@ local function refused(handle, number, worker, timeout, kind, message, n, ...)
       return
     end
     local left = deadline and math.max(0, deadline - core.now()) or -1
-    local f = core.submit(handle, number, worker, left, unpack(args, 1, n))
+    local self = { _handle = handle, _record = record or {} }
+    place = place == core.HOME and core.ANY or place -- there may be room now
+    local f = submit_once(self, number, place, nil, left, unpack(args, 1, n))
     future.set_upstream(target, function(reason) f:cancel(reason) end)
     local function pass(ok, ...)
       if ok then
@@ -299,7 +342,41 @@ local function learn_tasks(record, names, task_options)
   end
 end
 
+local function tell_drained(record)
+  local list = record.drained
+  record.drained = {}
+  for _, f in ipairs(list) do
+    f:_resolve()
+  end
+end
+
+--- Nothing runs in the pool that anybody waits for.
+local function stop(record)
+  record.stopped:_resolve()
+  if record.schedule then
+    record.schedule:close()
+  end
+  tell_drained(record)
+end
+
+--- The workers have come to rest once. What is under way now is the home's, or has just come.
+local function calm(record, handle)
+  local calls, settled, guests = core.pool_calls(handle)
+  if guests > 0 then -- their end tells
+    return
+  end
+  -- What is settled may have started to run since; the next time it has not, and never comes home:
+  -- its worker is stuck and was replaced.
+  local is_over = calls == 0 or calls == settled and record.settled == settled
+  record.settled = not is_over and calls == settled and settled or nil
+  core.pool_watch(handle, not is_over)
+  if is_over then
+    tell_drained(record)
+  end
+end
+
 local function pool_event(record, event, worker, ...)
+  local handle = handles[record]
   if event == "started" then
     if future.is_pending(record.started) then
       learn_tasks(record, ...)
@@ -312,16 +389,23 @@ local function pool_event(record, event, worker, ...)
       record.started:_reject(failure)
     else
       record.failure = failure
-      if handles[record] then
-        core.pool_terminate(handles[record])
+      if handle then
+        core.pool_terminate(handle)
       end
-      record.stopped:_resolve()
+      stop(record)
     end
   elseif event == "cut_off" and future.is_pending(record.started) then
     record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
   elseif event == "closed" then
-    record.stopped:_resolve()
+    stop(record)
     record.closed:_resolve()
+    inline.close(record)
+  elseif event == "room" and handle and record.schedule then
+    record.schedule:serve(handle)
+  elseif event == "calm" and handle then
+    calm(record, handle)
+  elseif event == "settled" then
+    inline.sweep()
   elseif event == "heard" then
     events.heard(record, worker, ...)
   end
@@ -373,6 +457,23 @@ local function calling_file(level)
   return info and info.source:match("^@(.+)$")
 end
 
+--- What only a host can do, and what has no meaning alone.
+local function check_options(opts, level)
+  local runs_here = opts.inline and "option 'inline'"
+    or opts.on_full == "run" and "on_full 'run'"
+  local problem
+  if opts.on_full and not opts.max_queue then
+    problem = "'on_full' needs a 'max_queue'"
+  elseif runs_here and core.worker then
+    problem = ("%s is for a host: a worker has tasks of its own to run"):format(runs_here)
+  elseif runs_here and opts.init then
+    problem = ("%s lets tasks run in the host, where 'init' does not run"):format(runs_here)
+  end
+  if problem then
+    options.bad_argument(2, "pool", problem, level + 1)
+  end
+end
+
 local function open(given, opts, level)
   if core.worker and require("treadle.worker").is_loading() then
     error(GUARD, level + 1)
@@ -383,6 +484,7 @@ local function open(given, opts, level)
       .. "use task:pool()", level)
   end
   opts = options.check(2, "pool", opts, POOL_OPTIONS, level)
+  check_options(opts, level)
   local boot = {
     path = package.path, cpath = package.cpath,
     data = opts.data, init = opts.init, teardown = opts.teardown,
@@ -409,7 +511,10 @@ local function open(given, opts, level)
     max_memory = opts.max_memory,
     listeners = {}, -- see treadle.events
     recycling = {}, -- set of functions that look whether a recycling is over
+    drained = {},
+    source = { module = boot.module, tasks = not boot.module and given or nil },
   }
+  record.schedule = schedule.new(record, opts)
   local self = setmetatable({
     name = name,
     threads = threads,
@@ -426,6 +531,9 @@ local function open(given, opts, level)
     recycle_after = opts.isolate and 1 or opts.recycle_after,
     recycle_memory = opts.recycle_memory,
     max_memory = opts.max_memory,
+    max_queue = record.schedule and record.schedule.max_queue or nil,
+    balanced = record.schedule and record.schedule.balancer ~= nil,
+    inline = opts.inline,
   }, boot)
   if not ok then
     options.bad_argument(2, "pool", errors.text(handle), level)
@@ -440,6 +548,9 @@ local function open(given, opts, level)
     error(future.error(record.started), 0)
   end
   self.call = call_proxy(self)
+  if opts.inline then
+    inline.open(record, handle)
+  end
   return self
 end
 
@@ -463,7 +574,7 @@ function M.own(name, names, task_options)
   local handle, threads = core.own_pool()
   local self = setmetatable({
     name = name, threads = threads, _handle = handle, _is_own = true,
-    _record = { stopped = future.new() },
+    _record = { stopped = future.new(), drained = {} },
   }, mt)
   learn_tasks(self._record, names, task_options)
   records[handle] = self._record
@@ -486,6 +597,9 @@ function methods:close(timeout)
     return
   end
   local record = self._record
+  if record.schedule then
+    record.schedule:close()
+  end
   if not record.stopped:wait(timeout) then
     self:terminate()
   end
@@ -545,7 +659,8 @@ function methods:terminate(reason)
   local record = self._record
   record.reason = reason and tostring(reason) or record.reason
   core.pool_terminate(self._handle)
-  record.stopped:_resolve()
+  stop(record)
+  inline.sweep()
 end
 
 M.hooks = { refused = refused, rejected = rejected, pool_event = pool_event }

@@ -11,13 +11,13 @@ local import_mt = { __name = "treadle.import" }
 import_mt.__index = import_mt
 
 local TASK_OPTIONS = {
-  fn = "callable", timeout = "seconds", default = "any", error = "any", priority = "name",
+  fn = "callable", timeout = "seconds", default = "any", error = "any", priority = "priority",
   retries = "tally",
 }
 
 local IMPORT_OPTIONS = {
   module = "name", name = "name", timeout = "seconds", default = "any", error = "any",
-  priority = "name", retries = "tally",
+  priority = "priority", retries = "tally",
 }
 
 --- The options of a call that travel from the worker's module to the host.

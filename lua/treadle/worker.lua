@@ -22,7 +22,7 @@ end
 -- own pool ends is closed, as every job that runs then.
 local function fail(job, err, co)
   local message = errors.is(err) and err.message or errors.text(err)
-  local kind = errors.is(err) and err.kind == "closed" and core.stopped() and "closed" or "task"
+  local kind = errors.is(err) and err.kind == "closed" and core.stopped(job) and "closed" or "task"
   local traceback = debug.traceback(co)
   if not pcall(core.job_fail, job, kind, message, traceback, err) then
     core.job_fail(job, kind, message, traceback)
@@ -30,6 +30,7 @@ local function fail(job, err, co)
 end
 
 loop.fail_job = fail
+M.fail = fail
 
 --- The names of a module's exports, sorted; raises for one that is no task.
 local function export_names(module, exports)

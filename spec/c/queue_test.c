@@ -7,6 +7,7 @@
 #include "base/compiler.h"
 #include "check.h"
 #include "config.h"
+#include "queue/backlog.h"
 #include "queue/parker.h"
 #include "queue/queue.h"
 
@@ -54,6 +55,37 @@ static void the_queue_keeps_the_order_of_what_it_spills(void) {
   }
   CHECK(tdl_queue_empty(&q) && tdl_queue_pop(&q) == NULL);
   tdl_queue_fini(&q);
+  free(items);
+}
+
+static void the_backlog_takes_the_highest_rank_and_starves_none(void) {
+  enum { COUNT = 200 };
+  item *items = calloc(3 * COUNT, sizeof(*items));
+  uint32_t seen[3] = {0}, got = 0;
+  tdl_backlog b;
+  CHECK(tdl_backlog_init(&b) == 0);
+  CHECK(tdl_backlog_empty(&b) && !tdl_backlog_ready(&b));
+  CHECK(tdl_backlog_rank(&b) == 0 && tdl_backlog_rank(&b) == 0);
+  CHECK(tdl_backlog_empty(&b) && tdl_backlog_pop(&b, &got) == NULL);
+  for (uint32_t i = 0; i < 3 * COUNT; i++) {
+    items[i].pusher = i % 3; /* its rank */
+    items[i].number = i / 3;
+    tdl_backlog_push(&b, &items[i].node, (enum tdl_rank)(i % 3));
+  }
+  CHECK(!tdl_backlog_empty(&b) && tdl_backlog_ready(&b));
+  CHECK(tdl_backlog_length(&b) == 3 * COUNT);
+  for (uint32_t n = 1; n <= 3 * COUNT; n++) {
+    tdl_node *node = tdl_backlog_pop(&b, &got);
+    item *it = TDL_CONTAINER(node, item, node);
+    CHECK(node != NULL && it->number == seen[it->pusher]); /* in order */
+    seen[it->pusher]++;
+    if (n % TDL_BACKLOG_TURNS == 0 && seen[TDL_RANK_HIGH] < COUNT) { /* K2 */
+      CHECK(seen[TDL_RANK_LOW] == n / TDL_BACKLOG_TURNS);
+      CHECK(seen[TDL_RANK_NORMAL] == n / TDL_BACKLOG_TURNS);
+    }
+  }
+  CHECK(tdl_backlog_empty(&b) && tdl_backlog_pop(&b, &got) == NULL);
+  tdl_backlog_fini(&b);
   free(items);
 }
 
@@ -319,6 +351,7 @@ static void no_more_threads_spin_than_there_are_processors(void) {
 int main(void) {
   RUN(the_ring_is_a_fifo_that_refuses_when_full);
   RUN(the_queue_keeps_the_order_of_what_it_spills);
+  RUN(the_backlog_takes_the_highest_rank_and_starves_none);
   RUN(many_threads_and_a_ring_that_is_always_full);
   RUN(many_threads_and_a_ring_of_the_usual_size);
   RUN(many_pushers_and_one_popper_as_an_inbox_has_it);

@@ -64,9 +64,9 @@ static void watchdog_show_loop(const char *name, treadle_loop *loop) {
 static void watchdog_show_pool(treadle_pool *pool) {
   printf("#   pool: phase %d, queue %u (%s, %u spilled), searching %d, busy %d,"
          " alive %u\n#   idle:",
-         tdl_pool_phase(pool), tdl_queue_length(&pool->run),
-         tdl_queue_empty(&pool->run) ? "empty" : "not empty",
-         atomic_load_explicit(&pool->run.spilled, memory_order_relaxed),
+         tdl_pool_phase(pool), tdl_backlog_length(&pool->run),
+         tdl_backlog_empty(&pool->run) ? "empty" : "not empty",
+         atomic_load_explicit(&pool->run.normal.spilled, memory_order_relaxed),
          atomic_load_explicit(&pool->searching, memory_order_relaxed),
          atomic_load_explicit(&pool->busy, memory_order_relaxed), pool->alive);
   for (uint32_t w = 0; w * 64 < pool->threads; w++) {

@@ -63,6 +63,22 @@ typedef struct tdl_timer_slot {
   uint32_t next_free;
 } tdl_timer_slot;
 
+/* A job that this host runs itself. */
+typedef struct tdl_guest {
+  tdl_job *job;   /* NULL once it is sent home */
+  uint32_t waits; /* for calls on its own pool (V3) */
+  uint32_t next_free;
+  uint64_t serial; /* of this use of the number */
+} tdl_guest;
+
+/* Where a call goes: the worker in that slot, or one of these. */
+enum tdl_place {
+  TDL_AT_ANY = 0, /* the run queue */
+  TDL_AT_ANY_HIGH = -1,
+  TDL_AT_ANY_LOW = -2,
+  TDL_AT_HOME = -3 /* here and now: a guest */
+};
+
 typedef struct tdl_bind {
   lua_State *L; /* the coroutine that runs now, as far as C needs it */
   treadle_loop *loop;
@@ -75,6 +91,9 @@ typedef struct tdl_bind {
   uint32_t ready; /* futures in the ready list */
   uint32_t timer_count, free_timer;
   tdl_timer_slot *timers;
+  tdl_guest *guests; /* numbered from 1 */
+  uint32_t guest_count, free_guest;
+  uint64_t guest_serials;
   int closing; /* the state is being closed: no Lua any more */
 } tdl_bind;
 
@@ -97,12 +116,22 @@ tdl_job *tdl_bind_take_job(tdl_bind *b);
 /* What a job's `done` is: settles futures[slot]. ctx is the tdl_bind. */
 void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx);
 
+/* Guests (guests.c). A number for one, 0 without memory; not used after all; its
+** end. */
+uint32_t tdl_bind_new_guest(tdl_bind *b);
+void tdl_bind_free_guest(tdl_bind *b, uint32_t guest);
+void tdl_bind_end_guest(tdl_bind *b, uint32_t guest, int status);
+
+/* The job behind a number, NULL when it is none. */
+tdl_job *tdl_bind_guest(const tdl_bind *b, uint32_t guest);
+
 /* Each adds its functions to the table on top of the stack. */
 void tdl_bind_calls(lua_State *L);
 void tdl_bind_pools(lua_State *L);
 void tdl_bind_loops(lua_State *L);
 void tdl_bind_jobs(lua_State *L);
 void tdl_bind_stats(lua_State *L);
+void tdl_bind_guests(lua_State *L);
 void tdl_bind_stamps(lua_State *L); /* if the build has them */
 
 /* Ends all pools that a state made and is being closed with; blocks for a

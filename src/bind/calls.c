@@ -5,6 +5,7 @@
 #include "../base/stamp.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../run/guests.h"
 
 /* --- futures -------------------------------------------------------------- */
 
@@ -144,7 +145,9 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
   lua_pushvalue(L, index);
   lua_pushstring(L, tdl_status_kind(status));
   /* a job that is still away may be written by its worker now */
-  lua_pushinteger(L, bytes == NULL ? 0 : (lua_Integer)job->worker);
+  lua_pushinteger(L, bytes == NULL || job->worker == TDL_JOB_HOSTED
+                         ? 0
+                         : (lua_Integer)job->worker);
   lua_pushnil(L);
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
     if (h->pool == job->pool) {
@@ -213,16 +216,16 @@ tdl_job *tdl_bind_take_job(tdl_bind *b) {
   return job;
 }
 
-/* hooks.refused(handle, task, worker, timeout, kind, message, n, args...):
+/* hooks.refused(handle, task, place, timeout, kind, message, n, args...):
 ** futures among the arguments, or an error. Its results are the call's. */
 static int refused(tdl_bind *b, lua_State *L, int handle, int first, int n,
-                   double task, double worker, double timeout, int status) {
+                   double task, double place, double timeout, int status) {
   int top = lua_gettop(L); /* the encoder's message */
   luaL_checkstack(L, n + 10, "too many arguments");
   tdl_bind_hook(b, L, "refused");
   lua_pushvalue(L, handle);
   lua_pushnumber(L, task);
-  lua_pushnumber(L, worker);
+  lua_pushnumber(L, place);
   lua_pushnumber(L, timeout);
   lua_pushstring(L, tdl_status_kind(status));
   lua_pushvalue(L, top);
@@ -243,18 +246,46 @@ static void inherit_deadline(const tdl_vm *vm, tdl_job *job) {
   }
 }
 
-/* Encodes the n values from `first`, submits them, leaves the future on
-** top. `worker` 0: any. `timeout` below 0: none. */
+/* The job becomes a guest: its number, or 0 when it has come home. */
+static uint32_t submit_home(tdl_bind *b, tdl_job *job, uint32_t guest) {
+  if (!tdl_guest_submit(job)) {
+    tdl_bind_free_guest(b, guest);
+    return 0;
+  }
+  b->guests[guest].job = job;
+  return guest;
+}
+
+/* What the place needs before the call is accepted: 0 without memory. */
+static int make_place(tdl_bind *b, treadle_pool *pool, int place,
+                      uint32_t *guest) {
+  if (place == TDL_AT_HOME) {
+    *guest = tdl_bind_new_guest(b);
+    return *guest != 0;
+  }
+  return place >= 0 || tdl_backlog_rank(&pool->run) == 0;
+}
+
+/* Whether a guest calls its own pool. */
+static int is_guests_own(const tdl_bind *b, const treadle_pool *pool) {
+  const tdl_job *job = tdl_bind_guest(b, b->loop->guest);
+  return job != NULL && job->pool == pool;
+}
+
+/* Encodes the n values from `first`, submits them, leaves the future on top;
+** above it the guest's number if the call runs here. `place`: a slot, or enum
+** tdl_place. `timeout` below 0: none. */
 static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
-                  uint32_t task, uint32_t worker, double timeout) {
+                  uint32_t task, int place, double timeout) {
   tdl_handle *h = ((tdl_box *)lua_touserdata(L, handle))->handle;
   treadle_pool *pool = h == NULL ? NULL : h->pool;
   tdl_job *job;
+  uint32_t guest = 0;
   int own = 0, status;
   TDL_STAMP(NULL, BEGUN);
   if (TDL_UNLIKELY(pool == NULL)) {
     lua_pushliteral(L, "the pool is closed");
-    return refused(b, L, handle, first, n, task, worker, timeout,
+    return refused(b, L, handle, first, n, task, place, timeout,
                    TREADLE_ECLOSED);
   }
   job = tdl_bind_take_job(b);
@@ -264,11 +295,11 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   status = tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
   if (TDL_UNLIKELY(status != 0)) {
     tdl_jobs_give(&b->loop->jobs, job);
-    return refused(b, L, handle, first, n, task, worker, timeout, status);
+    return refused(b, L, handle, first, n, task, place, timeout, status);
   }
   TDL_STAMP(job, ENCODED);
   job->task = task;
-  own = b->vm != NULL && b->vm->worker->pool == pool;
+  own = b->vm != NULL ? b->vm->worker->pool == pool : is_guests_own(b, pool);
   tdl_bind_future(b, L, (int)job->slot, own);
   TDL_STAMP(job, MADE);
   if (TDL_UNLIKELY(timeout >= 0)) {
@@ -277,7 +308,11 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (b->vm != NULL) {
     inherit_deadline(b->vm, job);
   }
-  if (TDL_UNLIKELY(tdl_pool_prepare(pool, job) != 0)) {
+  if (TDL_UNLIKELY(!make_place(b, pool, place, &guest) ||
+                   tdl_pool_prepare(pool, job) != 0)) {
+    if (guest != 0) {
+      tdl_bind_free_guest(b, guest);
+    }
     tdl_jobs_give(&b->loop->jobs, job);
     return luaL_error(L, "not enough memory");
   }
@@ -285,10 +320,19 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (b->vm != NULL) {
     tdl_vm_call_made(b->vm, job);
   }
-  if (worker == 0) {
+  if (TDL_LIKELY(place == TDL_AT_ANY)) {
     tdl_pool_submit(job);
+  } else if (place > 0) {
+    tdl_pool_submit_to(job, (uint32_t)place);
+  } else if (place == TDL_AT_HOME) {
+    guest = submit_home(b, job, guest);
+    if (guest != 0) {
+      lua_pushinteger(L, (lua_Integer)guest);
+      return 2;
+    }
   } else {
-    tdl_pool_submit_to(job, worker);
+    tdl_pool_submit_ranked(job, place == TDL_AT_ANY_HIGH ? TDL_RANK_HIGH
+                                                         : TDL_RANK_LOW);
   }
   TDL_STAMP(job, PUSHED);
   return 1;
@@ -313,15 +357,16 @@ static int core_caller(lua_State *L) {
   return 1;
 }
 
-/* submit(handle, task, worker, timeout, ...) -> future */
+/* submit(handle, task, place, timeout, ...) -> future, or future, guest */
 static int core_submit(lua_State *L) {
-  uint32_t task, worker;
+  uint32_t task;
+  int place;
   double timeout;
   tdl_bind_check_handle(L, 1);
   task = (uint32_t)luaL_checkinteger(L, 2);
-  worker = (uint32_t)luaL_checkinteger(L, 3);
+  place = (int)luaL_checkinteger(L, 3);
   timeout = luaL_checknumber(L, 4);
-  return submit(tdl_bind_of(L), L, 1, 5, lua_gettop(L) - 4, task, worker,
+  return submit(tdl_bind_of(L), L, 1, 5, lua_gettop(L) - 4, task, place,
                 timeout);
 }
 

@@ -24,6 +24,15 @@ static void close_bind(tdl_bind *b) {
     return;
   }
   b->closing = 1;
+  for (uint32_t i = 1; i < b->guest_count; i++) { /* nobody ends them now */
+    if (b->guests[i].job != NULL) {
+      b->guests[i].job->bytes.len = 0;
+      tdl_bind_end_guest(b, i, TREADLE_ECLOSED);
+    }
+  }
+  tdl_free(b->guests);
+  b->guests = NULL;
+  b->guest_count = b->free_guest = 0;
   tdl_bind_close_pools(b);
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
@@ -172,6 +181,10 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   set_number(L, "MAX_PAYLOAD", TDL_PAYLOAD_MAX_BYTES);
   set_number(L, "PAYLOAD_CEILING", TDL_PAYLOAD_CEILING_BYTES);
   set_number(L, "MAX_WORKERS", TDL_POOL_MAX_WORKERS);
+  set_number(L, "ANY", TDL_AT_ANY);
+  set_number(L, "ANY_HIGH", TDL_AT_ANY_HIGH);
+  set_number(L, "ANY_LOW", TDL_AT_ANY_LOW);
+  set_number(L, "HOME", TDL_AT_HOME);
   /* what a waiting coroutine yields, see tdl_vm_run */
   lua_pushlightuserdata(L, b->vm != NULL ? (void *)b->vm : (void *)b);
   lua_setfield(L, -2, "token");
@@ -188,6 +201,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_stats(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
+    tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */
     tdl_bind_direct(b, L);
   }
   return 1;

@@ -67,9 +67,10 @@ static int call_open(void *self, void *handle, uint32_t count) {
   direct *d = self;
   tdl_handle *h = ((tdl_box *)handle)->handle;
   TDL_STAMP(NULL, BEGUN);
-  /* A finalizer's call, made while another one is, goes the other way. */
+  /* A finalizer's call, made while another one is, goes the other way; so does
+  ** a guest's, which may be a call on its own pool. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
-                   is_barred(d))) {
+                   d->bind->loop->guest != 0 || is_barred(d))) {
     return 0;
   }
   if (d->job == NULL) {

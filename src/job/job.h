@@ -53,6 +53,9 @@ enum tdl_job_state {
 #define TDL_JOB_LIMITED 1u /* it has a deadline */
 #define TDL_JOB_STAMPED 2u /* its times are taken */
 
+/* The `worker` of a job that the pool's home runs itself. */
+#define TDL_JOB_HOSTED UINT16_MAX
+
 struct treadle_loop;
 struct treadle_pool;
 
@@ -88,7 +91,7 @@ typedef struct tdl_job {
   uint32_t task;   /* which task of the pool */
   int8_t status;   /* the worker's: 0 or a treadle_status */
   uint8_t timed;   /* a set of TDL_JOB_LIMITED, TDL_JOB_STAMPED */
-  uint16_t worker; /* the worker's: its number, before RUNNING */
+  uint16_t worker; /* the worker's: its number, before RUNNING; see HOSTED */
   uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
 } tdl_job;
 

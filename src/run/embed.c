@@ -148,6 +148,9 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   case TDL_POOL_RENEWED:
   case TDL_POOL_EXITED:
   case TDL_POOL_HEARD:
+  case TDL_POOL_ROOM:
+  case TDL_POOL_CALM:
+  case TDL_POOL_SETTLED:
     break;
   case TDL_POOL_CLOSED:
     e->closed = 1;
@@ -188,6 +191,7 @@ int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
   o.max_payload = options->max_payload != 0 ? (uint32_t)options->max_payload
                                             : TDL_PAYLOAD_MAX_BYTES;
   o.terminate_ns = TDL_POOL_TERMINATE_NS;
+  o.max_queue = TDL_POOL_NO_LIMIT;
   o.event = on_event;
   o.ctx = e;
   tdl_bytes_init(&boot, NULL, 0);

@@ -68,6 +68,7 @@ struct treadle_loop {
   uint32_t timers; /* active */
   uint64_t due_ns; /* of the next timer, TDL_NEVER without */
   uint32_t fired;  /* timers, since the count was last read */
+  uint32_t guest;  /* of a host: the guest whose code runs now, or 0 */
   int belled;      /* the descriptor is in use by a foreign loop */
   int untold;      /* jobs may be `untold`: for the next dispatch */
 };

@@ -5,6 +5,8 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
+#include "guests.h"
+#include "news.h"
 #include "supervisor.h"
 #include "worker.h"
 
@@ -77,7 +79,7 @@ static void free_pool(treadle_pool *pool) {
   if (pool->stats != NULL) {
     tdl_stats_drop(pool->stats);
   }
-  tdl_queue_fini(&pool->run);
+  tdl_backlog_fini(&pool->run);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   tdl_loop_drop(pool->home);
   tdl_free(pool);
@@ -122,6 +124,10 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->recycle_after = options->recycle_after;
   pool->recycle_bytes = options->recycle_bytes;
   pool->cap_bytes = options->cap_bytes;
+  pool->max_queue = options->max_queue;
+  pool->helped = options->helped;
+  pool->regulated = options->max_queue != TDL_POOL_NO_LIMIT ||
+                    options->helped || options->balanced;
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
@@ -129,7 +135,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->phase, TDL_POOL_OPEN);
   atomic_init(&pool->busy, (int)options->threads);
-  status = tdl_queue_init(&pool->run, TDL_RING_CELLS);
+  atomic_init(&pool->astir, (int)options->threads);
+  tdl_news_init(pool);
+  status = tdl_backlog_init(&pool->run);
   if (status == 0) {
     status =
         tdl_bytes_append(&pool->boot, options->boot->data, options->boot->len);
@@ -218,7 +226,7 @@ void tdl_pool_wake_one(treadle_pool *pool) {
     /* <wake.W5> [search] seq_cst: see above */
     atomic_fetch_sub_explicit(&pool->searching, 1, memory_order_seq_cst);
     TDL_STALL();
-    if (tdl_queue_empty(&pool->run)) { /* <wake.W6> */
+    if (tdl_backlog_empty(&pool->run)) { /* <wake.W6> */
       return;
     }
   }
@@ -228,7 +236,7 @@ void tdl_pool_wake_if_work(treadle_pool *pool) {
   TDL_STALL();
   /* <wake.X2> First the line that rarely changes. Who lies idle after this
   ** look looks at the queue himself (P3). <wake.X3> */
-  if (any_idle(pool) && !tdl_queue_empty(&pool->run)) {
+  if (any_idle(pool) && !tdl_backlog_empty(&pool->run)) {
     tdl_pool_wake_one(pool);
   }
 }
@@ -241,7 +249,7 @@ static int is_taken_soon(const treadle_pool *pool) {
     /* <wake.S3> <wake.S4> [search] seq_cst: as the failing compare-and-swap in
     ** wake_one */
     if (atomic_load_explicit(&pool->searching, memory_order_seq_cst) != 0 ||
-        tdl_queue_empty(&pool->run)) {
+        tdl_backlog_empty(&pool->run)) {
       return 1;
     }
     tdl_pause();
@@ -257,19 +265,20 @@ enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
                                                    memory_order_acquire);
 }
 
-static int takes_calls(const treadle_pool *pool, const tdl_job *job) {
+int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job) {
   switch (tdl_pool_phase(pool)) {
   case TDL_POOL_OPEN:
     return !tdl_pool_forked();
   case TDL_POOL_DRAINING:
-    return job->home != pool->home; /* P2 */
+    /* P2; a guest is as good as a worker's job */
+    return job->home != pool->home || job->home->guest != 0;
   default:
     return 0;
   }
 }
 
 /* It was never counted, and the pool may be gone when it comes home. */
-static void refuse(tdl_job *job) {
+void tdl_pool_refuse(tdl_job *job) {
   job->status = TREADLE_ECLOSED;
   job->bytes.len = 0;
   tdl_loop_send_home(job);
@@ -278,7 +287,7 @@ static void refuse(tdl_job *job) {
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   treadle_loop *home = job->home;
   int limited = job->deadline_ns != TDL_NEVER;
-  int takes = takes_calls(pool, job);
+  int takes = tdl_pool_takes(pool, job);
   /* where the caller counts: a pool's callers are its home and its workers */
   tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
   int status = 0;
@@ -300,28 +309,45 @@ int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   return status;
 }
 
-void tdl_pool_submit(tdl_job *job) {
+static inline void submit(tdl_job *job, enum tdl_rank rank) {
   treadle_pool *pool = job->pool;
+  const treadle_loop *home = job->home; /* the job is gone after the push */
+  int regulated = pool->regulated;
   if (TDL_UNLIKELY(job->refused)) {
-    refuse(job);
+    tdl_pool_refuse(job);
     return;
   }
+  if (TDL_UNLIKELY(regulated)) {
+    tdl_pool_load(pool, 1);
+  }
   TDL_STALL();
-  tdl_queue_push(&pool->run, &job->node); /* <wake.S1> */
+  tdl_backlog_push(&pool->run, &job->node, rank); /* <wake.S1> */
   TDL_STALL();
   /* <wake.S2> */
   if (TDL_UNLIKELY(any_idle(pool)) && !is_taken_soon(pool)) {
     tdl_pool_wake_one(pool);
   }
+  if (TDL_UNLIKELY(regulated) && pool->helped) {
+    tdl_news_of_work(pool, home);
+  }
+}
+
+void tdl_pool_submit(tdl_job *job) {
+  submit(job, TDL_RANK_NORMAL);
+}
+
+void tdl_pool_submit_ranked(tdl_job *job, enum tdl_rank rank) {
+  submit(job, rank);
 }
 
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   treadle_pool *pool = job->pool;
   tdl_slot *slot = pool->slots[worker - 1];
   if (job->refused) {
-    refuse(job);
+    tdl_pool_refuse(job);
     return;
   }
+  tdl_pool_load(pool, 1);
   TDL_STALL();
   tdl_queue_push(&slot->calls, &job->node);
   TDL_STALL();
@@ -335,18 +361,37 @@ void tdl_pool_count_settled(const tdl_job *job, int state, int status) {
   }
 }
 
+tdl_worker *tdl_pool_settled(const tdl_job *job, int state) {
+  if (state == TDL_JOB_QUEUED) {
+    tdl_pool_load(job->pool, -1);
+  } else if (state == TDL_JOB_RUNNING && job->worker == TDL_JOB_HOSTED) {
+    tdl_news_tell(job->pool, TDL_NEWS_SETTLED);
+  } else if (state == TDL_JOB_RUNNING && job->worker != 0) {
+    return tdl_slot_worker(job->pool->slots[job->worker - 1]);
+  }
+  return NULL; /* worker 0: it is being refused */
+}
+
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
   int state = tdl_job_settle(job, tdl_job_generation(job), to);
+  tdl_worker *w;
   tdl_pool_count_settled(job, state, TREADLE_ECANCELLED);
   TDL_STALL();
-  if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
-    tdl_worker_ask(tdl_slot_worker(job->pool->slots[job->worker - 1]),
-                   TDL_ASK_CANCEL);
+  w = tdl_pool_settled(job, state);
+  if (w != NULL) {
+    tdl_worker_ask(w, TDL_ASK_CANCEL);
   }
   return state != 0;
 }
 
 /* --- closing -------------------------------------------------------------- */
+
+void tdl_pool_wake_all(treadle_pool *pool) {
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    TDL_STALL();
+    tdl_parker_wake(&tdl_slot_worker(pool->slots[i])->loop.parker);
+  }
+}
 
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
   uint32_t now = (uint32_t)tdl_pool_phase(pool);
@@ -356,10 +401,7 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
              &pool->phase, &now, (uint32_t)phase, memory_order_seq_cst,
              memory_order_acquire)) {
   }
-  for (uint32_t i = 0; i < pool->threads; i++) {
-    TDL_STALL();
-    tdl_parker_wake(&tdl_slot_worker(pool->slots[i])->loop.parker);
-  }
+  tdl_pool_wake_all(pool);
 }
 
 uint32_t tdl_pool_terminate(treadle_pool *pool) {
@@ -430,6 +472,7 @@ void tdl_pool_abandon(treadle_pool *pool) {
       }
     }
   }
+  tdl_news_end(pool);
   pool->event = NULL;
   if (pool->stats != NULL) {
     tdl_stats_closed(pool->stats, 1);

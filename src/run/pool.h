@@ -19,19 +19,38 @@
 **     included that somebody is just waking. While it is not 0 nobody wakes
 **     another: the last searcher that finds work looks whether there is more
 **     and wakes the next. So one wake-up is under way at a time.
-** P5  `busy` counts workers that may still bring forth calls. It matters when
-**     DRAINING: at 0 with an empty queue nothing can come any more. */
+** P5  `busy` counts workers that may still bring forth calls, and the jobs that
+**     the home runs itself (guests). It matters when DRAINING: at 0 with an
+**     empty queue nothing can come any more.
+** P6  In a pool with max_queue, `load` counts the jobs that wait or hold a
+**     worker's place: from their submission until they end, are settled before
+**     they start, become the home's guests, or for as long as they wait for
+**     calls on their own pool (V3). Each worker knows its share, `places`, so
+**     that one that is written off has none. A call is taken while that is less than all
+**     places and max_queue together. The home may want to hear of room: it says
+**     so in `wants` and looks again; who lowers `load` looks at `wants`.
+** P7  While the home watches, `astir` counts workers that are not quiet (<drain.Q1>).
+**     At 0 with an empty queue no call of a worker's is under way; those of
+**     the home are for it to know.
+** P8  `news` is what the home is to hear, though no job comes: one note brings
+**     all of it. It holds the pool (P1). A home that leaves the pool is DEAF, and
+**     waits for those who are just telling.
+** P9  A home that helps its workers says in `home_idles` that it found nothing, and
+**     looks again before it sleeps; a worker that has pushed a call looks at it. */
 #ifndef TDL_POOL_H
 #define TDL_POOL_H
 
 #include <pthread.h>
 
+#include "../queue/backlog.h"
 #include "loop.h"
 #include "stats.h"
 
 enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 
 #define TDL_POOL_IDLE_WORDS (TDL_POOL_MAX_WORKERS / 64)
+
+#define TDL_POOL_NO_LIMIT UINT32_MAX
 
 struct tdl_worker;
 struct tdl_vm;
@@ -44,13 +63,19 @@ typedef enum tdl_pool_event {
   TDL_POOL_RENEWED, /* a worker has booted a further state, or several */
   TDL_POOL_EXITED,  /* a worker's thread has ended, or was written off */
   TDL_POOL_CLOSED,  /* the last one has */
-  TDL_POOL_HEARD    /* bytes: an event, see events.h */
+  TDL_POOL_HEARD,   /* bytes: an event, see events.h */
+  TDL_POOL_ROOM,    /* there is room for a call (P6) */
+  TDL_POOL_CALM,    /* nothing of the workers' was under way (P7) */
+  TDL_POOL_SETTLED  /* a guest: what it waits for ends */
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
   uint32_t threads;
   uint32_t concurrency;
   uint32_t max_payload;
+  uint32_t max_queue;     /* TDL_POOL_NO_LIMIT: none */
+  int helped;             /* its home takes guests from the run queue */
+  int balanced;           /* its home asks how much the workers run */
   uint64_t terminate_ns;  /* until what does not end by itself is forced */
   uint64_t recycle_after; /* jobs until a worker gets a fresh state; 0: never */
   uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
@@ -78,6 +103,9 @@ struct treadle_pool {
   uint32_t max_payload;
   uint64_t terminate_ns;
   uint64_t recycle_after, recycle_bytes, cap_bytes;
+  uint32_t max_queue;
+  int helped;
+  int regulated; /* the short question: a limit, helped, or balanced */
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots;
@@ -86,7 +114,12 @@ struct treadle_pool {
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
-  uint32_t alive; /* slots whose last thread has not been joined */
+  uint32_t alive;          /* slots whose last thread has not been joined */
+  uint32_t guests;         /* jobs that it runs itself */
+  uint32_t waiting_guests; /* of these, the ones that V3 does not count */
+  uint32_t got;            /* from the run queue (K2) */
+  uint32_t heard;          /* of `news`, and not yet told on */
+  tdl_note note;           /* P8 */
   /* the supervisor's: workers without a slot */
   struct tdl_worker *lost;
   /* shared */
@@ -96,7 +129,13 @@ struct treadle_pool {
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
   _Atomic uint32_t listens; /* the home's: whether events are told */
-  tdl_queue run;
+  tdl_backlog run;
+  _Alignas(TDL_LINE_BYTES) _Atomic int64_t load; /* P6 */
+  atomic_int wants;                              /* P6 */
+  atomic_int watched, astir;                     /* P7 */
+  _Atomic uint32_t news;                         /* P8: enum tdl_news */
+  atomic_int telling;                            /* P8 */
+  atomic_int home_idles;                         /* P9 */
 };
 
 /* home; starts the threads. Options are copied. The pool is the caller's until
@@ -116,8 +155,20 @@ int tdl_pool_prepare(treadle_pool *pool, tdl_job *job);
 ** TREADLE_ECLOSED. */
 void tdl_pool_submit(tdl_job *job);
 
+/* The same, before or behind those of another rank; tdl_backlog_rank was
+** asked. */
+void tdl_pool_submit_ranked(tdl_job *job, enum tdl_rank rank);
+
 /* The same, to the worker in one slot, 1 to threads. */
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
+
+/* whoever moves the job; P6. */
+void tdl_pool_add_load(treadle_pool *pool, int jobs);
+static inline void tdl_pool_load(treadle_pool *pool, int jobs) {
+  if (pool->max_queue != TDL_POOL_NO_LIMIT) {
+    tdl_pool_add_load(pool, jobs);
+  }
+}
 
 /* any thread that keeps the job from being recycled; settles it (J3), and if it
 ** runs wakes its worker so that its waits end. 0 when somebody was first.
@@ -127,6 +178,18 @@ int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
 /* who settled it otherwise: `state` is what it was, or 0, and its caller hears
 ** `status`. */
 void tdl_pool_count_settled(const tdl_job *job, int state, int status);
+
+/* The part of it that comes after the word: `state` is what the job was in. The
+** worker that runs it, which is to be told, or NULL. */
+struct tdl_worker *tdl_pool_settled(const tdl_job *job, int state);
+
+/* The halves of submit: 1 when the pool takes the job; it comes home as closed.
+*/
+int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job);
+void tdl_pool_refuse(tdl_job *job);
+
+/* any thread that has a reference; every worker takes another turn. */
+void tdl_pool_wake_all(treadle_pool *pool);
 
 /* any thread that has a reference; raises the phase and wakes everybody. */
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);

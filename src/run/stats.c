@@ -74,7 +74,7 @@ static void free_times(tdl_task_tally *t) {
   }
 }
 
-static void free_tally(const tdl_stats *s, tdl_tally *t) {
+static void free_tasks(const tdl_stats *s, tdl_tally *t) {
   /* relaxed: the last one to know it */
   tdl_task_tally *tasks = atomic_load_explicit(&t->tasks, memory_order_relaxed);
   uint32_t count = atomic_load_explicit(&s->task_count, memory_order_relaxed);
@@ -83,6 +83,10 @@ static void free_tally(const tdl_stats *s, tdl_tally *t) {
   }
   free_times(&t->rest);
   tdl_free(tasks);
+}
+
+static void free_tally(const tdl_stats *s, tdl_tally *t) {
+  free_tasks(s, t);
   tdl_free(t);
 }
 
@@ -100,6 +104,7 @@ void tdl_stats_drop(tdl_stats *s) {
       t = older;
     }
   }
+  free_tasks(s, &s->home);
   /* relaxed: as above */
   tdl_free((void *)atomic_load_explicit(&s->cut_off, memory_order_relaxed));
   tdl_free(s);
@@ -148,12 +153,7 @@ static uint32_t agree_on_tasks(tdl_stats *s, uint32_t count) {
   return count;
 }
 
-void tdl_stats_begin(tdl_stats *s, tdl_tally *t, uint32_t tasks) {
-  uint32_t count = agree_on_tasks(s, tasks + 1);
-  clockid_t clock;
-  if (own(&t->alive) & RUNNING_BIT) {
-    return; /* a later state */
-  }
+static void make_tasks(tdl_tally *t, uint32_t count) {
   if (t->task_count == 0) {
     /* whole pairs of lines: what lies beside it is another thread's */
     tdl_task_tally *list =
@@ -162,6 +162,19 @@ void tdl_stats_begin(tdl_stats *s, tdl_tally *t, uint32_t tasks) {
     /* [stats] release: its zeros */
     atomic_store_explicit(&t->tasks, list, memory_order_release);
   }
+}
+
+void tdl_stats_begin_home(tdl_stats *s) {
+  make_tasks(&s->home, tdl_stats_task_count(s));
+}
+
+void tdl_stats_begin(tdl_stats *s, tdl_tally *t, uint32_t tasks) {
+  uint32_t count = agree_on_tasks(s, tasks + 1);
+  clockid_t clock;
+  if (own(&t->alive) & RUNNING_BIT) {
+    return; /* a later state */
+  }
+  make_tasks(t, count);
   t->calls.gap = t->spins.gap = 1;
   t->short_spins = 0;
   start_span(&t->alive, tdl_now_ns());
@@ -394,12 +407,14 @@ static void count(const tdl_stats *s, totals *sum,
   EACH_TALLY(s, t) {
     add_corrections(sum, t);
   }
+  add_tasks(s, &s->home, sum, add_ends);
   EACH_TALLY(s, t) {
     add_tasks(s, t, sum, add_ends);
   }
   for (int i = 0; i < TDL_SETTLED_COUNT; i++) { /* TDL_REFUSED_STARTED last */
     settled[i] = look(&s->settled[i]);
   }
+  add_tasks(s, &s->home, sum, add_starts);
   EACH_TALLY(s, t) {
     add_tasks(s, t, sum, add_starts);
   }
@@ -509,6 +524,10 @@ void tdl_stats_read_task(const tdl_stats *s, uint32_t task,
   if (cut_off != NULL && task < tdl_stats_task_count(s)) {
     out->failures = look(&cut_off[task]);
   }
+  t = task_of(s, &s->home, task); /* not timed there */
+  if (t != NULL) {
+    add_ends(&sum, t);
+  }
   EACH_TALLY(s, tally) {
     t = task_of(s, tally, task);
     if (t != NULL) {
@@ -523,6 +542,10 @@ void tdl_stats_read_task(const tdl_stats *s, uint32_t task,
     }
   }
   out->failures += sum.failed;
+  t = task_of(s, &s->home, task);
+  if (t != NULL) {
+    add_starts(&sum, t);
+  }
   EACH_TALLY(s, tally) { /* T2 */
     t = task_of(s, tally, task);
     if (t != NULL) {

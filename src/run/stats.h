@@ -130,6 +130,9 @@ tdl_tally *tdl_stats_enter(tdl_stats *stats, uint32_t worker);
 */
 void tdl_stats_begin(tdl_stats *stats, tdl_tally *tally, uint32_t tasks);
 
+/* home, before it starts a job itself. */
+void tdl_stats_begin_home(tdl_stats *stats);
+
 /* the tally's thread, with or without _begin; it counts no more. */
 void tdl_stats_end(tdl_tally *tally);
 
@@ -186,7 +189,7 @@ static inline void tdl_stats_submitted(tdl_stats *stats, tdl_tally *tally,
 /* who submits; it was not, after all. */
 void tdl_stats_withdrawn(tdl_tally *tally);
 
-/* worker, after tdl_job_start. */
+/* worker, or the home with its own tally, after tdl_job_start. */
 static inline void tdl_stats_started(tdl_tally *tally, const tdl_job *job) {
   tdl_count_add(&tdl_tally_task(tally, job->task)->started, 1);
 }
@@ -194,7 +197,7 @@ static inline void tdl_stats_started(tdl_tally *tally, const tdl_job *job) {
 /* worker; the same for a stamped job, and now is the clock. */
 void tdl_stats_waited(tdl_tally *tally, const tdl_job *job, uint64_t now);
 
-/* worker, after tdl_job_finish, before the job goes home. */
+/* the same, after tdl_job_finish, before the job goes home. */
 void tdl_stats_ended_badly(tdl_tally *tally, const tdl_job *job);
 static inline void tdl_stats_ended(tdl_tally *tally, const tdl_job *job) {
   if (TDL_LIKELY(job->status == 0)) {

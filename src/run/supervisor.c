@@ -64,12 +64,13 @@ static void unlist_locked(tdl_worker *w) {
 
 static int force_locked(tdl_job *job, enum tdl_job_state to) {
   int state = tdl_job_settle(job, tdl_job_generation(job), to);
+  tdl_worker *w;
   tdl_pool_count_settled(job, state,
                          to == TDL_JOB_EXPIRED ? TREADLE_ETIMEOUT
                                                : TREADLE_ECANCELLED);
   TDL_STALL();
-  if (state == TDL_JOB_RUNNING && job->worker != 0) { /* 0: being refused */
-    tdl_worker *w = tdl_slot_worker(job->pool->slots[job->worker - 1]);
+  w = tdl_pool_settled(job, state);
+  if (w != NULL) {
     w->stop.forced++;
     list_locked(w, tdl_now_ns() + TDL_STOP_GRACE_NS);
     tdl_worker_ask(w, TDL_ASK_CANCEL);
@@ -144,6 +145,7 @@ static void write_off_locked(tdl_worker *w) {
   if (tdl_events_wanted(pool)) {
     tdl_events_post(pool, w->id, "worker_exit", 0, "stuck", 0);
   }
+  tdl_worker_lose_places(w);
   pthread_detach(w->thread);
   tdl_pool_lose(pool, w);
 }

@@ -55,6 +55,13 @@ static int is_exempt(const tdl_entry *e) {
   return e->job != NULL && e->co != NULL && e->calls > 0; /* V3 */
 }
 
+static void set_exempt(tdl_vm *vm, int jobs) {
+  vm->exempt += (uint32_t)jobs;
+  if (jobs != 0) {
+    tdl_worker_load(vm->worker, -jobs);
+  }
+}
+
 static void free_entry_if_done(tdl_vm *vm, uint32_t i) {
   tdl_entry *e = &vm->entries[i];
   if (e->used && e->job == NULL && e->calls == 0 && e->others == 0) {
@@ -79,7 +86,7 @@ void tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
   }
   was = is_exempt(e);
   e->calls = (uint32_t)((int)e->calls + calls);
-  vm->exempt += (uint32_t)(is_exempt(e) - was);
+  set_exempt(vm, is_exempt(e) - was);
   free_entry_if_done(vm, i);
 }
 
@@ -202,7 +209,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
-  vm->exempt -= (uint32_t)is_exempt(e);
+  set_exempt(vm, -is_exempt(e));
   e->co = NULL;
   job->status = (int8_t)status;
   if (TDL_UNLIKELY(e->began_ns != 0)) {
@@ -227,6 +234,10 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   }
   e->job = NULL;
   vm->progress--;
+  if (TDL_UNLIKELY(vm->worker->pool->regulated)) {
+    tdl_worker_load(vm->worker, -1);
+    tdl_worker_set_running(vm->worker, vm->progress);
+  }
   free_entry_if_done(vm, i);
   if (tdl_worker_running(vm->worker) == job) { /* it is the home's now */
     tdl_worker_runs(vm->worker, NULL);
@@ -323,7 +334,7 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
   lua_pop(L, 1);
   vm->entries[entry].co = co;
   hold(vm, &vm->entries[entry], vm->entries[entry].job);
-  vm->exempt += (uint32_t)is_exempt(&vm->entries[entry]);
+  set_exempt(vm, is_exempt(&vm->entries[entry]));
   new_coroutine(vm);
 }
 
@@ -373,6 +384,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tell_start(vm, &vm->entries[entry]);
   }
   if (TDL_UNLIKELY(entry == 0)) {
+    tdl_pool_load(vm->worker->pool, -1);
     job->status = TREADLE_ENOMEM;
     job->bytes.len = 0;
     if (tdl_job_finish(job)) {
@@ -380,6 +392,10 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     }
     tdl_loop_send_home(job);
     return;
+  }
+  if (TDL_UNLIKELY(vm->worker->pool->regulated)) {
+    tdl_worker_take_place(vm->worker);
+    tdl_worker_set_running(vm->worker, vm->progress);
   }
   tdl_vm_set_current(vm, entry);
   vm->starting = entry;

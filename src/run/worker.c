@@ -12,6 +12,7 @@
 #include "../base/stall.h"
 #include "../base/stamp.h"
 #include "events.h"
+#include "news.h"
 #include "vm.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
@@ -47,9 +48,17 @@ static void drop_inbox(tdl_worker *w) {
   }
 }
 
-static void refuse_queue(tdl_queue *queue) {
+static void refuse_sent(tdl_slot *slot) {
   tdl_node *node;
-  while ((node = tdl_queue_pop(queue)) != NULL) {
+  while ((node = tdl_queue_pop(&slot->calls)) != NULL) {
+    refuse(TDL_CONTAINER(node, tdl_job, node));
+  }
+}
+
+static void refuse_shared(treadle_pool *pool) {
+  uint32_t got = 0;
+  tdl_node *node;
+  while ((node = tdl_backlog_pop(&pool->run, &got)) != NULL) {
     refuse(TDL_CONTAINER(node, tdl_job, node));
   }
 }
@@ -112,9 +121,9 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   if (!w->replaced) {
     /* What the home sent after this worker had looked for the last time; from
     ** here on the home sees the pool STOPPED and sends nothing. */
-    refuse_queue(&w->slot->calls);
+    refuse_sent(w->slot);
     if (pool->alive == 0) {
-      refuse_queue(&pool->run);
+      refuse_shared(pool);
       tdl_stats_closed(pool->stats, 0);
     }
   }
@@ -142,6 +151,18 @@ static void stop_searching(tdl_worker *w) {
   }
 }
 
+/* What was sent to its slot goes first, but not for ever: see
+** TDL_BACKLOG_TURNS. */
+static tdl_node *take_sent(tdl_worker *w) {
+  if (w->sent % TDL_BACKLOG_TURNS == TDL_BACKLOG_TURNS - 1 &&
+      tdl_backlog_ready(&w->pool->run)) {
+    w->sent = 0;
+    return NULL;
+  }
+  w->sent++;
+  return tdl_queue_pop(&w->slot->calls);
+}
+
 /* The next job to run, or NULL. */
 static tdl_job *take(tdl_worker *w) {
   tdl_node *node;
@@ -150,12 +171,12 @@ static tdl_job *take(tdl_worker *w) {
     return NULL;
   }
   if (TDL_UNLIKELY(tdl_queue_ready(&w->slot->calls)) &&
-      (node = tdl_queue_pop(&w->slot->calls)) != NULL) {
+      (node = take_sent(w)) != NULL) {
     stop_searching(w);
     TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
     return TDL_CONTAINER(node, tdl_job, node);
   }
-  node = tdl_queue_pop(&w->pool->run); /* <wake.T1> */
+  node = tdl_backlog_pop(&w->pool->run, &w->got); /* <wake.T1> */
   if (node == NULL) {
     return NULL;
   }
@@ -163,7 +184,7 @@ static tdl_job *take(tdl_worker *w) {
   TDL_STALL();
   if (w->searching) {
     stop_searching(w);
-  } else if (tdl_queue_ready(&w->pool->run)) { /* <wake.T2> */
+  } else if (tdl_backlog_ready(&w->pool->run)) { /* <wake.T2> */
     tdl_pool_wake_one(w->pool);
   }
   return TDL_CONTAINER(node, tdl_job, node);
@@ -188,13 +209,14 @@ static uint32_t is_asked(const tdl_worker *w) {
 int tdl_worker_has_work(const tdl_worker *w) {
   return tdl_loop_has_work(&w->loop) || is_asked(w) != 0 ||
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
+         tdl_pool_is_watched(w->pool) != w->watched ||
          (tdl_vm_has_room(w->vm) && (!tdl_queue_empty(&w->slot->calls) ||
-                                     !tdl_queue_empty(&w->pool->run)));
+                                     !tdl_backlog_empty(&w->pool->run)));
 }
 
 static int is_called(const void *arg) {
   const tdl_worker *w = arg;
-  return tdl_queue_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
+  return tdl_backlog_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
          tdl_queue_ready(&w->slot->calls) ||
          tdl_pool_phase(w->pool) != w->phase;
 }
@@ -281,13 +303,17 @@ static int rest(tdl_worker *w) {
   ** others left it, <drain.R2> */
   return atomic_fetch_sub_explicit(&w->pool->busy, 1, memory_order_seq_cst) ==
              1 &&
-         tdl_queue_empty(&w->pool->run);
+         tdl_backlog_empty(&w->pool->run);
 }
 
 /* Undoes what sleep_on announced; also after an error out of a wait. */
 static void get_up(tdl_worker *w) {
   tdl_stats_awake(w->loop.tally, tdl_now_ns());
   rise(w);
+  if (w->calm) {
+    w->calm = 0;
+    tdl_pool_stir(w->pool);
+  }
   if (w->resting) {
     w->resting = 0;
     TDL_STALL();
@@ -317,6 +343,11 @@ static void sleep_on(tdl_worker *w) {
   if (w->resting && rest(w)) { /* <drain.R3> */
     TDL_STALL();
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
+  }
+  w->watched = tdl_pool_is_watched(w->pool);
+  w->calm = w->watched && is_quiet(w);
+  if (w->calm) {
+    tdl_pool_calm(w->pool);
   }
   tdl_jobs_trim(&w->loop.jobs);
   tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(w->vm));
@@ -582,9 +613,9 @@ static void *thread_main(void *arg) {
   tdl_stats_end(w->loop.tally);
   drop_inbox(w);
   if (has_slot) {
-    refuse_queue(&w->slot->calls);
+    refuse_sent(w->slot);
     TDL_STALL();
-    refuse_queue(&pool->run);
+    refuse_shared(pool);
     TDL_STALL();
   }
   if (!part(w, TDL_HAS_ENDED)) { /* left alone, and stays so */
@@ -596,6 +627,39 @@ static void *thread_main(void *arg) {
     tdl_loop_drop(home);
   }
   return NULL;
+}
+
+/* --- the worker's share of the load (P6) ------------------------------------ */
+
+#define LOST_PLACES (INT64_MIN / 2) /* whatever is added, it stays below 0 */
+
+void tdl_worker_take_place(tdl_worker *w) {
+  if (w->pool->max_queue != TDL_POOL_NO_LIMIT) {
+    /* relaxed: the job was in `load` before, and stays there */
+    atomic_fetch_add_explicit(&w->places, 1, memory_order_relaxed);
+  }
+}
+
+void tdl_worker_load(tdl_worker *w, int jobs) {
+  if (w->pool->max_queue != TDL_POOL_NO_LIMIT &&
+      /* relaxed: one of the two has had the place */
+      atomic_fetch_add_explicit(&w->places, jobs, memory_order_relaxed) >= 0) {
+    tdl_pool_add_load(w->pool, jobs);
+  }
+}
+
+void tdl_worker_lose_places(tdl_worker *w) {
+  if (w->pool->max_queue != TDL_POOL_NO_LIMIT) {
+    /* relaxed: as above */
+    int64_t places =
+        atomic_exchange_explicit(&w->places, LOST_PLACES, memory_order_relaxed);
+    tdl_pool_add_load(w->pool, (int)-places);
+  }
+}
+
+void tdl_worker_set_running(tdl_worker *w, uint32_t jobs) {
+  /* relaxed: the home only compares it with its like */
+  atomic_store_explicit(&w->running, jobs, memory_order_relaxed);
 }
 
 void tdl_worker_runs(tdl_worker *w, tdl_job *job) {

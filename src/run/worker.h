@@ -62,6 +62,12 @@ typedef struct tdl_worker {
   int lies_idle;             /* its idle bit was set, by itself */
   int resting;               /* not counted in pool->busy */
   int searching;             /* counted in pool->searching */
+  _Atomic uint32_t running;  /* jobs in progress; if regulated */
+  _Atomic int64_t places;    /* P6; below 0: it was written off */
+  int watched;               /* as it saw the pool before its last sleep */
+  int calm;                  /* not counted in pool->astir (P7) */
+  uint32_t got;              /* from the run queue (K2) */
+  uint32_t sent;             /* taken from the slot's queue, in a row */
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
   int gone;           /* no longer counted in pool->alive; the home's */
@@ -73,6 +79,13 @@ typedef struct tdl_worker {
 /* any thread that keeps the pool. */
 void tdl_worker_ask(tdl_worker *worker, enum tdl_ask what);
 void tdl_worker_unask(tdl_worker *worker, uint32_t what);
+
+/* P6. The worker has started a job; as many hold a place of its more, or fewer.
+** The supervisor: it is written off. */
+void tdl_worker_take_place(tdl_worker *worker);
+void tdl_worker_load(tdl_worker *worker, int jobs);
+void tdl_worker_lose_places(tdl_worker *worker);
+void tdl_worker_set_running(tdl_worker *worker, uint32_t jobs);
 enum tdl_worker_life tdl_worker_life(const tdl_worker *worker);
 void tdl_worker_set_life(tdl_worker *worker, enum tdl_worker_life life);
 
