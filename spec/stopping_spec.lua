@@ -104,6 +104,20 @@ describe("stopping", function()
     assert.equal("timeout", outcome(f))
   end)
 
+  -- It was freed with its slot, which it had kept, and once more as one that had lost it.
+  it("a thread that was written off when its pool had been terminated is freed once", function()
+    for round = 1, 3 do
+      local pool = open { terminate_timeout = 0.2 }
+      local log = helpers.new_path()
+      local f = pool.call.stuck(log, 19)
+      entered(log)
+      pool:terminate()
+      assert.equal("closed", outcome(f))
+      pool:close()
+      assert.equal(round, open().call.echo(round):await())
+    end
+  end)
+
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
     local pool = open()
