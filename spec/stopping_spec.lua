@@ -127,6 +127,15 @@ describe("stopping", function()
     ended()
   end)
 
+  it("a task that is stuck in C is closed, not crashed, when another ends its pool", function()
+    local pool = open { threads = 2 }
+    local log = helpers.new_path()
+    local f = pool:run("stuck", { log, 20 }, { worker = 1 })
+    entered(log)
+    pool:run("terminate", { "enough" }, { worker = 2 })
+    assert.equal("closed", outcome(f))
+  end)
+
   -- The error that the interrupt had raised in their module was the pool's failure.
   it("a pool whose other workers have not loaded yet closes its jobs", function()
     helpers.module("slow_but_first", [[

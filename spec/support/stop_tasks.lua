@@ -20,10 +20,10 @@ function M.id()
   return treadle.worker.id
 end
 
---- Which state of its worker this is.
+--- How often this state was asked, and how many loops it has begun.
 function M.age()
   _G.spec_age = (_G.spec_age or 0) + 1
-  return _G.spec_age
+  return _G.spec_age, _G.spec_loops or 0
 end
 
 function M.note(log)
@@ -162,6 +162,7 @@ function M.loops()
 end
 
 function M.loop(name, log)
+  _G.spec_loops = (_G.spec_loops or 0) + 1
   enter(log)
   return pcall(loops[name])
 end

@@ -115,14 +115,17 @@ static void lose_job_locked(tdl_job *job, int status) {
 
 static void lose_jobs_locked(tdl_worker *w) {
   tdl_job *running = tdl_worker_running(w);
+  int status = tdl_pool_phase(w->pool) == TDL_POOL_STOPPED ? TREADLE_ECLOSED
+                                                           : TREADLE_ECRASHED;
   if (running != NULL) { /* first: it may be held, too */
-    lose_job_locked(running,
-                    w->stop.exhausted ? TREADLE_ENOMEM : TREADLE_ECRASHED);
+    lose_job_locked(running, status == TREADLE_ECRASHED && w->stop.exhausted
+                                 ? TREADLE_ENOMEM
+                                 : status);
   }
   pthread_mutex_lock(&w->lock);
   for (uint32_t i = 1; w->seen != NULL && i < w->seen->entry_count; i++) {
     if (w->seen->entries[i].held != NULL) {
-      lose_job_locked(w->seen->entries[i].held, TREADLE_ECRASHED);
+      lose_job_locked(w->seen->entries[i].held, status);
     }
   }
   pthread_mutex_unlock(&w->lock);
