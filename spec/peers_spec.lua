@@ -205,7 +205,7 @@ describe("what fails elsewhere:", function()
     assert.equal("slow", slow:await())
   end)
 
-  it("a task that waits for its own pool does not deadlock, also where that one is stopped", function()
+  it("a task that waits for its own pool does not deadlock, also when that stops", function()
     open { threads = 1 }
     assert.equal(5, pool.call.nest("nest", "echo", 5):await())
     local f = pool.call.nest_with({ timeout = 0.01 }, "loop", "empty")
@@ -225,8 +225,8 @@ describe("what fails elsewhere:", function()
   end)
 
   it("a host that leaves while threads are stuck in C ends at once", function()
-    for _, ending in ipairs { "", "pool:close(0.01)", "pool:terminate()", "pool = nil collectgarbage()",
-      "os.exit(0, true)", "os.exit(0)" } do
+    for _, ending in ipairs { "", "pool:close(0.01)", "pool:terminate()",
+      "pool = nil collectgarbage()", "os.exit(0, true)", "os.exit(0)" } do
       local out, err, code = helpers.child("luajit", [[
         local treadle = require "treadle"
         pool = treadle.pool("stop_tasks", { threads = 2, terminate_timeout = 0.05 })

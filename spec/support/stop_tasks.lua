@@ -228,10 +228,19 @@ function M.nest_with(options, name, ...)
   return treadle.worker.pool:run(name, { ... }, options):await()
 end
 
---- Makes a pool that has a stuck task, and waits for that.
+--- Makes a pool that has a stuck task, waits for that, and ends the pool, which no other would.
 function M.inner_pool(name, log)
+  local pool = treadle.pool("stop_tasks", { threads = 1 })
+  local f = pool.call.loop(name, log)
+  pcall(f.await, f)
+  pool:terminate()
+end
+
+--- The same, and computes on.
+function M.inner_pool_and_loop(name, log)
   _G.spec_inner = treadle.pool("stop_tasks", { threads = 1 })
-  return _G.spec_inner.call.loop(name, log):await()
+  _G.spec_inner.call.loop(name)
+  return M.loop(name, log)
 end
 
 --- Leaves behind what collects itself without an end, and more than 4 MB.
