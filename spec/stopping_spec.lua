@@ -94,9 +94,7 @@ describe("stopping", function()
     local pool = open()
     local threads = helpers.threads()
     local f = pool:run("stuck", { nil, 19, n = 2 }, { timeout = 0.01 })
-    helpers.eventually(function()
-      return helpers.threads() > threads + 1 -- the supervisor and the one in its place
-    end, "written off")
+    helpers.eventually(function() return pool:stats().written_off == 1 end, "written off")
     helpers.eventually(function()
       return helpers.threads() <= threads + 1
     end, "ended")
