@@ -365,7 +365,8 @@ describe("pool:stats()", function()
       assert.equal("memory", select(2, pool.call.garbage(1e7):pawait()).kind)
       assert.equal(3, pool.call.echo(3):await())
       assert.same({ 3, 0, 0, 1, 1, 1 }, counts(pool))
-      assert.equal(2, pool:stats().restarts)
+      local stats = pool:stats()
+      assert.equal(2, stats.restarts + stats.written_off) -- a busy machine may write it off
       assert.equal(3, pool:stats().workers[1].jobs)
     end)
 
