@@ -92,13 +92,39 @@ static void expire_locked(uint64_t now) {
 
 /* --- stopping (S3, S4) ---------------------------------------------------- */
 
-static int is_guilty_locked(const tdl_worker *w, uint64_t now) {
+/* What the thread, which has not ended, has used of the processors' time. */
+static uint64_t used_ns(const tdl_worker *w) {
+  clockid_t clock;
+  struct timespec t;
+  if (pthread_getcpuclockid(w->thread, &clock) != 0 ||
+      clock_gettime(clock, &t) != 0) {
+    return 0;
+  }
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Whether the FORCED job that runs has had its chance to end. */
+static int goes_on_locked(tdl_worker *w, uint64_t now) {
+  tdl_stop *s = &w->stop;
+  tdl_job *job = tdl_worker_runs_forced(w) ? tdl_worker_running(w) : NULL;
+  if (job == NULL || job != s->suspect) {
+    s->suspect = job;
+    s->since_ns = now;
+    s->used_ns = used_ns(w);
+    s->pause_ns = TDL_STOP_AGAIN_NS;
+    return 0;
+  }
+  return used_ns(w) - s->used_ns >= TDL_STOP_COMPUTE_NS ||
+         now - s->since_ns >= TDL_STOP_STILL_NS;
+}
+
+static int is_guilty_locked(tdl_worker *w, uint64_t now) {
   if (tdl_worker_life(w) == TDL_CLOSING) {
     return w->stop.condemned_ns != 0 ||
            (w->stop.end_ns != TDL_NEVER &&
             now >= w->stop.end_ns + w->pool->terminate_ns);
   }
-  return now >= w->stop.end_ns || tdl_worker_runs_forced(w);
+  return now >= w->stop.end_ns || goes_on_locked(w, now);
 }
 
 /* Running, and its worker will not end it. */
@@ -162,7 +188,7 @@ static void look_locked(tdl_worker *w, uint64_t now) {
     if (s->condemned_ns == 0 && s->forced <= 0 && s->end_ns == TDL_NEVER) {
       unlist_locked(w);
     }
-    if (s->pause_ns < TDL_STOP_RARELY_NS) {
+    if (s->suspect == NULL && s->pause_ns < TDL_STOP_RARELY_NS) {
       s->pause_ns *= 2;
     }
     if (now < s->end_ns && s->end_ns < s->due_ns) {
@@ -343,6 +369,9 @@ void tdl_supervisor_quiesce(void) {
 void tdl_supervisor_job_ended(tdl_worker *w, const tdl_job *job) {
   pthread_mutex_lock(&sv.lock);
   w->stop.forced -= tdl_job_is_forced(job);
+  if (w->stop.suspect == job) {
+    w->stop.suspect = NULL;
+  }
   pthread_mutex_unlock(&sv.lock);
 }
 
@@ -367,6 +396,7 @@ int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
   unlist_locked(w);
   if (stays) {
     w->stop.forced = w->stop.exhausted = 0;
+    w->stop.suspect = NULL;
     w->stop.end_ns = TDL_NEVER;
     w->stop.condemned_ns = 0;
     tdl_worker_doom(w, 0);

@@ -12,8 +12,9 @@
 ** S2  A job that the supervisor settled has its `expiry` node in the home's
 **     inbox, posted under the lock: after tdl_supervisor_forget it is known
 **     whether one comes. Until it came the job is not recycled.
-** S3  A worker is guilty when the code that runs in it belongs to a FORCED job,
-**     or when its `end_ns` is over. It is condemned then: asked to leave its
+** S3  A worker is guilty when the code that runs in it belongs to a FORCED job
+**     and has computed for TDL_STOP_COMPUTE_NS under the supervisor's eyes, or
+**     stood still for TDL_STOP_STILL_NS; or when its `end_ns` is over. It is condemned then: asked to leave its
 **     state, and interrupted again and again, until it has obeyed, or was
 **     pardoned because it had ended by itself what it was condemned for.
 ** S4  Who stays guilty for TDL_STOP_PATIENCE_NS is stuck in C: it is written
@@ -37,6 +38,9 @@ typedef struct tdl_stop {
   int exhausted;         /* it has exceeded its memory: end_ns is over */
   int given_up;          /* stuck in C: S4 */
   int written_off;       /* the same, and it has lost its slot */
+  tdl_job *suspect;      /* FORCED, and its code ran at the last look */
+  uint64_t since_ns;     /* since when; and what its thread had used then, of */
+  uint64_t used_ns;      /* the processors' time */
   uint64_t end_ns;       /* when all that it runs must end; TDL_NEVER */
   uint64_t due_ns;       /* next look */
   uint64_t pause_ns;     /* from that one to the one after it */
