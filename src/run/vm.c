@@ -339,11 +339,12 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
 }
 
 void tdl_vm_set_current(tdl_vm *vm, uint32_t entry) {
-  tdl_entry *outer = &vm->entries[vm->current];
   if (TDL_UNLIKELY(vm->current != 0 && vm->current < vm->entry_count &&
-                   vm->current != entry && outer->job != NULL &&
-                   outer->held == NULL)) {
-    hold(vm, outer, outer->job); /* it runs another's code (treadle.poll) */
+                   vm->current != entry)) {
+    tdl_entry *outer = &vm->entries[vm->current];
+    if (outer->job != NULL && outer->held == NULL) {
+      hold(vm, outer, outer->job); /* it runs another's code (treadle.poll) */
+    }
   }
   vm->current = entry;
   tdl_worker_runs(vm->worker, entry == 0 || entry >= vm->entry_count
