@@ -8,6 +8,7 @@
 #include <lualib.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unwind.h>
 
 /* LuaJIT puts lua_State, global_State, jit_State and the dispatch table of a
@@ -148,11 +149,17 @@ static int is_current(int word) {
   return 1;
 }
 
+/* A page that may be read: a word that looks like an area's address may be any
+** number. */
+static int is_mapped(uintptr_t page) {
+  return msync((void *)page, 4096, MS_ASYNC) == 0; /* else ENOMEM */
+}
+
 /* The mapping that holds the code that has called `see`. */
 static int is_areas(int word) {
   uintptr_t area = watch.seen[COROUTINES - 1][DURING].words[word];
   return area != 0 && area % 4096 == 0 && area < watch.from &&
-         watch.from - area < TDL_INTERRUPT_CODE_AREA_BYTES &&
+         watch.from - area < TDL_INTERRUPT_CODE_AREA_BYTES && is_mapped(area) &&
          watch.from - area < ((const tdl_code_area *)area)->size;
 }
 
