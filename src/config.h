@@ -99,6 +99,27 @@
 #define TDL_POOL_MAX_WORKERS 1024
 #endif
 
+/* A pool that grows and shrinks. A worker is spare only after so long without a
+** job, however short idle_timeout is: to start one again costs one or two
+** milliseconds of a processor, so that at worst a fiftieth of one is spent on
+** coming and going. */
+#ifndef TDL_SIZE_DWELL_NS
+#define TDL_SIZE_DWELL_NS 100000000u
+#endif
+/* From one look at whether a worker is lacking to the next: about what one needs
+** to start, so that one that loads much is not waited for. */
+#ifndef TDL_SIZE_LOOK_NS
+#define TDL_SIZE_LOOK_NS 2000000u
+#endif
+/* Until a thread that could not be started is tried again. */
+#ifndef TDL_SIZE_RETRY_NS
+#define TDL_SIZE_RETRY_NS 50000000u
+#endif
+/* An idle_timeout from here on (30 years) is none. */
+#ifndef TDL_SIZE_IDLE_MAX_NS
+#define TDL_SIZE_IDLE_MAX_NS 1000000000000000000u
+#endif
+
 /* Blocks of a Lua state that do not come from LuaJIT's allocator: from the size
 ** on at which that one maps each by itself. Of those up to LARGEST, freed ones
 ** are kept for their next use: up to BUSY in a worker's state (what it collects

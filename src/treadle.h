@@ -81,6 +81,8 @@ typedef struct treadle_pool_options {
   unsigned threads;     /* 0: one for each processor */
   unsigned concurrency; /* jobs in progress in one worker; 0: 1 */
   size_t max_payload;   /* bytes; 0: 64 MiB */
+  double idle_timeout;  /* seconds without a call until a worker ends that is
+                        ** one too many (treadle_pool_resize); 0: never */
 } treadle_pool_options;
 
 /* Starts the workers and blocks until the first has loaded the module. Options
@@ -112,6 +114,16 @@ typedef struct treadle_stats {
 
 TREADLE_API void treadle_pool_stats(const treadle_pool *pool,
                                     treadle_stats *out);
+
+/* From here on the pool has `min` to `max` workers, 1024 at most: it starts one
+** when a call waits and nobody is there to take it. Beyond `max`, those with
+** the highest numbers finish what they run and end. Never blocks; the threads
+** come and go while the program polls. */
+TREADLE_API int treadle_pool_resize(treadle_pool *pool, unsigned min,
+                                    unsigned max);
+
+/* How many workers the pool is to have now. */
+TREADLE_API unsigned treadle_pool_size(const treadle_pool *pool);
 
 /* Takes no more calls, blocks and polls until what was accepted is done and
 ** the threads have ended; after `timeout` seconds (below 0: no limit)

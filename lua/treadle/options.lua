@@ -138,6 +138,16 @@ function checks.any()
   return true
 end
 
+--- Check one argument by the name of a check.
+function options.value(index, name, value, check, level)
+  local fine, wanted = checks[check](value)
+  if not fine then
+    options.bad_argument(index, name, ("%s expected, got %s"):format(wanted,
+      type(value) == "number" and tostring(value) or type_name(value)), (level or 1) + 1)
+  end
+  return value
+end
+
 --- Check a table of options.
 -- @param index which argument it is
 -- @param name the function's name, for messages

@@ -18,7 +18,7 @@ local tasks = require "treadle.task"
 local M = {}
 
 local methods = {}
-local mt = { __name = "treadle.pool", __index = methods }
+local mt = { __name = "treadle.pool" }
 
 --- What is known of a pool: its tasks (`names`, `options`, `index`), `started`, `closed`, `reason`,
 -- `failure`, its `schedule`, if it has one, and who waits for it to be `drained`. Calls settle
@@ -30,6 +30,7 @@ local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
   terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",
+  min_threads = "tally", max_threads = "count", idle_timeout = "seconds",
   recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
   max_queue = "limit", on_full = "on_full", balancer = "balancer", inline = "boolean",
 }
@@ -42,6 +43,16 @@ local RUN_OPTIONS = {
 
 --- The number that stands for a function that travels with its call.
 local SHIPPED = 0
+
+--- `pool.threads` is the present size, also after the pool has ended.
+function mt:__index(key)
+  if key ~= "threads" then
+    return methods[key]
+  end
+  local handle, record = rawget(self, "_handle"), rawget(self, "_record")
+  record.threads = handle and core.pool_size(handle) or record.threads
+  return record.threads
+end
 
 function mt:__tostring()
   return ("pool '%s' (%d workers)"):format(self.name, self.threads)
@@ -409,9 +420,28 @@ local function pool_event(record, event, worker, ...)
   elseif event == "heard" then
     events.heard(record, worker, ...)
   end
-  for look in pairs(record.recycling) do
+  for look in pairs(record.changing) do
     look()
   end
+end
+
+--- A future that resolves when `is_done()`, which every news of a worker may change, or when the
+-- pool has ended; for a task of the pool, which hears no news, at once.
+local function when_changed(self, is_done)
+  local record, target = self._record, future.new()
+  local function look()
+    if self._is_own or not future.is_pending(record.stopped) or is_done() then
+      if record.changing then
+        record.changing[look] = nil
+      end
+      target:_resolve()
+      return true
+    end
+  end
+  if not look() then
+    record.changing[look] = true
+  end
+  return target
 end
 
 -- --- making a pool -----------------------------------------------------------------------------
@@ -474,6 +504,28 @@ local function check_options(opts, level)
   end
 end
 
+--- The least and the greatest number of workers.
+local function sizes(opts, level)
+  local given = opts.min_threads and "min_threads" or opts.max_threads and "max_threads"
+  if opts.threads and given then
+    options.bad_argument(2, "pool", ("'threads' is a fixed size: it cannot be given with '%s'")
+      :format(given), level + 1)
+  end
+  local max = opts.threads or opts.max_threads or math.max(core.cores(), opts.min_threads or 1)
+  local min = opts.min_threads or opts.max_threads and 1 or max
+  for _, name in ipairs { "threads", "min_threads", "max_threads" } do
+    if (opts[name] or 0) > core.MAX_WORKERS then
+      options.bad_argument(2, "pool", ("option '%s': at most %d"):format(name, core.MAX_WORKERS),
+        level + 1)
+    end
+  end
+  if min > max then
+    options.bad_argument(2, "pool", ("option 'min_threads': at most 'max_threads', %d, expected, "
+      .. "got %d"):format(max, min), level + 1)
+  end
+  return min, max
+end
+
 local function open(given, opts, level)
   if core.worker and require("treadle.worker").is_loading() then
     error(GUARD, level + 1)
@@ -497,10 +549,7 @@ local function open(given, opts, level)
     boot.tasks = describe_tasks(given, boot.file, level + 1)
     boot.arg = type(arg) == "table" and arg or nil
   end
-  local threads = opts.threads or core.cores()
-  if threads > core.MAX_WORKERS then
-    options.bad_argument(2, "pool", "option 'threads': at most " .. core.MAX_WORKERS, level)
-  end
+  local min, max = sizes(opts, level)
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
     or boot.file or "pool"
   boot.name = name
@@ -510,21 +559,23 @@ local function open(given, opts, level)
     closed = future.new(),
     max_memory = opts.max_memory,
     listeners = {}, -- see treadle.events
-    recycling = {}, -- set of functions that look whether a recycling is over
+    changing = {}, -- set of functions that look whether a change of the workers is over
+    threads = math.max(min, 1),
     drained = {},
     source = { module = boot.module, tasks = not boot.module and given or nil },
   }
   record.schedule = schedule.new(record, opts)
   local self = setmetatable({
     name = name,
-    threads = threads,
     _timeout = opts.timeout,
     _terminate_timeout = opts.terminate_timeout or 5,
     _record = record,
   }, mt)
   local ok, handle = pcall(core.pool_open, record, {
     name = name,
-    threads = threads,
+    min_threads = min,
+    max_threads = max,
+    idle_timeout = opts.idle_timeout or math.huge,
     concurrency = opts.isolate and 1 or opts.concurrency or 1,
     max_payload = math.min(opts.max_payload or core.MAX_PAYLOAD, core.PAYLOAD_CEILING),
     terminate_timeout = self._terminate_timeout,
@@ -571,9 +622,9 @@ end
 
 --- In a worker: the pool that it belongs to.
 function M.own(name, names, task_options)
-  local handle, threads = core.own_pool()
+  local handle = core.own_pool()
   local self = setmetatable({
-    name = name, threads = threads, _handle = handle, _is_own = true,
+    name = name, _handle = handle, _is_own = true,
     _record = { stopped = future.new(), drained = {} },
   }, mt)
   learn_tasks(self._record, names, task_options)
@@ -615,28 +666,45 @@ end
 -- the pool, whose own worker cannot be replaced before it returns, at once
 function methods:recycle()
   check_self(self, "recycle")
-  local handle, record, threads = self._handle, self._record, self.threads
-  local before, target = {}, future.new()
-  for worker = 1, threads do
+  local handle, before = self._handle, {}
+  for worker = 1, self.threads do
     before[worker] = core.pool_states(handle, worker)
   end
-  local function look()
-    for worker = 1, future.is_pending(record.stopped) and threads or 0 do
+  core.pool_recycle(handle)
+  return when_changed(self, function()
+    for worker = 1, core.pool_size(handle) or 0 do -- those that have left meanwhile are gone, too
       if core.pool_states(handle, worker) == before[worker] then
-        return
+        return false
       end
     end
-    record.recycling[look] = nil
-    target:_resolve()
+    return true
+  end)
+end
+
+--- Change the size, now: `pool:resize(n)` to n workers, `pool:resize(min, max)` to as many of them
+-- as there is work for. Workers with numbers beyond it finish the jobs that they run, at most
+-- `terminate_timeout` long, and end; calls that were sent to them go on to the others.
+-- @tparam number min at least 1, or 0 if `max` is given
+-- @tparam[opt] number max at least 1
+-- @return a future that resolves when the workers are as many as they are to be, by this call or by
+-- a later one, or when the pool has ended; for a task of the pool, which itself may have to end, at
+-- once
+function methods:resize(min, max)
+  check_self(self, "resize")
+  options.value(1, "resize", min, max == nil and "count" or "tally")
+  if max ~= nil then
+    options.value(2, "resize", max, "count")
+    if max < min then
+      options.bad_argument(2, "resize", ("at least %d, the minimum, expected, got %d"):format(min,
+        max))
+    end
   end
-  core.pool_recycle(handle)
-  if self._is_own then
-    target:_resolve()
-  else
-    record.recycling[look] = true
-    look()
+  if (max or min) > core.MAX_WORKERS then
+    options.bad_argument(max and 2 or 1, "resize", ("at most %d"):format(core.MAX_WORKERS))
   end
-  return target
+  local handle = self._handle
+  core.pool_resize(handle, min, max or min)
+  return when_changed(self, function() return core.pool_is_sized(handle) end)
 end
 
 --- Call `fn(event)` whenever something of that name happens: "worker_start", "worker_exit",

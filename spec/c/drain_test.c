@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "codec/writer.h"
+#include "run/phase.h"
 #include "run/worker.h"
 
 static char dir[] = "/tmp/treadle-drain-XXXXXX";

@@ -215,6 +215,48 @@ static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
   }
 }
 
+static void count_done(int status, treadle_values *values, void *ctx) {
+  int *done = ctx;
+  (void)values;
+  CHECK(status == 0);
+  ++*done;
+}
+
+static void a_pool_changes_its_size_while_calls_are_under_way(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  int add, done = 0, sent = 0;
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  add = treadle_pool_task(pool, "add");
+  CHECK(treadle_pool_size(pool) == 2);
+  CHECK(treadle_pool_resize(pool, 0, 0) == TREADLE_EINVAL);
+  CHECK(treadle_pool_resize(pool, 3, 2) == TREADLE_EINVAL);
+  CHECK(treadle_pool_resize(pool, 1, 1025) == TREADLE_EINVAL);
+  CHECK(treadle_pool_size(pool) == 2);
+  for (unsigned i = 0; i < 60; i++) {
+    CHECK(treadle_call_new(pool, add, 2, &call) == 0);
+    treadle_put_number(call, 20);
+    treadle_put_number(call, 22);
+    CHECK(treadle_submit(call, -1, count_done, &done) == 0);
+    sent++;
+    CHECK(treadle_pool_resize(pool, 1 + i % 5, 1 + i % 5) == 0);
+    CHECK(treadle_pool_size(pool) == 1 + i % 5);
+    treadle_poll(loop, 0);
+  }
+  CHECK(treadle_pool_resize(pool, 0, 3) == 0);
+  CHECK(treadle_pool_size(pool) == 3);
+  while (done < sent) {
+    treadle_poll(loop, 1);
+  }
+  CHECK(treadle_pool_resize(pool, 1, 1) == 0);
+  treadle_pool_close(pool, -1);
+  CHECK(done == sent);
+  treadle_loop_close(loop);
+}
+
 static void a_module_that_cannot_be_loaded_tells_why(void) {
   treadle_pool_options o = options();
   treadle_loop *loop;
@@ -268,6 +310,7 @@ int main(void) {
   RUN(cancel_and_terminate_settle_each_call_once);
   RUN(the_counts_add_up_and_say_how_calls_ended);
   RUN(a_terminated_pool_is_freed_once_its_stuck_thread_returns);
+  RUN(a_pool_changes_its_size_while_calls_are_under_way);
   RUN(a_module_that_cannot_be_loaded_tells_why);
   RUN(the_descriptor_wakes_a_foreign_loop);
   unlink(file);

@@ -14,9 +14,9 @@ static tdl_stats *stats;
 static tdl_tally *tally;
 static tdl_job job;
 
-static void start(uint32_t slots) {
+static void start(void) {
   memset(&job, 0, sizeof(job));
-  tdl_stats_new(slots, &stats);
+  tdl_stats_new(&stats);
   tally = tdl_stats_enter(stats, 1);
 }
 
@@ -54,7 +54,7 @@ static int are(uint64_t queued, uint64_t running, uint64_t done,
 }
 
 static void each_end_is_counted_as_what_it_is(void) {
-  start(1);
+  start();
   tdl_stats_begin(stats, tally, 3);
   CHECK(are(0, 0, 0, 0, 0));
   submit(1);
@@ -92,7 +92,7 @@ static void each_end_is_counted_as_what_it_is(void) {
 }
 
 static void what_the_home_learns_later_moves_a_call(void) {
-  start(1);
+  start();
   for (int i = 0; i < 3; i++) {
     submit(1);
     end_with(i < 2 ? 0 : TREADLE_ETASK);
@@ -108,7 +108,7 @@ static void what_the_home_learns_later_moves_a_call(void) {
 }
 
 static void a_call_settled_before_its_start_is_counted_is_queued_so_long(void) {
-  start(1);
+  start();
   submit(1);
   submit(1);
   tdl_stats_settled(stats, &job, TDL_JOB_RUNNING, TREADLE_ECANCELLED);
@@ -119,7 +119,7 @@ static void a_call_settled_before_its_start_is_counted_is_queued_so_long(void) {
 }
 
 static void what_an_abandoned_pool_has_not_ended_is_cancelled(void) {
-  start(1);
+  start();
   submit(1);
   submit(1);
   tdl_stats_started(tally, &job);
@@ -131,7 +131,7 @@ static void what_an_abandoned_pool_has_not_ended_is_cancelled(void) {
 
 static void tasks_are_counted_apart_and_those_beyond_are_in_the_sum(void) {
   tdl_stats_task t;
-  start(2);
+  start();
   tdl_stats_begin(stats, tally, 2);
   CHECK(tdl_stats_task_count(stats) == 3);
   for (uint32_t task = 0; task < 5; task++) {
@@ -154,7 +154,7 @@ static void tasks_are_counted_apart_and_those_beyond_are_in_the_sum(void) {
 static void a_tally_goes_to_the_next_thread_once_its_own_has_ended(void) {
   tdl_tally *first;
   tdl_stats_worker w;
-  start(1);
+  start();
   first = tally;
   tdl_stats_begin(stats, tally, 1);
   submit(1);
@@ -182,7 +182,7 @@ static void a_tally_goes_to_the_next_thread_once_its_own_has_ended(void) {
 static void the_time_of_a_written_off_thread_stands_still(void) {
   tdl_stats_worker before, after;
   uint64_t until;
-  start(1);
+  start();
   tdl_stats_begin(stats, tally, 1);
   tdl_stats_written_off(stats, tally);
   tdl_stats_read_worker(stats, 1, &before);
@@ -199,7 +199,7 @@ static void the_time_of_a_written_off_thread_stands_still(void) {
 static void a_worker_is_busy_when_it_neither_sleeps_nor_spins(void) {
   tdl_stats_worker w;
   uint64_t begun, now;
-  start(1);
+  start();
   begun = tdl_now_ns();
   tdl_stats_begin(stats, tally, 1);
   for (now = begun; now < begun + 3000000; now = tdl_now_ns()) {
@@ -237,7 +237,7 @@ static void long_runs_are_all_timed_and_short_ones_are_sampled(void) {
   enum { RUNS = 100000, LONG = TDL_STATS_SHORT_NS * 1000 };
   static tdl_stats_task t;
   long stamped = 0;
-  start(1);
+  start();
   tdl_stats_begin(stats, tally, 2);
   for (int i = 0; i < 1000; i++) {
     CHECK(run(1, LONG));
@@ -257,7 +257,7 @@ static void long_runs_are_all_timed_and_short_ones_are_sampled(void) {
 }
 
 static void a_long_run_among_short_ones_has_all_timed_again(void) {
-  start(1);
+  start();
   tdl_stats_begin(stats, tally, 1);
   for (int i = 0; i < 100000 && run(1, 0); i++) {
   }
@@ -291,7 +291,7 @@ static void samples_come_once_in_a_gap_and_in_no_pattern(void) {
 #ifdef TDL_TEST_ALLOC
 static void without_memory_it_counts(void) {
   tdl_stats_task t;
-  start(1);
+  start();
   tdl_alloc_fail_in(TDL_ALLOC_OWN, 1); /* the list of tasks */
   tdl_stats_begin(stats, tally, 2);
   CHECK(tdl_alloc_left(TDL_ALLOC_OWN) < 0);

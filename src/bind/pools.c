@@ -8,6 +8,7 @@
 #include "../codec/codec.h"
 #include "../run/events.h"
 #include "../run/news.h"
+#include "../run/phase.h"
 #include "../run/worker.h"
 
 #define HANDLE_NAME "treadle.pool.handle"
@@ -93,8 +94,8 @@ static void release(tdl_handle *h, lua_State *L) {
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
   static const char *const names[] = {"started", "failed", "cut_off", "renewed",
-                                      "exited",  "closed", "heard",   "room",
-                                      "calm",    "settled"};
+                                      "left",    "exited", "closed",  "heard",
+                                      "room",    "calm",   "settled"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -142,7 +143,9 @@ static int core_pool_open(lua_State *L) {
   lua_getfield(L, 2, "name");
   o.name = luaL_checkstring(L, -1); /* the table keeps it */
   lua_pop(L, 1);
-  o.threads = (uint32_t)number_field(L, "threads");
+  o.min_threads = (uint32_t)number_field(L, "min_threads");
+  o.max_threads = (uint32_t)number_field(L, "max_threads");
+  o.idle_ns = tdl_seconds_ns(number_field(L, "idle_timeout"));
   o.concurrency = (uint32_t)number_field(L, "concurrency");
   o.max_payload = (uint32_t)number_field(L, "max_payload");
   o.terminate_ns = tdl_seconds_ns(number_field(L, "terminate_timeout"));
@@ -196,8 +199,7 @@ static int core_own_pool(lua_State *L) {
   }
   h = push_handle(L);
   set_pool(h, b->vm->worker->pool); /* lives longer than this state */
-  lua_pushinteger(L, (lua_Integer)h->pool->threads);
-  return 2;
+  return 1;
 }
 
 /* pool_close(handle): take no more calls, end when all is done */
@@ -248,12 +250,44 @@ static int core_pool_states(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   lua_Integer slot = luaL_checkinteger(L, 2);
   uint32_t n = 0;
-  if (h != NULL && slot >= 1 && (uint32_t)slot <= h->pool->threads) {
+  if (h != NULL && slot >= 1 && (uint32_t)slot <= tdl_pool_slots(h->pool)) {
     /* acquire: see boot */
     n = atomic_load_explicit(&h->pool->slots[slot - 1]->states,
                              memory_order_acquire);
   }
   lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
+/* pool_size(handle) -> how many workers it is to have now; nil: it is gone */
+static int core_pool_size(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h == NULL || h->pool == NULL) {
+    return 0;
+  }
+  lua_pushinteger(L, (lua_Integer)tdl_size_now(h->pool));
+  return 1;
+}
+
+/* pool_resize(handle, min, max) */
+static int core_pool_resize(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL) {
+    int status = tdl_size_set(h->pool, (uint32_t)luaL_checkinteger(L, 2),
+                              (uint32_t)luaL_checkinteger(L, 3));
+    if (status != 0) {
+      return luaL_error(L, "cannot change the size of the pool: %s",
+                        tdl_status_text(status));
+    }
+  }
+  return 0;
+}
+
+/* pool_is_sized(handle) -> every worker it is to have serves, no other is left
+*/
+static int core_pool_is_sized(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_pushboolean(L, h == NULL || tdl_size_is_reached(h->pool));
   return 1;
 }
 
@@ -311,12 +345,18 @@ static int core_pool_calls(lua_State *L) {
   return 3;
 }
 
-/* pool_loads(handle, list) -> list: one table for each slot, in .queued and
-** .running what waits for its worker, and what is in progress in it */
+/* pool_loads(handle, list) -> list: one table for each worker, in .queued and
+** .running what waits for it, and what is in progress in it; at least one */
 static int core_pool_loads(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
+  uint32_t now = h == NULL ? 0 : tdl_size_now(h->pool);
   luaL_checktype(L, 2, LUA_TTABLE);
-  for (uint32_t i = 0; h != NULL && i < h->pool->threads; i++) {
+  now += now == 0;                                  /* a call starts it */
+  for (size_t i = lua_objlen(L, 2); i > now; i--) { /* there were more */
+    lua_pushnil(L);
+    lua_rawseti(L, 2, (int)i);
+  }
+  for (uint32_t i = 0; h != NULL && i < now; i++) {
     const tdl_slot *slot = h->pool->slots[i];
     lua_rawgeti(L, 2, (int)i + 1);
     if (lua_isnil(L, -1)) {
@@ -363,9 +403,11 @@ static uint32_t jump(uint64_t key, uint32_t slots) {
 }
 
 /* pool_slot_of(handle, key) -> the slot of a string, number or boolean: the same
-** in every state */
+** in every state, and for as long as the bounds of the pool's size are; so it is
+** one of those that always have a worker, or the first */
 static int core_pool_slot_of(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
+  uint32_t slots = h == NULL ? 1 : tdl_size_min(h->pool);
   uint8_t type = (uint8_t)lua_type(L, 2);
   uint64_t hash = hash_bytes(&type, 1, 0xcbf29ce484222325u);
   if (type == LUA_TSTRING) {
@@ -378,8 +420,7 @@ static int core_pool_slot_of(lua_State *L) {
     number += 0.0; /* -0 is 0 */
     hash = hash_bytes(&number, sizeof(number), hash);
   }
-  lua_pushinteger(L, (lua_Integer)jump(hash, h == NULL ? 1 : h->pool->threads) +
-                         1);
+  lua_pushinteger(L, (lua_Integer)jump(hash, slots > 0 ? slots : 1) + 1);
   return 1;
 }
 
@@ -396,7 +437,7 @@ static void stop_all(tdl_bind *b, enum tdl_pool_phase phase, uint64_t ns) {
   }
   tdl_loop_dispatch(b->loop); /* also what an error has left there (L3) */
   for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
-    while (h->pool->alive > 0 && (now = tdl_now_ns()) < end) {
+    while (tdl_pool_has_threads(h->pool) && (now = tdl_now_ns()) < end) {
       tdl_loop_wait(b->loop, end - now);
       tdl_loop_dispatch(b->loop);
     }
@@ -453,6 +494,9 @@ void tdl_bind_pools(lua_State *L) {
                                        {"pool_calls", core_pool_calls},
                                        {"pool_loads", core_pool_loads},
                                        {"pool_slot_of", core_pool_slot_of},
+                                       {"pool_size", core_pool_size},
+                                       {"pool_resize", core_pool_resize},
+                                       {"pool_is_sized", core_pool_is_sized},
                                        {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);

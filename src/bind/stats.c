@@ -52,6 +52,7 @@ static void push_worker(lua_State *L, const tdl_stats *stats, uint32_t id) {
 static int core_pool_stats(lua_State *L) {
   const tdl_stats *stats = tdl_bind_check_stats(L, 1);
   uint32_t tasks = tdl_stats_task_count(stats);
+  uint32_t workers = tdl_stats_workers(stats);
   tdl_stats_counts c;
   tdl_stats_read(stats, &c);
   lua_createtable(L, 0, 12);
@@ -71,8 +72,8 @@ static int core_pool_stats(lua_State *L) {
     lua_rawseti(L, -2, (int)i);
   }
   lua_setfield(L, -2, "tasks");
-  lua_createtable(L, (int)stats->slots, 0);
-  for (uint32_t id = 1; id <= stats->slots; id++) {
+  lua_createtable(L, (int)workers, 0);
+  for (uint32_t id = 1; id <= workers; id++) {
     push_worker(L, stats, id);
     lua_rawseti(L, -2, (int)id);
   }

@@ -6,6 +6,7 @@
 #include "../base/status.h"
 #include "../codec/reader.h"
 #include "../codec/writer.h"
+#include "phase.h"
 #include "worker.h"
 
 /* How long a pool that is terminated waits for its threads. */
@@ -146,6 +147,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     }
     break;
   case TDL_POOL_RENEWED:
+  case TDL_POOL_LEFT:
   case TDL_POOL_EXITED:
   case TDL_POOL_HEARD:
   case TDL_POOL_ROOM:
@@ -185,8 +187,11 @@ int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
   e->error = error;
   e->error_size = error_size;
   o.name = options->name != NULL ? options->name : options->module;
-  o.threads =
+  o.min_threads =
       options->threads != 0 ? options->threads : (uint32_t)tdl_spin_cores();
+  o.max_threads = o.min_threads;
+  o.idle_ns = options->idle_timeout > 0 ? tdl_seconds_ns(options->idle_timeout)
+                                        : TDL_NEVER;
   o.concurrency = options->concurrency != 0 ? options->concurrency : 1;
   o.max_payload = options->max_payload != 0 ? (uint32_t)options->max_payload
                                             : TDL_PAYLOAD_MAX_BYTES;
@@ -241,6 +246,14 @@ void treadle_pool_stats(const treadle_pool *pool, treadle_stats *out) {
   out->written_off = c.written_off;
   out->uptime = (double)c.uptime_ns / 1e9;
   out->utilisation = tdl_stats_share(c.busy_ns, c.alive_ns);
+}
+
+int treadle_pool_resize(treadle_pool *pool, unsigned min, unsigned max) {
+  return tdl_size_set(pool, min, max);
+}
+
+unsigned treadle_pool_size(const treadle_pool *pool) {
+  return tdl_size_now(pool);
 }
 
 /* 1 when the threads have ended in time. */

@@ -2,11 +2,11 @@
 
 #include "../base/stall.h"
 #include "news.h"
+#include "phase.h"
 
 static void add_guest(treadle_pool *pool) {
   tdl_stats_begin_home(pool->stats);
-  /* [drain] seq_cst: before the look at the queue (P5) */
-  atomic_fetch_add_explicit(&pool->busy, 1, memory_order_seq_cst);
+  tdl_pool_add_busy(pool); /* P5 */
   pool->guests++;
   tdl_pool_hold(pool);
 }
@@ -14,13 +14,7 @@ static void add_guest(treadle_pool *pool) {
 static void drop_guest(treadle_pool *pool) {
   pool->guests--;
   TDL_STALL();
-  /* [drain] seq_cst: as a worker that rests; the phase and the queue are
-  ** looked at after it (P5) */
-  if (atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_seq_cst) == 1 &&
-      tdl_pool_phase(pool) == TDL_POOL_DRAINING &&
-      tdl_backlog_empty(&pool->run)) {
-    tdl_pool_stop(pool, TDL_POOL_STOPPED);
-  }
+  tdl_pool_drop_busy(pool); /* P5 */
   if (pool->guests == 0 && tdl_pool_is_watched(pool)) {
     tdl_news_tell(pool, TDL_NEWS_CALM); /* as the last worker does (P7) */
   }

@@ -3,10 +3,12 @@
 #include <sched.h>
 
 #include "../base/stall.h"
+#include "phase.h"
+#include "worker.h"
 
 enum {
-  HEARING = 16, /* the note has arrived */
-  DEAF = 32     /* nobody hears any more */
+  HEARING = 32, /* the note has arrived */
+  DEAF = 64     /* nobody hears any more */
 };
 
 void tdl_news_tell(treadle_pool *pool, enum tdl_news news) {
@@ -46,6 +48,10 @@ static void on_news(tdl_note *note, treadle_loop *at) {
     report(pool, TDL_NEWS_ROOM, TDL_POOL_ROOM);
     report(pool, TDL_NEWS_CALM, TDL_POOL_CALM);
     report(pool, TDL_NEWS_SETTLED, TDL_POOL_SETTLED);
+    if (pool->heard & TDL_NEWS_CLOSED) {
+      tdl_worker_refuse_all(pool);
+    }
+    report(pool, TDL_NEWS_CLOSED, TDL_POOL_CLOSED);
     TDL_STALL();
     seen = HEARING;
     /* [pool-news] acq_rel: nothing came meanwhile, and the next one posts */
@@ -94,7 +100,7 @@ int64_t tdl_pool_room(const treadle_pool *pool) {
     return INT64_MAX;
   }
   /* [pool-room] seq_cst: after `wants` */
-  return (int64_t)pool->threads * pool->concurrency + pool->max_queue -
+  return (int64_t)tdl_size_max(pool) * pool->concurrency + pool->max_queue -
          atomic_load_explicit(&pool->load, memory_order_seq_cst);
 }
 
@@ -109,8 +115,14 @@ void tdl_pool_add_load(treadle_pool *pool, int jobs) {
   /* [pool-room] seq_cst: before the look at `wants` */
   atomic_fetch_add_explicit(&pool->load, jobs, memory_order_seq_cst);
   TDL_STALL();
-  if (jobs < 0 &&
-      atomic_load_explicit(&pool->wants, memory_order_seq_cst) != 0 &&
+  if (jobs < 0) {
+    tdl_pool_look_at_room(pool);
+  }
+}
+
+void tdl_pool_look_at_room(treadle_pool *pool) {
+  /* [pool-room] seq_cst: after the load fell, or the size rose */
+  if (atomic_load_explicit(&pool->wants, memory_order_seq_cst) != 0 &&
       tdl_pool_room(pool) > 0 &&
       /* acq_rel: one tells */
       atomic_exchange_explicit(&pool->wants, 0, memory_order_acq_rel) != 0) {
@@ -127,6 +139,11 @@ void tdl_pool_watch(treadle_pool *pool) {
   /* [pool-watch] seq_cst: before the look at the parkers [park] */
   atomic_store_explicit(&pool->watched, 1, memory_order_seq_cst);
   tdl_pool_wake_all(pool);
+  /* [astir] seq_cst: where no worker is there that could say it */
+  if (atomic_load_explicit(&pool->astir, memory_order_seq_cst) == 0 &&
+      tdl_backlog_empty(&pool->run)) {
+    tdl_news_tell(pool, TDL_NEWS_CALM);
+  }
 }
 
 void tdl_pool_unwatch(treadle_pool *pool) {

@@ -1,6 +1,6 @@
 /* tdl_news: what the home of a pool hears though no job comes: that there is room
 ** for a call, that the workers have come to rest, that a guest was settled, that
-** there is a job that it could run itself.
+** there is a job that it could run itself, that the pool is closed.
 ** Threads: below.
 ** Owns:    nothing: its fields are the pool's (P6 to P9).
 ** Fails:   never. */
@@ -13,7 +13,8 @@ enum tdl_news {
   TDL_NEWS_ROOM = 1,
   TDL_NEWS_CALM = 2,
   TDL_NEWS_SETTLED = 4,
-  TDL_NEWS_WORK = 8 /* to wake it is all */
+  TDL_NEWS_WORK = 8,   /* to wake it is all */
+  TDL_NEWS_CLOSED = 16 /* the pool is, and had no thread that could say it */
 };
 
 void tdl_news_init(treadle_pool *pool);
@@ -34,6 +35,9 @@ void tdl_news_tell(treadle_pool *pool, enum tdl_news news);
 ** the event TDL_POOL_ROOM as soon as that changes. */
 int64_t tdl_pool_room(const treadle_pool *pool);
 int64_t tdl_pool_want_room(treadle_pool *pool);
+
+/* any thread that keeps the pool; there may be more of it now. */
+void tdl_pool_look_at_room(treadle_pool *pool);
 
 /* home; from now on it hears TDL_POOL_CALM whenever the workers come to rest,
 ** if they rest already once more; or no longer (P7). */

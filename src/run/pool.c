@@ -7,6 +7,7 @@
 #include "../base/stall.h"
 #include "guests.h"
 #include "news.h"
+#include "phase.h"
 #include "supervisor.h"
 #include "worker.h"
 
@@ -41,6 +42,7 @@ static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
     tdl_worker *worker = NULL;
     status = tdl_worker_new(pool, slot, id, &worker);
     atomic_init(&slot->worker, worker);
+    atomic_init(&slot->seat.shut, 0);
     if (status != 0) {
       tdl_queue_fini(&slot->calls);
     }
@@ -53,6 +55,22 @@ static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
   return 0;
 }
 
+uint32_t tdl_pool_slots(const treadle_pool *pool) {
+  /* seq_cst: after what was published; whoever has a slot that we do not see
+  ** looks at it after that [park] */
+  return atomic_load_explicit(&pool->threads, memory_order_seq_cst);
+}
+
+int tdl_pool_add_slot_locked(treadle_pool *pool) {
+  uint32_t n = tdl_pool_slots(pool);
+  int status = new_slot(pool, n + 1, &pool->slots[n]);
+  if (status == 0) {
+    /* seq_cst: before its worker's first look [park] */
+    atomic_store_explicit(&pool->threads, n + 1, memory_order_seq_cst);
+  }
+  return status;
+}
+
 tdl_worker *tdl_slot_worker(const tdl_slot *slot) {
   /* [slot] seq_cst: after a call was published; either we see who has the slot
   ** now, or that one sees the call */
@@ -61,13 +79,15 @@ tdl_worker *tdl_slot_worker(const tdl_slot *slot) {
 
 static void free_pool(treadle_pool *pool) {
   tdl_worker *w, *next;
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  uint32_t slots = tdl_pool_slots(pool);
+  tdl_supervisor_forget_pool(pool);
+  for (uint32_t i = 0; i < slots; i++) {
     tdl_worker_empty(tdl_slot_worker(pool->slots[i]));
   }
   for (w = pool->lost; w != NULL; w = w->stop.next_lost) {
     tdl_worker_empty(w);
   }
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  for (uint32_t i = 0; i < slots; i++) {
     tdl_worker_free(tdl_slot_worker(pool->slots[i]));
     free_slot(pool->slots[i]);
   }
@@ -107,8 +127,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   if (tdl_interrupt_setup() != 0) {
     return TREADLE_ESYSTEM;
   }
-  if (tdl_pool_forked() || options->threads < 1 ||
-      options->threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1) {
+  if (tdl_pool_forked() || options->max_threads < 1 ||
+      options->min_threads > options->max_threads ||
+      options->max_threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1) {
     return TREADLE_EINVAL;
   }
   pool = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*pool));
@@ -134,8 +155,6 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   tdl_bytes_init(&pool->boot, NULL, 0);
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->phase, TDL_POOL_OPEN);
-  atomic_init(&pool->busy, (int)options->threads);
-  atomic_init(&pool->astir, (int)options->threads);
   tdl_news_init(pool);
   status = tdl_backlog_init(&pool->run);
   if (status == 0) {
@@ -143,25 +162,20 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
         tdl_bytes_append(&pool->boot, options->boot->data, options->boot->len);
   }
   if (status == 0) {
-    pool->slots = tdl_calloc(options->threads * sizeof(*pool->slots));
+    /* so many that nobody who looks at one ever sees them move */
+    pool->slots = tdl_calloc(TDL_POOL_MAX_WORKERS * sizeof(*pool->slots));
     status = pool->slots == NULL ? TREADLE_ENOMEM : 0;
   }
   if (status == 0) {
-    status = tdl_stats_new(options->threads, &pool->stats);
+    status = tdl_stats_new(&pool->stats);
   }
-  while (status == 0 && pool->threads < options->threads) {
-    status = new_slot(pool, pool->threads + 1, &pool->slots[pool->threads]);
-    if (status == 0) {
-      pool->threads++;
-    }
-  }
-  for (uint32_t i = 0; status == 0 && i < pool->threads; i++) {
-    status = tdl_worker_start(tdl_slot_worker(pool->slots[i]));
-    if (status == 0) {
-      pool->alive++;
-    }
+  if (status == 0) {
+    status = tdl_size_open(pool, options->min_threads, options->max_threads,
+                           options->idle_ns);
   }
   if (status != 0) {
+    /* relaxed: nobody else tells; and nobody is to be told */
+    atomic_store_explicit(&pool->told_closed, 1, memory_order_relaxed);
     tdl_pool_stop(pool, TDL_POOL_STOPPED);
     tdl_pool_abandon(pool);
     tdl_pool_drop(pool);
@@ -174,7 +188,8 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
 /* --- waking --------------------------------------------------------------- */
 
 static int claim_idle(treadle_pool *pool) {
-  for (uint32_t w = 0; w * 64 < pool->threads; w++) {
+  uint32_t slots = tdl_pool_slots(pool);
+  for (uint32_t w = 0; w * 64 < slots; w++) {
     /* <wake.W3> [park] seq_cst: after the sender published */
     uint64_t bits = atomic_load_explicit(&pool->idle[w], memory_order_seq_cst);
     while (bits != 0) {
@@ -194,13 +209,22 @@ static int claim_idle(treadle_pool *pool) {
 }
 
 static int any_idle(const treadle_pool *pool) {
-  for (uint32_t w = 0; w * 64 < pool->threads; w++) {
+  uint32_t slots = tdl_pool_slots(pool);
+  for (uint32_t w = 0; w * 64 < slots; w++) {
     /* [park] seq_cst: after the sender published */
     if (atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) != 0) {
       return 1;
     }
   }
   return 0;
+}
+
+/* Work waits, and there could be more workers than there are (Z4). */
+static int may_ask(const treadle_pool *pool) {
+  /* [grow] seq_cst: after the push */
+  return TDL_UNLIKELY(atomic_load_explicit(&pool->size.may_grow,
+                                           memory_order_seq_cst)) &&
+         !atomic_load_explicit(&pool->size.asked, memory_order_seq_cst);
 }
 
 void tdl_pool_wake_one(treadle_pool *pool) {
@@ -230,15 +254,24 @@ void tdl_pool_wake_one(treadle_pool *pool) {
       return;
     }
   }
+  if (may_ask(pool) && !tdl_backlog_empty(&pool->run)) {
+    tdl_size_ask(pool);
+  }
 }
 
 void tdl_pool_wake_if_work(treadle_pool *pool) {
   TDL_STALL();
   /* <wake.X2> First the line that rarely changes. Who lies idle after this
   ** look looks at the queue himself (P3). <wake.X3> */
-  if (any_idle(pool) && !tdl_backlog_empty(&pool->run)) {
+  if ((any_idle(pool) || may_ask(pool)) && !tdl_backlog_empty(&pool->run)) {
     tdl_pool_wake_one(pool);
   }
+}
+
+int tdl_pool_lacks_workers(const treadle_pool *pool) {
+  /* [search] seq_cst: as the failing compare-and-swap in wake_one */
+  return !tdl_backlog_empty(&pool->run) && !any_idle(pool) &&
+         atomic_load_explicit(&pool->searching, memory_order_seq_cst) == 0;
 }
 
 /* A worker that has just sent a result home takes the next call within a
@@ -258,12 +291,6 @@ static int is_taken_soon(const treadle_pool *pool) {
 }
 
 /* --- calls ---------------------------------------------------------------- */
-
-enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
-  /* acquire: what was done before the phase was raised */
-  return (enum tdl_pool_phase)atomic_load_explicit(&pool->phase,
-                                                   memory_order_acquire);
-}
 
 int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job) {
   switch (tdl_pool_phase(pool)) {
@@ -324,7 +351,7 @@ static inline void submit(tdl_job *job, enum tdl_rank rank) {
   tdl_backlog_push(&pool->run, &job->node, rank); /* <wake.S1> */
   TDL_STALL();
   /* <wake.S2> */
-  if (TDL_UNLIKELY(any_idle(pool)) && !is_taken_soon(pool)) {
+  if ((TDL_UNLIKELY(any_idle(pool)) || may_ask(pool)) && !is_taken_soon(pool)) {
     tdl_pool_wake_one(pool);
   }
   if (TDL_UNLIKELY(regulated) && pool->helped) {
@@ -351,7 +378,7 @@ void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   TDL_STALL();
   tdl_queue_push(&slot->calls, &job->node);
   TDL_STALL();
-  tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
+  tdl_size_sent(pool, slot);
 }
 
 void tdl_pool_count_settled(const tdl_job *job, int state, int status) {
@@ -386,24 +413,6 @@ int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
 
 /* --- closing -------------------------------------------------------------- */
 
-void tdl_pool_wake_all(treadle_pool *pool) {
-  for (uint32_t i = 0; i < pool->threads; i++) {
-    TDL_STALL();
-    tdl_parker_wake(&tdl_slot_worker(pool->slots[i])->loop.parker);
-  }
-}
-
-void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
-  uint32_t now = (uint32_t)tdl_pool_phase(pool);
-  while (now < (uint32_t)phase &&
-         /* <drain.H1> seq_cst: before the look at the parkers [park] */
-         !atomic_compare_exchange_weak_explicit(
-             &pool->phase, &now, (uint32_t)phase, memory_order_seq_cst,
-             memory_order_acquire)) {
-  }
-  tdl_pool_wake_all(pool);
-}
-
 uint32_t tdl_pool_terminate(treadle_pool *pool) {
   tdl_jobs *jobs = &pool->home->jobs;
   uint32_t count = 0;
@@ -437,13 +446,13 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
 }
 
 void tdl_pool_force(treadle_pool *pool, uint64_t ns) {
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
     tdl_supervisor_end(tdl_slot_worker(pool->slots[i]), ns);
   }
 }
 
 void tdl_pool_recycle(treadle_pool *pool) {
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  for (uint32_t i = 0; i < tdl_size_now(pool); i++) {
     tdl_worker *w = tdl_slot_worker(pool->slots[i]);
     tdl_supervisor_end(w, pool->terminate_ns);
     tdl_worker_ask(w, TDL_ASK_RECYCLE);
@@ -461,7 +470,7 @@ void tdl_pool_lose(treadle_pool *pool, tdl_worker *w) {
 
 void tdl_pool_abandon(treadle_pool *pool) {
   tdl_supervisor_quiesce(); /* STOPPED: slots do not change any more */
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
     tdl_worker *w = tdl_slot_worker(pool->slots[i]);
     if (w->thread_made) {
       w->thread_made = 0;

@@ -19,16 +19,18 @@
 **     included that somebody is just waking. While it is not 0 nobody wakes
 **     another: the last searcher that finds work looks whether there is more
 **     and wakes the next. So one wake-up is under way at a time.
-** P5  `busy` counts workers that may still bring forth calls, and the jobs that
-**     the home runs itself (guests). It matters when DRAINING: at 0 with an
-**     empty queue nothing can come any more.
+** P5  `busy` counts workers that may still bring forth calls: those that have a
+**     state or are about to get one; and the jobs that the home runs itself
+**     (guests). It matters when DRAINING: at 0 with empty queues nothing can come
+**     any more.
 ** P6  In a pool with max_queue, `load` counts the jobs that wait or hold a
 **     worker's place: from their submission until they end, are settled before
 **     they start, become the home's guests, or for as long as they wait for
 **     calls on their own pool (V3). Each worker knows its share, `places`, so
-**     that one that is written off has none. A call is taken while that is less than all
-**     places and max_queue together. The home may want to hear of room: it says
-**     so in `wants` and looks again; who lowers `load` looks at `wants`.
+**     that one that is written off has none. A call is taken while that is less
+**     than all the places that the pool may come to have and max_queue together.
+**     The home may want to hear of room: it says so in `wants` and looks again;
+**     who lowers `load` looks at `wants`.
 ** P7  While the home watches, `astir` counts workers that are not quiet (<drain.Q1>).
 **     At 0 with an empty queue no call of a worker's is under way; those of
 **     the home are for it to know.
@@ -36,7 +38,11 @@
 **     all of it. It holds the pool (P1). A home that leaves the pool is DEAF, and
 **     waits for those who are just telling.
 ** P9  A home that helps its workers says in `home_idles` that it found nothing, and
-**     looks again before it sleeps; a worker that has pushed a call looks at it. */
+**     looks again before it sleeps; a worker that has pushed a call looks at it.
+** P10 A pool has slots 1 to `threads`; there are only ever more of them. The
+**     slots 1 to `size.now` are to have a worker (size.h). `alive` counts the
+**     threads that the home has not joined. None starts in a STOPPED pool; one
+**     that is STOPPED at `alive` = 0 is closed. */
 #ifndef TDL_POOL_H
 #define TDL_POOL_H
 
@@ -44,6 +50,7 @@
 
 #include "../queue/backlog.h"
 #include "loop.h"
+#include "size.h"
 #include "stats.h"
 
 enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
@@ -61,6 +68,7 @@ typedef enum tdl_pool_event {
   TDL_POOL_FAILED,  /* it could not; bytes: the error, empty: no memory */
   TDL_POOL_CUT_OFF, /* it had not yet when the pool was stopped */
   TDL_POOL_RENEWED, /* a worker has booted a further state, or several */
+  TDL_POOL_LEFT,    /* a slot has no worker any more: the pool is smaller */
   TDL_POOL_EXITED,  /* a worker's thread has ended, or was written off */
   TDL_POOL_CLOSED,  /* the last one has */
   TDL_POOL_HEARD,   /* bytes: an event, see events.h */
@@ -70,7 +78,8 @@ typedef enum tdl_pool_event {
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
-  uint32_t threads;
+  uint32_t min_threads, max_threads;
+  uint64_t idle_ns; /* until a worker beyond min_threads ends; TDL_NEVER */
   uint32_t concurrency;
   uint32_t max_payload;
   uint32_t max_queue;     /* TDL_POOL_NO_LIMIT: none */
@@ -90,15 +99,15 @@ typedef struct tdl_pool_options {
 /* A worker's place in the pool, from 1. Calls for that number lie here, so that
 ** whoever takes the place goes on with them. */
 typedef struct tdl_slot {
-  _Atomic(struct tdl_worker *) worker; /* written by the supervisor [slot] */
+  _Atomic(struct tdl_worker *) worker; /* under the supervisor's lock [slot] */
   _Atomic uint32_t states;             /* booted here; by who has the slot */
+  tdl_seat seat;
   tdl_queue calls;
 } tdl_slot;
 
 struct treadle_pool {
   /* read-only after open */
   treadle_loop *home;
-  uint32_t threads;
   uint32_t concurrency;
   uint32_t max_payload;
   uint64_t terminate_ns;
@@ -108,13 +117,12 @@ struct treadle_pool {
   int regulated; /* the short question: a limit, helped, or balanced */
   char name[32];
   tdl_bytes boot;
-  tdl_slot **slots;
+  tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
   tdl_stats *stats;
   /* the home's */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
-  uint32_t alive;          /* slots whose last thread has not been joined */
   uint32_t guests;         /* jobs that it runs itself */
   uint32_t waiting_guests; /* of these, the ones that V3 does not count */
   uint32_t got;            /* from the run queue (K2) */
@@ -125,9 +133,13 @@ struct treadle_pool {
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
   _Atomic uint32_t phase;
+  _Atomic uint32_t threads; /* slots that were made (P6) */
+  tdl_size size;
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
+  atomic_int alive;                              /* P10 */
+  atomic_int told_closed;                        /* somebody tells (P10) */
   _Atomic uint32_t listens; /* the home's: whether events are told */
   tdl_backlog run;
   _Alignas(TDL_LINE_BYTES) _Atomic int64_t load; /* P6 */
@@ -159,7 +171,8 @@ void tdl_pool_submit(tdl_job *job);
 ** asked. */
 void tdl_pool_submit_ranked(tdl_job *job, enum tdl_rank rank);
 
-/* The same, to the worker in one slot, 1 to threads. */
+/* The same, to the worker in one slot, 1 to threads; to another one, if that
+** slot has lost its worker meanwhile. */
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker);
 
 /* whoever moves the job; P6. */
@@ -188,12 +201,6 @@ struct tdl_worker *tdl_pool_settled(const tdl_job *job, int state);
 int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job);
 void tdl_pool_refuse(tdl_job *job);
 
-/* any thread that has a reference; every worker takes another turn. */
-void tdl_pool_wake_all(treadle_pool *pool);
-
-/* any thread that has a reference; raises the phase and wakes everybody. */
-void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
-
 /* home; STOPPED, and reports TREADLE_ECLOSED for every call under way, here
 ** and now: runs their done. Returns how many. */
 uint32_t tdl_pool_terminate(treadle_pool *pool);
@@ -217,6 +224,17 @@ void tdl_pool_lose(treadle_pool *pool, struct tdl_worker *worker);
 struct tdl_worker *tdl_slot_worker(const tdl_slot *slot);
 
 enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);
+
+/* any thread that keeps the pool; how many slots there are. */
+uint32_t tdl_pool_slots(const treadle_pool *pool);
+
+/* any thread that keeps the pool, with the supervisor's lock: a slot more.
+** 0 or TREADLE_ENOMEM. */
+int tdl_pool_add_slot_locked(treadle_pool *pool);
+
+/* any thread that keeps the pool; 1 when work waits and no worker is about to
+** take it. */
+int tdl_pool_lacks_workers(const treadle_pool *pool);
 
 /* worker, when the last one has stopped to search; the same, if the queue holds
 ** anything. */

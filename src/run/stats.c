@@ -46,14 +46,12 @@ static uint64_t read_span(const tdl_span *span, uint64_t now) {
 
 /* --- life ------------------------------------------------------------------ */
 
-int tdl_stats_new(uint32_t slots, tdl_stats **out) {
-  tdl_stats *s = tdl_alloc_aligned(TDL_LINE_BYTES,
-                                   sizeof(*s) + slots * sizeof(s->slot[0]));
+int tdl_stats_new(tdl_stats **out) {
+  tdl_stats *s = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*s));
   if (s == NULL) {
     return TREADLE_ENOMEM;
   }
   s->opened_ns = tdl_now_ns();
-  s->slots = slots;
   atomic_init(&s->refs, 1);
   *out = s;
   return 0;
@@ -95,7 +93,7 @@ void tdl_stats_drop(tdl_stats *s) {
   if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) {
     return;
   }
-  for (uint32_t i = 0; i < s->slots; i++) {
+  for (uint32_t i = 0; i < TDL_POOL_MAX_WORKERS; i++) {
     /* relaxed: the last one to know it */
     tdl_tally *t = atomic_load_explicit(&s->slot[i], memory_order_relaxed);
     while (t != NULL) {
@@ -115,6 +113,14 @@ void tdl_stats_drop(tdl_stats *s) {
 static tdl_tally *newest(const tdl_stats *s, uint32_t worker) {
   /* [tally] acquire: pairs with the release in enter */
   return atomic_load_explicit(&s->slot[worker - 1], memory_order_acquire);
+}
+
+uint32_t tdl_stats_workers(const tdl_stats *s) {
+  uint32_t n = 0;
+  while (n < TDL_POOL_MAX_WORKERS && newest(s, n + 1) != NULL) {
+    n++;
+  }
+  return n;
 }
 
 tdl_tally *tdl_stats_enter(tdl_stats *s, uint32_t worker) {
@@ -397,7 +403,7 @@ static void add_corrections(totals *sum, const tdl_tally *t) {
 }
 
 #define EACH_TALLY(s, t)                                                       \
-  for (uint32_t each = 1; each <= (s)->slots; each++)                          \
+  for (uint32_t each = 1, all = tdl_stats_workers(s); each <= all; each++)     \
     for (const tdl_tally *t = newest(s, each); t != NULL; t = t->older)
 
 /* T2: against the order in which they are counted. */

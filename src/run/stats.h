@@ -99,7 +99,6 @@ enum tdl_settled {
 typedef struct tdl_stats {
   /* read-only */
   uint64_t opened_ns;
-  uint32_t slots;
   /* any thread */
   atomic_int refs;
   _Atomic uint64_t closed_ns; /* 0: open */
@@ -112,10 +111,11 @@ typedef struct tdl_stats {
   ** its size: a hint, since each call carries its weight. */
   _Alignas(TDL_LINE_BYTES) _Atomic uint8_t hurried[TDL_STATS_HINTS];
   tdl_tally home;
-  _Atomic(tdl_tally *) slot[]; /* the newest tally of each, from 0 */
+  /* the newest tally of each slot, from 0; they come in that order */
+  _Atomic(tdl_tally *) slot[TDL_POOL_MAX_WORKERS];
 } tdl_stats;
 
-int tdl_stats_new(uint32_t slots, tdl_stats **out);
+int tdl_stats_new(tdl_stats **out);
 void tdl_stats_hold(tdl_stats *stats);
 void tdl_stats_drop(tdl_stats *stats);
 
@@ -274,7 +274,10 @@ void tdl_stats_read(const tdl_stats *stats, tdl_stats_counts *out);
 /* 0 to 1. */
 double tdl_stats_share(uint64_t busy_ns, uint64_t alive_ns);
 
-/* 1 to slots. */
+/* The highest number that a worker has had. */
+uint32_t tdl_stats_workers(const tdl_stats *stats);
+
+/* 1 to that. */
 void tdl_stats_read_worker(const tdl_stats *stats, uint32_t worker,
                            tdl_stats_worker *out);
 

@@ -21,7 +21,8 @@ static struct {
   int stop;
   pthread_t thread;
   tdl_deadlines deadlines;
-  tdl_worker *listed; /* those it looks at */
+  tdl_worker *listed;  /* those it looks at */
+  treadle_pool *sized; /* those whose size it looks at */
 } sv = {.life = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- settling ------------------------------------------------------------- */
@@ -118,13 +119,18 @@ static int goes_on_locked(tdl_worker *w, uint64_t now) {
          now - s->since_ns >= TDL_STOP_STILL_NS;
 }
 
+/* When what it runs must end. */
+static uint64_t end_of(const tdl_stop *s) {
+  return s->end_ns < s->leave_ns ? s->end_ns : s->leave_ns;
+}
+
 static int is_guilty_locked(tdl_worker *w, uint64_t now) {
   if (tdl_worker_life(w) == TDL_CLOSING) {
     return w->stop.condemned_ns != 0 ||
-           (w->stop.end_ns != TDL_NEVER &&
-            now >= w->stop.end_ns + w->pool->terminate_ns);
+           (end_of(&w->stop) != TDL_NEVER &&
+            now >= end_of(&w->stop) + w->pool->terminate_ns);
   }
-  return now >= w->stop.end_ns || goes_on_locked(w, now);
+  return now >= end_of(&w->stop) || goes_on_locked(w, now);
 }
 
 /* Running, and its worker will not end it. */
@@ -161,7 +167,8 @@ static void lose_jobs_locked(tdl_worker *w) {
 static void write_off_locked(tdl_worker *w) {
   treadle_pool *pool = w->pool;
   int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED;
-  if (replaced && tdl_worker_replace(w) != 0) {
+  int wanted = tdl_size_wants(w);
+  if (replaced && tdl_worker_replace(w, wanted) != 0) {
     return;
   }
   w->stop.given_up = 1;
@@ -175,6 +182,9 @@ static void write_off_locked(tdl_worker *w) {
     tdl_events_post(pool, w->id, "worker_exit", 0, "stuck", 0);
   }
   tdl_worker_lose_places(w);
+  if (replaced && !wanted) {
+    tdl_size_left_locked(w);
+  }
   pthread_detach(w->thread);
   tdl_pool_lose(pool, w);
 }
@@ -185,14 +195,14 @@ static void look_locked(tdl_worker *w, uint64_t now) {
                                                         : TDL_STOP_PATIENCE_NS;
   s->due_ns = now + s->pause_ns;
   if (!s->given_up && !is_guilty_locked(w, now)) {
-    if (s->condemned_ns == 0 && s->forced <= 0 && s->end_ns == TDL_NEVER) {
+    if (s->condemned_ns == 0 && s->forced <= 0 && end_of(s) == TDL_NEVER) {
       unlist_locked(w);
     }
     if (s->suspect == NULL && s->pause_ns < TDL_STOP_RARELY_NS) {
       s->pause_ns *= 2;
     }
-    if (now < s->end_ns && s->end_ns < s->due_ns) {
-      s->due_ns = s->end_ns;
+    if (now < end_of(s) && end_of(s) < s->due_ns) {
+      s->due_ns = end_of(s);
     }
     return;
   }
@@ -208,7 +218,7 @@ static void look_locked(tdl_worker *w, uint64_t now) {
       write_off_locked(w);
     }
   }
-  tdl_worker_doom(w, s->given_up || now >= s->end_ns);
+  tdl_worker_doom(w, s->given_up || now >= end_of(s));
   tdl_interrupt_request(&w->interrupt);
 }
 
@@ -222,6 +232,14 @@ static void look_at_all_locked(uint64_t now) {
   }
 }
 
+static void look_at_sizes_locked(uint64_t now) {
+  for (treadle_pool *p = sv.sized; p != NULL; p = p->size.next) {
+    if (now >= p->size.due_ns) {
+      tdl_size_look_locked(p, now);
+    }
+  }
+}
+
 /* --- the thread ----------------------------------------------------------- */
 
 static uint64_t due_locked(void) {
@@ -229,6 +247,9 @@ static uint64_t due_locked(void) {
   uint64_t due = job != NULL ? job->deadline_ns : TDL_NEVER;
   for (tdl_worker *w = sv.listed; w != NULL; w = w->stop.next) {
     due = w->stop.due_ns < due ? w->stop.due_ns : due;
+  }
+  for (treadle_pool *p = sv.sized; p != NULL; p = p->size.next) {
+    due = p->size.due_ns < due ? p->size.due_ns : due;
   }
   return due;
 }
@@ -248,6 +269,7 @@ static void *thread_main(void *arg) {
     }
     expire_locked(tdl_now_ns());
     look_at_all_locked(tdl_now_ns());
+    look_at_sizes_locked(tdl_now_ns());
   }
   pthread_mutex_unlock(&sv.lock);
   return NULL;
@@ -359,6 +381,50 @@ void tdl_supervisor_exhausted(tdl_worker *w) {
   pthread_mutex_unlock(&sv.lock);
 }
 
+void tdl_supervisor_lock(void) {
+  pthread_mutex_lock(&sv.lock);
+}
+
+void tdl_supervisor_unlock(void) {
+  pthread_mutex_unlock(&sv.lock);
+}
+
+int tdl_supervisor_look_at_locked(treadle_pool *pool, uint64_t due) {
+  tdl_size *s = &pool->size;
+  int status = start_locked();
+  if (status != 0) {
+    return status;
+  }
+  if (!s->listed) {
+    s->listed = 1;
+    s->next = sv.sized;
+    sv.sized = pool;
+  }
+  if (due < s->due_ns) {
+    s->due_ns = due;
+    pthread_cond_signal(&sv.changed);
+  }
+  return 0;
+}
+
+void tdl_supervisor_leave_locked(tdl_worker *w, uint64_t ns) {
+  uint64_t at = tdl_now_ns() + ns;
+  w->stop.leave_ns = at < w->stop.leave_ns ? at : w->stop.leave_ns;
+  list_locked(w, w->stop.leave_ns);
+}
+
+void tdl_supervisor_forget_pool(treadle_pool *pool) {
+  treadle_pool **at = &sv.sized;
+  pthread_mutex_lock(&sv.lock);
+  if (pool->size.listed) {
+    while (*at != pool) {
+      at = &(*at)->size.next;
+    }
+    *at = pool->size.next;
+  }
+  pthread_mutex_unlock(&sv.lock);
+}
+
 void tdl_supervisor_quiesce(void) {
   pthread_mutex_lock(&sv.lock);
   pthread_mutex_unlock(&sv.lock);
@@ -378,7 +444,7 @@ void tdl_supervisor_job_ended(tdl_worker *w, const tdl_job *job) {
 int tdl_supervisor_pardons(tdl_worker *w) {
   int pardoned;
   pthread_mutex_lock(&sv.lock);
-  pardoned = !w->stop.written_off && tdl_now_ns() < w->stop.end_ns &&
+  pardoned = !w->stop.written_off && tdl_now_ns() < end_of(&w->stop) &&
              !tdl_interrupt_has_struck(&w->interrupt);
   if (pardoned) {
     w->stop.condemned_ns = 0;
@@ -389,19 +455,30 @@ int tdl_supervisor_pardons(tdl_worker *w) {
   return pardoned;
 }
 
+/* Nothing is wanted of it any more. */
+static void acquit_locked(tdl_worker *w, enum tdl_worker_life life) {
+  unlist_locked(w);
+  w->stop.forced = w->stop.exhausted = 0;
+  w->stop.suspect = NULL;
+  w->stop.end_ns = w->stop.leave_ns = TDL_NEVER;
+  w->stop.condemned_ns = 0;
+  tdl_worker_doom(w, 0);
+  tdl_worker_unask(w, ~0u);
+  tdl_worker_set_life(w, life);
+}
+
+void tdl_supervisor_rests_locked(tdl_worker *w) {
+  acquit_locked(w, TDL_ENDED);
+}
+
 int tdl_supervisor_obeyed(tdl_worker *w, int ends) {
   int stays;
   pthread_mutex_lock(&sv.lock);
   stays = !w->stop.written_off;
-  unlist_locked(w);
-  if (stays) {
-    w->stop.forced = w->stop.exhausted = 0;
-    w->stop.suspect = NULL;
-    w->stop.end_ns = TDL_NEVER;
-    w->stop.condemned_ns = 0;
-    tdl_worker_doom(w, 0);
-    tdl_worker_unask(w, ~0u);
-    tdl_worker_set_life(w, ends ? TDL_ENDED : TDL_BOOTING);
+  if (!stays) {
+    unlist_locked(w);
+  } else {
+    acquit_locked(w, ends ? TDL_ENDED : TDL_BOOTING);
   }
   pthread_mutex_unlock(&sv.lock);
   return stays;

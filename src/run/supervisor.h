@@ -34,16 +34,17 @@ typedef struct tdl_stop {
   struct tdl_worker *next;      /* of those that it looks at */
   struct tdl_worker *next_lost; /* of those of its pool without a slot */
   int listed;
-  int forced;            /* FORCED jobs that have not ended */
-  int exhausted;         /* it has exceeded its memory: end_ns is over */
-  int given_up;          /* stuck in C: S4 */
-  int written_off;       /* the same, and it has lost its slot */
-  tdl_job *suspect;      /* FORCED, and its code ran at the last look */
-  uint64_t since_ns;     /* since when; and what its thread had used then, of */
-  uint64_t used_ns;      /* the processors' time */
-  uint64_t end_ns;       /* when all that it runs must end; TDL_NEVER */
-  uint64_t due_ns;       /* next look */
-  uint64_t pause_ns;     /* from that one to the one after it */
+  int forced;        /* FORCED jobs that have not ended */
+  int exhausted;     /* it has exceeded its memory: end_ns is over */
+  int given_up;      /* stuck in C: S4 */
+  int written_off;   /* the same, and it has lost its slot */
+  tdl_job *suspect;  /* FORCED, and its code ran at the last look */
+  uint64_t since_ns; /* since when; and what its thread had used then, of */
+  uint64_t used_ns;  /* the processors' time */
+  uint64_t end_ns;   /* when all that it runs must end; TDL_NEVER */
+  uint64_t leave_ns; /* the same, if it is still to leave its slot by then */
+  uint64_t due_ns;   /* next look */
+  uint64_t pause_ns; /* from that one to the one after it */
   uint64_t condemned_ns; /* since when; 0: it is not */
 } tdl_stop;
 
@@ -72,6 +73,24 @@ void tdl_supervisor_exhausted(struct tdl_worker *worker);
 /* any thread; after it, whoever was not written off has its slot for as long as
 ** the pool, which is STOPPED, exists. */
 void tdl_supervisor_quiesce(void);
+
+/* any thread; its lock, which guards the sizes of pools, too (size.h). */
+void tdl_supervisor_lock(void);
+void tdl_supervisor_unlock(void);
+
+/* any thread that keeps the pool; looks at its size when that is due, or sooner.
+** 0 or TREADLE_ESYSTEM. */
+int tdl_supervisor_look_at_locked(struct treadle_pool *pool, uint64_t due);
+
+/* any thread that keeps the pool; the worker's slot is shut: what it runs must
+** end within `ns`. */
+void tdl_supervisor_leave_locked(struct tdl_worker *worker, uint64_t ns);
+
+/* The worker, without a state: it is not looked at until it starts again. */
+void tdl_supervisor_rests_locked(struct tdl_worker *worker);
+
+/* The pool's end. */
+void tdl_supervisor_forget_pool(struct treadle_pool *pool);
 
 /* The worker: a job of its own that was settled has ended; 1 when it may go on
 ** although it was condemned (S3); its state is gone, to be followed by another

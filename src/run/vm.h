@@ -64,6 +64,7 @@ typedef struct tdl_vm {
   int starved;       /* memory has run out in this state */
   int left;          /* interrupted (interrupt.h): good for lua_close alone */
   int retiring;      /* it ends when its jobs have */
+  int leaving;       /* the same, while its worker's slot is shut */
   uint64_t ended;    /* jobs */
   int turn;          /* the Lua scheduler has something to do */
   int turn_ref;      /* its function, or LUA_NOREF */

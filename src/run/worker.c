@@ -13,6 +13,7 @@
 #include "../base/stamp.h"
 #include "events.h"
 #include "news.h"
+#include "phase.h"
 #include "vm.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
@@ -63,6 +64,14 @@ static void refuse_shared(treadle_pool *pool) {
   }
 }
 
+void tdl_worker_refuse_all(treadle_pool *pool) {
+  refuse_shared(pool);
+  for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
+    refuse_sent(pool->slots[i]);
+  }
+  tdl_stats_closed(pool->stats, 0);
+}
+
 /* --- notes to the home; run on the home's thread -------------------------- */
 
 static void on_started(tdl_note *note, treadle_loop *at) {
@@ -111,10 +120,10 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   }
   w->thread_made = 0;
   at->noting = note; /* L3 */
-  if (!w->gone && !w->replaced) {
-    pool->alive--;
+  if (!w->gone) {
+    w->gone = 1;
+    w->last = tdl_pool_thread_ended(pool);
   }
-  w->gone = 1;
   if (!tdl_worker_is_left_alone(w)) {
     drop_inbox(w);
   }
@@ -122,19 +131,46 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
     /* What the home sent after this worker had looked for the last time; from
     ** here on the home sees the pool STOPPED and sends nothing. */
     refuse_sent(w->slot);
-    if (pool->alive == 0) {
-      refuse_shared(pool);
-      tdl_stats_closed(pool->stats, 0);
-    }
+  }
+  if (w->last) {
+    tdl_worker_refuse_all(pool);
   }
   if (pool->event != NULL) {
     pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
   }
-  if (pool->event != NULL && pool->alive == 0) {
+  if (pool->event != NULL && w->last) {
     pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
   }
   at->noting = NULL;
   tdl_pool_drop(pool); /* P1: the thread's reference came with the note */
+}
+
+/* Where nothing calls it back meanwhile, the worker's thread ends here. */
+static void on_left(tdl_note *note, treadle_loop *at) {
+  tdl_worker *w = TDL_CONTAINER(note, tdl_worker, left);
+  treadle_pool *pool = w->pool;
+  if (!w->gone && tdl_size_dismiss(w)) {
+    pthread_join(w->thread, NULL); /* it has nothing left to do */
+    w->gone = 1;
+    w->last = tdl_pool_thread_ended(pool);
+    if (w->last) {
+      tdl_worker_refuse_all(pool);
+    }
+  }
+  at->noting = note; /* L3 */
+  if (w->gone && pool->event != NULL) {
+    pool->event(pool, TDL_POOL_LEFT, w->id, NULL, pool->ctx);
+  }
+  if (w->gone && pool->event != NULL && w->last) {
+    pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
+  }
+  at->noting = NULL;
+  if (w->gone) {
+    tdl_size_vacated(w);
+    tdl_pool_drop(pool); /* P1: the thread's */
+  }
+  tdl_size_noted(w);
+  tdl_pool_drop(pool); /* P1: the note's */
 }
 
 /* --- the worker's thread from here on ------------------------------------- */
@@ -163,6 +199,12 @@ static tdl_node *take_sent(tdl_worker *w) {
   return tdl_queue_pop(&w->slot->calls);
 }
 
+/* It has room for a job of the run queue; if its slot is shut, for no more of
+** those than its jobs in progress need (Z2). */
+static int takes_any(const tdl_worker *w) {
+  return tdl_vm_has_room(w->vm) && (!w->vm->leaving || w->vm->exempt > 0);
+}
+
 /* The next job to run, or NULL. */
 static tdl_job *take(tdl_worker *w) {
   tdl_node *node;
@@ -175,6 +217,10 @@ static tdl_job *take(tdl_worker *w) {
     stop_searching(w);
     TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
     return TDL_CONTAINER(node, tdl_job, node);
+  }
+  if (TDL_UNLIKELY(w->vm->leaving) && !takes_any(w)) {
+    stop_searching(w);
+    return NULL;
   }
   node = tdl_backlog_pop(&w->pool->run, &w->got); /* <wake.T1> */
   if (node == NULL) {
@@ -210,8 +256,8 @@ int tdl_worker_has_work(const tdl_worker *w) {
   return tdl_loop_has_work(&w->loop) || is_asked(w) != 0 ||
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
          tdl_pool_is_watched(w->pool) != w->watched ||
-         (tdl_vm_has_room(w->vm) && (!tdl_queue_empty(&w->slot->calls) ||
-                                     !tdl_backlog_empty(&w->pool->run)));
+         (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->slot->calls)) ||
+         (takes_any(w) && !tdl_backlog_empty(&w->pool->run));
 }
 
 static int is_called(const void *arg) {
@@ -223,12 +269,14 @@ static int is_called(const void *arg) {
 
 static int is_called_home(const void *arg) { /* no room for another job */
   const tdl_worker *w = arg;
-  return tdl_queue_ready(&w->loop.inbox) || tdl_pool_phase(w->pool) != w->phase;
+  return tdl_queue_ready(&w->loop.inbox) ||
+         tdl_pool_phase(w->pool) != w->phase ||
+         (tdl_vm_has_room(w->vm) && tdl_queue_ready(&w->slot->calls));
 }
 
 static int search(tdl_worker *w) {
   uint64_t limit = tdl_loop_next_ns(&w->loop);
-  if (!tdl_vm_has_room(w->vm)) {
+  if (!takes_any(w)) {
     return tdl_spin_until(&w->loop.spin, is_called_home, w, limit);
   }
   if (!w->searching) {
@@ -254,7 +302,7 @@ static int spin(tdl_worker *w) {
 }
 
 static void lie_idle(tdl_worker *w) {
-  if (tdl_vm_has_room(w->vm)) {
+  if (takes_any(w)) {
     w->lies_idle = 1;
     TDL_STALL();
     /* <wake.Z1> [park] seq_cst: before the second look (P3) */
@@ -297,15 +345,6 @@ static int is_quiet(tdl_worker *w) {
          tdl_queue_empty(&w->slot->calls) && tdl_queue_empty(&w->loop.inbox);
 }
 
-/* P5; 1 when this worker saw that nothing is left. */
-static int rest(tdl_worker *w) {
-  /* <drain.R1> [drain] seq_cst: the last to rest sees every queue as the
-  ** others left it, <drain.R2> */
-  return atomic_fetch_sub_explicit(&w->pool->busy, 1, memory_order_seq_cst) ==
-             1 &&
-         tdl_backlog_empty(&w->pool->run);
-}
-
 /* Undoes what sleep_on announced; also after an error out of a wait. */
 static void get_up(tdl_worker *w) {
   tdl_stats_awake(w->loop.tally, tdl_now_ns());
@@ -317,8 +356,7 @@ static void get_up(tdl_worker *w) {
   if (w->resting) {
     w->resting = 0;
     TDL_STALL();
-    /* <drain.G1> [drain] seq_cst: before any look at the queues */
-    atomic_fetch_add_explicit(&w->pool->busy, 1, memory_order_seq_cst);
+    tdl_pool_add_busy(w->pool); /* <drain.G1> */
   }
 }
 
@@ -335,12 +373,24 @@ static void sleep_on_parker(tdl_worker *w, uint64_t start) {
   }
 }
 
+/* Since when it has had no job (Z5): not just since this sleep. */
+static void note_idle(tdl_worker *w, uint64_t now) {
+  uint64_t since = TDL_NEVER;
+  if (w->vm->progress == 0) {
+    since = atomic_load_explicit(&w->idle_ns, memory_order_relaxed); /* ours */
+    since = w->vm->ended != w->idle_ended || since == TDL_NEVER ? now : since;
+    w->idle_ended = w->vm->ended;
+  }
+  /* relaxed: a late look is repeated */
+  atomic_store_explicit(&w->idle_ns, since, memory_order_relaxed);
+}
+
 static void sleep_on(tdl_worker *w) {
   w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
   uint64_t start = tdl_now_ns();
   stop_searching(w);
   TDL_STALL();
-  if (w->resting && rest(w)) { /* <drain.R3> */
+  if (w->resting && tdl_pool_rest(w->pool)) { /* <drain.R3> */
     TDL_STALL();
     tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
   }
@@ -350,6 +400,7 @@ static void sleep_on(tdl_worker *w) {
     tdl_pool_calm(w->pool);
   }
   tdl_jobs_trim(&w->loop.jobs);
+  note_idle(w, start);
   tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(w->vm));
   tdl_stats_sleeps(w->loop.tally, start);
   lie_idle(w);
@@ -364,6 +415,12 @@ static void sleep_on(tdl_worker *w) {
   get_up(w);
 }
 
+/* Z2: its slot is shut, and it has done what was sent there. */
+static int has_left(const tdl_worker *w) {
+  return w->vm->leaving && w->vm->progress == 0 &&
+         tdl_queue_empty(&w->slot->calls);
+}
+
 /* What others have asked for; 0 when it leaves its state. */
 static int answer(tdl_worker *w, uint32_t asked) {
   if ((asked & TDL_ASK_LEAVE) && !tdl_supervisor_pardons(w)) {
@@ -372,8 +429,12 @@ static int answer(tdl_worker *w, uint32_t asked) {
   if (asked & TDL_ASK_RECYCLE) {
     tdl_vm_retire(w->vm);
   }
-  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL | TDL_ASK_WAKE);
-  if (asked & (TDL_ASK_CANCEL | TDL_ASK_WAKE)) { /* after: see is_asked */
+  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL | TDL_ASK_WAKE |
+                          TDL_ASK_MOVE);
+  if (asked & TDL_ASK_MOVE) { /* after it is unasked: see is_asked */
+    w->vm->leaving = !tdl_size_wants(w);
+  }
+  if (asked & (TDL_ASK_CANCEL | TDL_ASK_WAKE)) {
     tdl_vm_cancel(w->vm);
   }
   return 1;
@@ -408,7 +469,8 @@ static void turns(tdl_vm *vm) {
       tdl_vm_turn(vm);
       arrived = 1;
     }
-    if (w->phase == TDL_POOL_STOPPED || tdl_vm_is_retired(vm)) { /* 2 */
+    if (w->phase == TDL_POOL_STOPPED || tdl_vm_is_retired(vm) ||
+        has_left(w)) { /* 2 */
       return;
     }
     job = take(w); /* 3 */
@@ -542,6 +604,8 @@ static int end_state(tdl_worker *w) {
   int condemned = is_condemned(w);
   get_up(w);
   stop_searching(w);
+  /* relaxed: see note_idle */
+  atomic_store_explicit(&w->idle_ns, TDL_NEVER, memory_order_relaxed);
   tdl_vm_abort_all(w->vm); /* may look at whose code runs */
   tdl_worker_runs(w, NULL);
   tdl_worker_set_life(w, TDL_CLOSING);
@@ -551,38 +615,61 @@ static int end_state(tdl_worker *w) {
   }
   if (tdl_events_wanted(w->pool)) {
     tdl_events_post(w->pool, w->id, "worker_exit", 0,
-                    stopped     ? "closed"
-                    : condemned ? "stopped"
-                                : "recycled",
+                    stopped                              ? "closed"
+                    : condemned                          ? "stopped"
+                    : w->vm->leaving && !w->vm->retiring ? "resized"
+                                                         : "recycled",
                     0);
   }
   close_vm(w);
   return !stopped;
 }
 
-/* All the states after the first one, which is booted. 0 when the worker has
-** lost its slot meanwhile. */
-static int live(tdl_worker *w) {
+/* Without a state, until it is to boot one or to end (Z2). */
+static enum tdl_standing sit_out(tdl_worker *w) {
+  enum tdl_standing standing = tdl_size_standing(w);
+  while (standing == TDL_SITS) {
+    tdl_loop_dispatch(&w->loop); /* calls that its states have left behind */
+    tdl_stats_sleeps(w->loop.tally, tdl_now_ns());
+    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
+    standing = tdl_size_standing(w);
+    if (standing == TDL_SITS && !tdl_loop_has_work(&w->loop)) {
+      tdl_parker_sleep(&w->loop.parker, TDL_NEVER);
+    } else {
+      tdl_parker_awake(&w->loop.parker);
+    }
+    tdl_stats_awake(w->loop.tally, tdl_now_ns());
+  }
+  return standing;
+}
+
+/* All the states after the first one, which is booted. Returns why the thread
+** ends. */
+static enum tdl_standing live(tdl_worker *w) {
   for (;;) {
     int goes_on;
+    enum tdl_standing standing;
     if (w->vm != NULL) {
       tdl_worker_set_life(w, TDL_SERVING);
+      tdl_size_serves(w->pool);
       run_part(w, in_service);
       goes_on = end_state(w);
     } else {
       goes_on = tdl_pool_phase(w->pool) != TDL_POOL_STOPPED;
     }
     if (!tdl_supervisor_obeyed(w, !goes_on)) {
-      return 0;
+      return TDL_LOST;
     }
-    if (!goes_on) {
-      return 1;
+    standing = goes_on ? sit_out(w) : TDL_ENDS;
+    if (standing != TDL_GOES_ON) {
+      return standing;
     }
     tdl_stats_restarted(w->pool->stats);
     if (boot(w, &w->last_words) == 0) {
       w->tries = 0;
       tell_renewed(w);
-    } else if (tdl_pool_phase(w->pool) != TDL_POOL_STOPPED &&
+    } else if (tdl_size_wants(w) &&
+               tdl_pool_phase(w->pool) != TDL_POOL_STOPPED &&
                ++w->tries == TDL_WORKER_LOAD_TRIES) {
       tdl_worker_post(w, &w->failed);
       wait_for_end(w);
@@ -600,19 +687,24 @@ static int part(tdl_worker *w, int how) {
 static void *thread_main(void *arg) {
   tdl_worker *w = arg;
   treadle_pool *pool = w->pool;
-  int has_slot;
+  enum tdl_standing end;
   name_thread(w);
   w->boot_status = boot(w, &w->report);
-  if (!tdl_worker_is_left_alone(w)) { /* a hint */
-    tdl_worker_post(w, &w->started);
+  if (w->boot_status == 0 || tdl_size_wants(w)) { /* else it was given up */
+    if (!tdl_worker_is_left_alone(w)) {           /* a hint */
+      tdl_worker_post(w, &w->started);
+    }
+    if (w->boot_status != 0) {
+      wait_for_end(w);
+    }
   }
-  if (w->boot_status != 0) {
-    wait_for_end(w);
-  }
-  has_slot = live(w);
+  end = live(w);
   tdl_stats_end(w->loop.tally);
+  if (end == TDL_DISMISSED) { /* what comes now is for its next thread */
+    return NULL;
+  }
   drop_inbox(w);
-  if (has_slot) {
+  if (end == TDL_ENDS) {
     refuse_sent(w->slot);
     TDL_STALL();
     refuse_shared(pool);
@@ -700,6 +792,16 @@ int tdl_worker_runs_forced(const tdl_worker *w) {
   return job != NULL && tdl_job_is_forced(job);
 }
 
+uint64_t tdl_worker_idle_since(const tdl_worker *w) {
+  uint64_t bit = 1ull << ((w->id - 1) % 64);
+  /* relaxed: a late look is repeated */
+  return atomic_load_explicit(&w->pool->idle[(w->id - 1) / 64],
+                              memory_order_relaxed) &
+                 bit
+             ? atomic_load_explicit(&w->idle_ns, memory_order_relaxed)
+             : TDL_NEVER;
+}
+
 void tdl_worker_doom(tdl_worker *w, int doomed) {
   /* relaxed: see is_meant */
   atomic_store_explicit(&w->doomed, (uint32_t)doomed, memory_order_relaxed);
@@ -740,11 +842,15 @@ int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
   w->loop.child_home = on_child_home;
   w->started.node.kind = w->exited.node.kind = TDL_NODE_NOTE;
   w->failed.node.kind = w->renewed.node.kind = TDL_NODE_NOTE;
+  w->left.node.kind = TDL_NODE_NOTE;
   w->started.arrive = on_started;
   w->renewed.arrive = on_renewed;
   w->failed.arrive = on_failed;
   w->exited.arrive = on_exited;
-  w->stop.end_ns = TDL_NEVER;
+  w->left.arrive = on_left;
+  w->stop.end_ns = w->stop.leave_ns = TDL_NEVER;
+  atomic_init(&w->idle_ns, TDL_NEVER);
+  atomic_init(&w->life, TDL_ENDED); /* it has no thread */
   tdl_bytes_init(&w->report, NULL, 0);
   tdl_bytes_init(&w->last_words, NULL, 0);
   pthread_mutex_init(&w->lock, NULL);
@@ -770,6 +876,10 @@ int tdl_worker_start(tdl_worker *w) {
   pthread_attr_t attr;
   sigset_t all, old;
   int error;
+  tdl_worker_unask(w, ~0u); /* what its last thread was asked */
+  w->report.len = 0;
+  w->tries = 0;
+  w->gone = 0;
   w->loop.tally = tdl_stats_enter(w->pool->stats, w->id);
   if (w->loop.tally == NULL) {
     return TREADLE_ENOMEM;
@@ -791,16 +901,24 @@ int tdl_worker_start(tdl_worker *w) {
   return 0;
 }
 
-int tdl_worker_replace(tdl_worker *w) {
+int tdl_worker_replace(tdl_worker *w, int starts) {
   tdl_worker *other;
   int status = tdl_worker_new(w->pool, w->slot, w->id, &other);
   if (status != 0) {
     return status;
   }
+  if (starts && !tdl_pool_add_thread(w->pool)) {
+    tdl_worker_free(other);
+    return TREADLE_ECLOSED;
+  }
   /* [slot] seq_cst: before the new one's first look at the slot's calls */
   atomic_store_explicit(&w->slot->worker, other, memory_order_seq_cst);
-  status = tdl_worker_start(other);
+  if (starts) {
+    tdl_worker_set_life(other, TDL_BOOTING);
+    status = tdl_worker_start(other);
+  }
   if (status != 0) {
+    tdl_pool_no_thread(w->pool);
     atomic_store_explicit(&w->slot->worker, w, memory_order_seq_cst); /* too */
     tdl_worker_free(other);
   }

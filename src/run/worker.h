@@ -29,7 +29,8 @@ enum tdl_ask {
       1, /* a job that it runs was settled: end what it waits for */
   TDL_ASK_RECYCLE = 2, /* a fresh state, when its jobs have ended */
   TDL_ASK_LEAVE = 4,   /* it is condemned: a fresh state, now */
-  TDL_ASK_WAKE = 8     /* the worker itself: the rest of TDL_ASK_CANCEL */
+  TDL_ASK_WAKE = 8,    /* the worker itself: the rest of TDL_ASK_CANCEL */
+  TDL_ASK_MOVE = 16    /* its slot was shut or opened (size.h) */
 };
 
 enum tdl_worker_life { TDL_BOOTING = 0, TDL_SERVING, TDL_CLOSING, TDL_ENDED };
@@ -51,6 +52,7 @@ typedef struct tdl_worker {
   pthread_mutex_t lock;      /* guards `seen` and its entries' `held` */
   struct tdl_vm *seen;       /* the vm, for the supervisor */
   tdl_note started, exited;  /* to the pool's home */
+  tdl_note left;             /* it is parked (size.h) */
   tdl_note renewed;          /* a later state was booted: */
   atomic_int renewing;       /* while the note is under way */
   tdl_note failed;           /* or could not be, again and again */
@@ -60,6 +62,8 @@ typedef struct tdl_worker {
   tdl_bytes *booting;        /* where the boot's report goes */
   uint32_t tries;            /* states in a row that could not load */
   int lies_idle;             /* its idle bit was set, by itself */
+  _Atomic uint64_t idle_ns;  /* no job since then; for size.h */
+  uint64_t idle_ended;       /* jobs of its state, as it was then */
   int resting;               /* not counted in pool->busy */
   int searching;             /* counted in pool->searching */
   _Atomic uint32_t running;  /* jobs in progress; if regulated */
@@ -71,6 +75,7 @@ typedef struct tdl_worker {
   enum tdl_pool_phase phase; /* as this turn saw it */
   int thread_made;
   int gone;           /* no longer counted in pool->alive; the home's */
+  int last;           /* the pool is over with it; the home's */
   int replaced;       /* in `exited`: written off, another has its slot */
   atomic_int parting; /* enum tdl_parting (P1) [last-note] */
   struct tdl_vm *vm;
@@ -103,8 +108,13 @@ int tdl_worker_runs_forced(const tdl_worker *worker);
 /* supervisor; it is condemned with all that it runs, or not any more. */
 void tdl_worker_doom(tdl_worker *worker, int doomed);
 
-/* supervisor; starts another worker in its slot. */
-int tdl_worker_replace(tdl_worker *worker);
+/* any thread; since when it lies idle without a job, TDL_NEVER if it does not.
+*/
+uint64_t tdl_worker_idle_since(const tdl_worker *worker);
+
+/* supervisor; puts another worker into its slot, and if it `starts` starts it.
+*/
+int tdl_worker_replace(tdl_worker *worker, int starts);
 
 /* home or supervisor; 1 when it has not ended, and was not left alone before:
 ** the caller detaches its thread (P1). */
@@ -118,6 +128,11 @@ void tdl_worker_post(tdl_worker *worker, tdl_note *note);
 /* worker; the job, whose code runs now, or NULL. */
 void tdl_worker_runs(tdl_worker *worker, tdl_job *job);
 
+/* home; the pool is closed: whatever lies in its queues comes home as
+** TREADLE_ECLOSED. */
+void tdl_worker_refuse_all(treadle_pool *pool);
+
+/* Starting: with the supervisor's lock; it has no thread. */
 int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
                    tdl_worker **out);
 int tdl_worker_start(tdl_worker *worker);
