@@ -11,7 +11,9 @@
 **     error leaves in between, the record is idle until the state ends; after
 **     the submission nothing may raise.
 ** B4  A future is made with room for all these fields. So to settle it and to
-**     tell its waiter needs no memory but for its value. */
+**     tell its waiter needs no memory but for its value.
+** B5  What is still on its way home when its pool is over was refused there.
+**     Its future keeps the pool's record, which knows why, in VALUE. */
 #ifndef TDL_BIND_H
 #define TDL_BIND_H
 
@@ -22,7 +24,7 @@
 
 enum tdl_future_field {
   TDL_F_STATE = 1, /* enum tdl_future_state */
-  TDL_F_VALUE,     /* first result, or all in a list if COUNT is there */
+  TDL_F_VALUE,     /* first result, or all in a list if COUNT is there; B5 */
   TDL_F_COUNT,     /* how many results; nil: one */
   TDL_F_WAITER,    /* whom to tell: see future.lua */
   TDL_F_SLOT,      /* > 0 a job's number, < 0 a timer's */

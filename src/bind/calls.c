@@ -136,6 +136,20 @@ static void count_rejected(tdl_bind *b, const tdl_job *job) {
   }
 }
 
+/* Pushes the record of the pool that the job was sent to, or nil. */
+static void push_record(tdl_bind *b, lua_State *L, int future,
+                        const tdl_job *job) {
+  lua_rawgeti(L, future, TDL_F_VALUE); /* B5: another may have its address */
+  for (tdl_handle *h = lua_isnil(L, -1) ? b->pools : NULL; h != NULL;
+       h = h->next) {
+    if (h->pool == job->pool) {
+      lua_pop(L, 1);
+      tdl_bind_record(h, L);
+      break;
+    }
+  }
+}
+
 /* hooks.rejected(future, kind, worker, pool record, task, report...). The
 ** report is what core.job_fail encoded, or one message, or nothing. */
 static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
@@ -148,14 +162,7 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
   lua_pushinteger(L, bytes == NULL || job->worker == TDL_JOB_HOSTED
                          ? 0
                          : (lua_Integer)job->worker);
-  lua_pushnil(L);
-  for (tdl_handle *h = b->pools; h != NULL; h = h->next) {
-    if (h->pool == job->pool) {
-      lua_pop(L, 1);
-      tdl_bind_record(h, L);
-      break;
-    }
-  }
+  push_record(b, L, index, job);
   lua_pushinteger(L, (lua_Integer)job->task);
   if (bytes != NULL && bytes->len > 0) {
     n = tdl_decode(L, bytes->data, bytes->len);

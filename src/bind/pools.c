@@ -73,6 +73,25 @@ static void free_handle(tdl_handle *h) {
   tdl_free(h);
 }
 
+/* B5. Who has a record already was refused by another pool that lay there. */
+static void keep_record(tdl_handle *h, lua_State *L) {
+  const tdl_jobs *jobs = &h->bind->loop->jobs;
+  int top = lua_gettop(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, h->bind->futures_ref);
+  tdl_bind_record(h, L);
+  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    lua_rawgeti(L, top + 1, (int)job->slot);
+    if (job->pool == h->pool && lua_istable(L, -1)) {
+      lua_rawgeti(L, -1, TDL_F_VALUE);
+      lua_pushvalue(L, lua_isnil(L, -1) ? top + 2 : -1);
+      lua_rawseti(L, top + 3, TDL_F_VALUE);
+    }
+    lua_settop(L, top + 2);
+  }
+  lua_settop(L, top);
+}
+
 /* The home's pool is over, or left to itself. */
 static void release(tdl_handle *h, lua_State *L) {
   tdl_handle **at = &h->bind->pools;
@@ -81,6 +100,7 @@ static void release(tdl_handle *h, lua_State *L) {
   }
   *at = h->next;
   if (!h->bind->closing) {
+    keep_record(h, L);
     lua_pushnil(L);
     set_record(h, L, lua_gettop(L));
     lua_pop(L, 1);
