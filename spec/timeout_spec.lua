@@ -133,6 +133,23 @@ describe("a time limit", function()
     end
   end)
 
+  it("is what a call came to that fails when its time is over", function()
+    local function fail_at(time)
+      local now = require("treadle").now
+      repeat until now() >= time
+      error({ at = now() })
+    end
+    for _ = 1, 50 do -- mostly before anybody else looks at the clock
+      local f = pool:run(fail_at, { treadle.now() + 0.001 + 2e-5 }, { timeout = 0.001 })
+      local latest = treadle.now() + 0.001
+      local _, err = f:pawait()
+      if err.kind ~= "timeout" then
+        assert.equal("task", err.kind)
+        assert.is_true(err.value.at < latest, "raised when its time was over")
+      end
+    end
+  end)
+
   it("never expires with math.huge", function()
     assert.equal(1, pool:run("echo", { 1 }, { timeout = math.huge }):await())
   end)

@@ -193,11 +193,21 @@ static int verdict(const tdl_vm *vm, const tdl_job *job) {
              : TREADLE_ECRASHED;
 }
 
+/* What failed when its time was over failed for that: the errors of its own
+** calls, whose time is over with it, come before the supervisor's word. */
+static int is_late(const tdl_job *job) {
+  return (job->timed & TDL_JOB_LIMITED) && tdl_now_ns() >= job->deadline_ns;
+}
+
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
   tdl_tally *tally = vm->worker->loop.tally;
+  if (TDL_UNLIKELY(status != 0) && is_late(job)) {
+    status = TREADLE_ETIMEOUT;
+    job->bytes.len = 0;
+  }
   if (TDL_UNLIKELY(vm->heap.is_over ||
                    tdl_interrupt_has_struck(&vm->worker->interrupt))) {
     status = verdict(vm, job);
