@@ -174,6 +174,34 @@ describe("plain calls", function()
     end
     assert.equal(made, settled)
   end)
+
+  it("may be made while a finalizer closes their pool", function()
+    local own = treadle.pool("tasks", { threads = 1 })
+    local echo = own.call.echo
+    local calling, closed = false, false
+    collectgarbage("setpause", 0)
+    collectgarbage("setstepmul", 5000)
+    local stop = treadle.now() + LIMIT
+    local ok, err
+    repeat
+      getmetatable(newproxy(true)).__gc = function()
+        if calling and not closed then
+          closed = true
+          own:close()
+        end
+      end
+      calling = true
+      local f = echo("text")
+      calling = false
+      ok, err = f:pawait()
+    until closed or treadle.now() > stop
+    collectgarbage("setpause", 200)
+    collectgarbage("setstepmul", 200)
+    assert.is_true(closed)
+    assert.is_true(ok or err.kind == "closed", tostring(err))
+    assert.equal("closed", select(2, own.call.echo("text"):pawait()).kind)
+    own:close()
+  end)
 end)
 
 describe("a coroutine that awaits one call after the other", function()

@@ -47,6 +47,17 @@ describe("the end of a pool", function()
       pool:terminate()
     end)
 
+    it("may come within a call, while its arguments are encoded", function()
+      local pool = treadle.pool("tasks", { threads = 1 })
+      local closing = setmetatable({}, { __treadle_pack = function()
+        pool:close()
+        return {}
+      end })
+      local ok, err = pcall(function() return pool.call.count(closing):pawait() end)
+      assert.is_true(ok, tostring(err))
+      assert.equal("closed", select(2, pool.call.count(closing):pawait()).kind)
+    end)
+
     it("may be called by two coroutines at once", function()
       local pool = treadle.pool("tasks", { threads = 1 })
       local gate = helpers.new_path()

@@ -70,7 +70,10 @@ local function call(mt, handle, task, n, a, b, c)
   local slot = self.opened
   local future = setmetatable({ PENDING, nil, nil, nil, slot, nil, false }, mt)
   futures[slot] = future
-  submit(self, task)
+  if submit(self, task) == 0 then
+    futures[slot] = nil
+    return nil
+  end
   return future
 end
 

@@ -309,6 +309,15 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   own = b->vm != NULL ? b->vm->worker->pool == pool : is_guests_own(b, pool);
   tdl_bind_future(b, L, (int)job->slot, own);
   TDL_STAMP(job, MADE);
+  /* A pack function or a finalizer may have seen the end of the pool. */
+  if (TDL_UNLIKELY(((tdl_box *)lua_touserdata(L, handle))->handle == NULL)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
+    release_slot(L, lua_gettop(L) - 1, (int)job->slot);
+    tdl_jobs_give(&b->loop->jobs, job);
+    lua_pushliteral(L, "the pool is closed");
+    return refused(b, L, handle, first, n, task, place, timeout,
+                   TREADLE_ECLOSED);
+  }
   if (TDL_UNLIKELY(timeout >= 0)) {
     job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
   }

@@ -25,7 +25,7 @@ DECLARE(face, struct {
   int (*put_boolean)(void *self, int value);
   int (*put_number)(void *self, double value);
   int (*put_string)(void *self, const char *s, size_t length);
-  void (*submit)(void *self, uint32_t task);
+  int (*submit)(void *self, uint32_t task);
   int (*next)(void *self);
   void (*reported)(void *self);
   void (*hold_back)(void *self);
@@ -48,9 +48,9 @@ enum found {
 typedef struct direct {
   face face; /* first: the FFI's pointer is ours */
   tdl_bind *bind;
-  lua_State *L; /* a thread that lives as long; to ask for hooks */
-  tdl_job *job; /* taken, and not submitted */
-  treadle_pool *pool;
+  lua_State *L;       /* a thread that lives as long; to ask for hooks */
+  tdl_job *job;       /* taken, and not submitted */
+  const tdl_box *box; /* of the pool that it goes to; Lua keeps it */
   tdl_writer writer;
 } direct;
 
@@ -79,7 +79,7 @@ static int call_open(void *self, void *handle, uint32_t count) {
       return 0;
     }
   }
-  d->pool = h->pool;
+  d->box = handle;
   d->job->bytes.len = 0;
   if (tdl_put_begin(&d->writer, &d->job->bytes, h->pool->max_payload, count) !=
       0) {
@@ -111,16 +111,21 @@ static int call_put_string(void *self, const char *s, size_t length) {
   return has_put(self, tdl_put_string(&((direct *)self)->writer, s, length));
 }
 
-static void call_submit(void *self, uint32_t task) {
+static int call_submit(void *self, uint32_t task) {
   direct *d = self;
   tdl_job *job = d->job;
   TDL_STAMP(job, MADE);
-  d->job = NULL;
   d->face.opened = 0;
+  if (TDL_UNLIKELY(d->box->handle == NULL)) {
+    return 0; /* a finalizer has seen the end of the pool */
+  }
+  d->job = NULL;
   job->task = task;
-  tdl_pool_prepare(d->pool, job); /* without a deadline it cannot fail */
+  /* without a deadline it cannot fail */
+  tdl_pool_prepare(d->box->handle->pool, job);
   tdl_pool_submit(job);
   TDL_STAMP(job, PUSHED);
+  return 1;
 }
 
 /* --- results -------------------------------------------------------------- */
