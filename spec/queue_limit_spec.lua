@@ -630,6 +630,15 @@ describe("a pool's queue", function()
       end
     end)
 
+    it("resolves for each who asks while the workers are just falling asleep", function()
+      for _, threads in ipairs { 1, 2 } do
+        local pool = open { threads = threads }
+        for _ = 1, 5000 do
+          assert.is_true(pool:drained():wait(helpers.TIMEOUT))
+        end
+      end
+    end)
+
     it("resolves when the pool is closed or terminated", function()
       for _, how in ipairs { "close", "terminate" } do
         local gate = helpers.new_path()

@@ -1,5 +1,6 @@
 #include "news.h"
 
+#include <limits.h>
 #include <sched.h>
 
 #include "../base/stall.h"
@@ -136,8 +137,11 @@ int tdl_pool_is_watched(const treadle_pool *pool) {
 }
 
 void tdl_pool_watch(treadle_pool *pool) {
+  /* another number each time, or a worker that has told, and is yet to fall
+  ** asleep, would take it for what it has told */
+  pool->watches = pool->watches % INT_MAX + 1;
   /* [pool-watch] seq_cst: before the look at the parkers [park] */
-  atomic_store_explicit(&pool->watched, 1, memory_order_seq_cst);
+  atomic_store_explicit(&pool->watched, pool->watches, memory_order_seq_cst);
   tdl_pool_wake_all(pool);
   /* [astir] seq_cst: where no worker is there that could say it */
   if (atomic_load_explicit(&pool->astir, memory_order_seq_cst) == 0 &&
@@ -158,6 +162,7 @@ void tdl_pool_calm(treadle_pool *pool) {
       tdl_backlog_empty(&pool->run)) {
     tdl_news_tell(pool, TDL_NEWS_CALM);
   }
+  TDL_STALL();
 }
 
 void tdl_pool_stir(treadle_pool *pool) {

@@ -33,7 +33,8 @@
 **     who lowers `load` looks at `wants`.
 ** P7  While the home watches, `astir` counts workers that are not quiet (<drain.Q1>).
 **     At 0 with an empty queue no call of a worker's is under way; those of
-**     the home are for it to know.
+**     the home are for it to know. `watched` is the number of that watch, else 0:
+**     each worker tells once more for a new one.
 ** P8  `news` is what the home is to hear, though no job comes: one note brings
 **     all of it. It holds the pool (P1). A home that leaves the pool is DEAF, and
 **     waits for those who are just telling.
@@ -127,6 +128,7 @@ struct treadle_pool {
   uint32_t waiting_guests; /* of these, the ones that V3 does not count */
   uint32_t got;            /* from the run queue (K2) */
   uint32_t heard;          /* of `news`, and not yet told on */
+  int watches;             /* how often it has begun to watch (P7) */
   tdl_note note;           /* P8 */
   /* the supervisor's: workers without a slot */
   struct tdl_worker *lost;
