@@ -75,6 +75,104 @@ describe("a pool tells", function()
       { heard[1].reason, heard[3].reason, heard[5].reason })
   end)
 
+  it("once each time that nothing is queued or running any more", function()
+    listen "drain"
+    pool:drained():await()
+    assert.same({}, heard) -- there was nothing
+    for turn = 1, 20 do
+      local list = {}
+      for i = 1, turn do
+        list[i] = pool.call.add(i, i)
+      end
+      pool:drained():await()
+      helpers.poll_until(function() return #heard == turn end)
+      pool:drained():await()
+      assert.same({ "drain" }, { heard[turn].event })
+      for i = 1, turn do
+        assert.equal(2 * i, list[i]:await())
+      end
+    end
+    treadle.all { pool:drained(), pool:drained() }:await()
+    assert.equal(20, #heard)
+  end)
+
+  it("that it is empty without anybody else's look", function()
+    listen "drain"
+    for turn = 1, 20 do
+      pool.call.add(turn, 1):await()
+      helpers.poll_until(function() return #heard == turn end)
+    end
+  end)
+
+  it("that it is empty not before what was given up has ended", function()
+    local path = helpers.new_path()
+    local f = pool.call.block(path)
+    helpers.eventually(function() return #helpers.lines(path .. ".entered") == 1 end)
+    listen "drain" -- in the middle of it
+    local drained = pool:drained()
+    f:cancel()
+    assert.is_false(drained:wait(0.01))
+    assert.same({}, heard)
+    helpers.write(path, "")
+    helpers.poll_until(function() return #heard == 1 end)
+    assert.equal("resolved", drained:state())
+  end)
+
+  it("that it is empty to who comes while a call that was given up runs on", function()
+    local path = helpers.new_path()
+    local f = pool.call.block(path)
+    helpers.eventually(function() return #helpers.lines(path .. ".entered") == 1 end)
+    f:cancel()
+    listen "drain"
+    helpers.write(path, "")
+    helpers.poll_until(function() return #heard == 1 end)
+  end)
+
+  it("that it is empty after what tasks left behind", function()
+    listen "drain"
+    local path = helpers.new_path()
+    pool:run(function(gate)
+      require("treadle").worker.pool.call.block(gate)
+    end, { path }):await()
+    helpers.eventually(function() return #helpers.lines(path .. ".entered") == 1 end)
+    assert.is_false(pool:drained():wait(0.01))
+    assert.same({}, heard)
+    helpers.write(path, "")
+    helpers.poll_until(function() return #heard == 1 end)
+  end)
+
+  for _, how in ipairs { "close", "terminate" } do
+    it(("that it is empty when it ends by %s, if it was not before"):format(how), function()
+      listen "drain"
+      pool.call.add(1, 2)
+      pool[how](pool)
+      helpers.poll_until(function() return #heard == 1 end)
+      pool:close()
+      pool:terminate()
+      local other = treadle.pool("tasks", { threads = 1 })
+      other:on("drain", function(event) heard[#heard + 1] = event end)
+      other[how](other)
+      other:close()
+      treadle.spawn(treadle.sleep, 0):await()
+      assert.equal(1, #heard)
+    end)
+  end
+
+  it("that it is empty to all who listen, and not to who has gone", function()
+    local stops = listen("drain", "drain", "job_done")
+    stops[1]()
+    pool.call.add(1, 2):await()
+    helpers.poll_until(function() return #heard == 2 end)
+    assert.same({ "job_done", "drain" }, names())
+    stops[2]()
+    pool.call.add(1, 2):await()
+    pool:drained():await()
+    helpers.poll_until(function() return #heard == 3 end)
+    listen "drain"
+    pool:drained():await()
+    assert.same({ "job_done", "drain", "job_done" }, names())
+  end)
+
   it("nothing any more to who has unsubscribed", function()
     local stops = listen("job_start", "job_done")
     stops[1]()

@@ -353,21 +353,26 @@ local function learn_tasks(record, names, task_options)
   end
 end
 
-local function tell_drained(record)
+--- Whether the next time is to be told, too.
+local function tell_drained(record, handle)
   local list = record.drained
   record.drained = {}
   for _, f in ipairs(list) do
     f:_resolve()
   end
+  return handle ~= nil and events.drained(record, handle)
 end
 
 --- Nothing runs in the pool that anybody waits for.
 local function stop(record)
+  if not future.is_pending(record.stopped) then
+    return
+  end
   record.stopped:_resolve()
   if record.schedule then
     record.schedule:close()
   end
-  tell_drained(record)
+  tell_drained(record, handles[record])
 end
 
 --- The workers have come to rest once. What is under way now is the home's, or has just come.
@@ -380,9 +385,10 @@ local function calm(record, handle)
   -- its worker is stuck and was replaced.
   local is_over = calls == 0 or calls == settled and record.settled == settled
   record.settled = not is_over and calls == settled and settled or nil
-  core.pool_watch(handle, not is_over)
-  if is_over then
-    tell_drained(record)
+  if not is_over then
+    core.pool_watch(handle, true)
+  elseif not tell_drained(record, handle) then
+    core.pool_watch(handle, false)
   end
 end
 
@@ -708,7 +714,7 @@ function methods:resize(min, max)
 end
 
 --- Call `fn(event)` whenever something of that name happens: "worker_start", "worker_exit",
--- "job_start", "job_done", "job_error".
+-- "job_start", "job_done", "job_error", "queue_full", "drain".
 -- @treturn function unsubscribes
 function methods:on(event, fn)
   check_self(self, "on")

@@ -81,8 +81,19 @@ static int core_pool_stats(lua_State *L) {
   return 1;
 }
 
+/* pool_counts(handle) -> how many calls were submitted, how many of them are
+** queued or running */
+static int core_pool_counts(lua_State *L) {
+  tdl_stats_counts c;
+  tdl_stats_read(tdl_bind_check_stats(L, 1), &c);
+  lua_pushnumber(L, (lua_Number)c.submitted);
+  lua_pushnumber(L, (lua_Number)(c.queued + c.running));
+  return 2;
+}
+
 void tdl_bind_stats(lua_State *L) {
   static const luaL_Reg functions[] = {{"pool_stats", core_pool_stats},
+                                       {"pool_counts", core_pool_counts},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }
