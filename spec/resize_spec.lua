@@ -197,7 +197,9 @@ describe("the size of a pool", function()
       local pool = treadle.pool("tasks", { min_threads = 1, max_threads = 2, idle_timeout = 0,
         terminate_timeout = 0, name = "long" })
       local first, second = helpers.new_path(), helpers.new_path()
-      local a, b = pool.call.block(first, "a"), pool.call.block(second, "b")
+      local a = pool.call.block(first, "a") -- the only worker takes it
+      helpers.eventually(function() return #helpers.lines(first .. ".entered") == 1 end)
+      local b = pool.call.block(second, "b")
       helpers.eventually(function() return #helpers.lines(second .. ".entered") == 1 end)
       helpers.write(first, "open")
       assert.equal("a", a:await())
