@@ -341,7 +341,7 @@ for _, threads in ipairs { 1, 2 } do
         doomed:terminate("for good")
         assert.equal("for good", select(2, f:pawait()).message)
         doomed:close(helpers.TIMEOUT)
-      until count_lines(log, "check cancelled: the pool is closed") == 1
+      until count_lines(log, "check cancelled: for good") == 1
     end)
 
     it("takes along its calls on another pool when its own is terminated", function()
@@ -349,9 +349,9 @@ for _, threads in ipairs { 1, 2 } do
       local doomed = treadle.pool("kin", { threads = threads })
       local f = doomed.call.chain(log, "other", 0)
       expect(log, "leaf started")
-      doomed:terminate()
+      doomed:terminate("for good")
       assert.equal("closed", select(2, f:pawait()).kind)
-      expect(log, "leaf cancelled: the pool is closed")
+      expect(log, "leaf cancelled: for good")
       doomed:close(helpers.TIMEOUT)
     end)
 

@@ -731,7 +731,10 @@ end
 function methods:terminate(reason)
   check_self(self, "terminate")
   local record = self._record
-  record.reason = reason and tostring(reason) or record.reason
+  record.reason = errors.reason(reason) or record.reason
+  if record.reason then
+    core.pool_reason(self._handle, record.reason)
+  end
   core.pool_terminate(self._handle)
   stop(record)
   inline.sweep()

@@ -417,10 +417,26 @@ static int core_settle(lua_State *L) {
   return 0;
 }
 
+/* pool_reason(handle, text): what its jobs find when it is terminated, which
+** comes next (J5) */
+static int core_pool_reason(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  const char *text = luaL_checkstring(L, 2);
+  const tdl_jobs *jobs = &tdl_bind_of(L)->loop->jobs;
+  for (tdl_job *job = h == NULL ? NULL : tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    if (job->pool == h->pool && !tdl_job_is_settled(job)) {
+      tdl_job_set_reason(job, text);
+    }
+  }
+  return 0;
+}
+
 void tdl_bind_calls(lua_State *L) {
   static const luaL_Reg functions[] = {{"caller", core_caller},
                                        {"submit", core_submit},
                                        {"settle", core_settle},
+                                       {"pool_reason", core_pool_reason},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

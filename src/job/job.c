@@ -172,15 +172,14 @@ int tdl_job_is_forced(const tdl_job *job) {
 }
 
 const char *tdl_job_reason(const tdl_job *job) {
-  switch (tdl_job_is_settled(job)) {
-  case TDL_JOB_EXPIRED:
+  int state = tdl_job_is_settled(job);
+  if (state == TDL_JOB_EXPIRED) {
     return tdl_status_text(TREADLE_ETIMEOUT);
-  case TDL_JOB_CLOSED:
-    return tdl_status_text(TREADLE_ECLOSED);
-  default: /* J5 */
-    return job->reason != NULL ? job->reason
-                               : tdl_status_text(TREADLE_ECANCELLED);
+  } else if (job->reason != NULL) { /* J5 */
+    return job->reason;
   }
+  return tdl_status_text(state == TDL_JOB_CLOSED ? TREADLE_ECLOSED
+                                                 : TREADLE_ECANCELLED);
 }
 
 tdl_job *tdl_jobs_next(const tdl_jobs *jobs, const tdl_job *after) {

@@ -21,9 +21,9 @@
 ** J3  Whoever settles it reports to the caller; then nobody else does.
 ** J4  A submitted job comes home exactly once, settled or not; only then is it
 **     recycled. The generation in the word makes a late J3 miss its next use.
-** J5  `reason` is the home's, which writes it before it cancels the job, and
-**     never again until the job is recycled. The worker reads it if it finds
-**     the job CANCELLED or FORCED.
+** J5  `reason` is the home's, which writes it before it cancels the job or
+**     terminates its pool, and never again until the job is recycled. The worker
+**     reads it if it finds the job CANCELLED, FORCED or CLOSED.
 */
 #ifndef TDL_JOB_H
 #define TDL_JOB_H
