@@ -156,6 +156,20 @@ describe("the treadle command", function()
       fails("error(setmetatable({}, { __tostring = function() error('inside') end }))", "inside")
     end)
 
+    it("in one piece, like all that it complains of", function()
+      local out, err, code = helpers.child("treadle", [[
+        io.stderr = { write = function(_, ...) print(select("#", ...), (...)) end }
+        treadle.rejected("dropped")
+        collectgarbage()
+        collectgarbage()
+        error("too bad", 0)]])
+      assert.same({ "", 1 }, { err, code })
+      assert.same({
+        { "1", "treadle: a rejected future was dropped unseen: dropped" },
+        { "1", "treadle: too bad" },
+      }, { { out:match("^(%d+)\t([^\n]*)\n") }, { out:match("\n(%d+)\t(treadle: too bad)\n") } })
+    end)
+
     it("with calls in flight", function()
       fails([[
         local pool = treadle.pool("tasks", { threads = 2 })

@@ -17,8 +17,13 @@ usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
        treadle -h | --help             print this
 ]]
 
+--- In one piece: workers write beside it, and a second Ctrl-C ends the process anywhere.
+local function complain(message)
+  io.stderr:write("treadle: " .. message .. "\n")
+end
+
 local function misuse(message)
-  io.stderr:write("treadle: ", message, "\n", USAGE)
+  complain(message .. "\n" .. USAGE:sub(1, -2))
   return 2
 end
 
@@ -43,7 +48,7 @@ end
 
 local function run(chunk, problem, name, args)
   if not chunk then
-    io.stderr:write("treadle: ", problem, "\n")
+    complain(problem)
     return 1
   end
   args[0] = name
@@ -56,7 +61,7 @@ local function run(chunk, problem, name, args)
     drain()
   end)
   if not ok then
-    io.stderr:write("treadle: ", is_interrupt(err) and "interrupted" or errors.text(err), "\n")
+    complain(is_interrupt(err) and "interrupted" or errors.text(err))
     return 1
   end
   return 0

@@ -76,7 +76,8 @@ end
 local function warning(err)
   local proxy = newproxy(true)
   getmetatable(proxy).__gc = function()
-    io.stderr:write("treadle: a rejected future was dropped unseen: ", errors.text(err), "\n")
+    io.stderr:write( -- in one piece: other threads write beside it
+      "treadle: a rejected future was dropped unseen: " .. errors.text(err) .. "\n")
   end
   return proxy
 end
