@@ -138,7 +138,9 @@ local MOMENTS = {
   { name = "nested", text =
     "open() for i = 1, 20 do pool.call.fib(10) end flood() treadle.sleep(PAUSE)" },
   { name = "nested under way", text = "open { concurrency = 3 } pool.call.fib(16)" },
-  { name = "sleeping", endless = true, text =
+  { name = "sleeping", endless = true, text = "open { concurrency = CALLS + 1 } "
+    .. "for i = 1, CALLS do pool.call.nap() end treadle.sleep(PAUSE)" },
+  { name = "sleeping in all places", endless = true, busy = true, text =
     "open { concurrency = 50 } for i = 1, CALLS do pool.call.nap() end treadle.sleep(PAUSE)" },
   { name = "computing", endless = true, busy = true, text =
     "open() for i = 1, WORKERS do to_worker('compute') end flood() treadle.sleep(PAUSE)" },
