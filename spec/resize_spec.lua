@@ -197,7 +197,7 @@ describe("the size of a pool", function()
       local pool = treadle.pool("tasks", { min_threads = 1, max_threads = 2, idle_timeout = 0,
         terminate_timeout = 0, name = "long" })
       local first, second = helpers.new_path(), helpers.new_path()
-      local a = pool.call.block(first, "a") -- the only worker takes it
+      local a = pool:run("block", { first, "a" }, { worker = 1 })
       helpers.eventually(function() return #helpers.lines(first .. ".entered") == 1 end)
       local b = pool.call.block(second, "b")
       helpers.eventually(function() return #helpers.lines(second .. ".entered") == 1 end)

@@ -13,7 +13,7 @@ describe("treadle.task", function()
   teardown(helpers.clean)
 
   it("wraps a function that workers run", function()
-    assert.equal(0, pool.call.slow(0):await())
+    assert.equal(3, pool.call.wrapped(1, 2):await())
   end)
 
   it("gives the task's limits to every call", function()

@@ -134,6 +134,17 @@ row("number, pinned to one core, 1,000", "rate", "pinned.flight", { limit = "rin
 row("busy host: lost per call", "time", "busy")
 row("busy host: CPU", "share", "busy.cpu")
 
+title "a million calls that wait for one worker"
+row("made and queued, per call", "time", "queued.call")
+row("memory per call, the future included", "bytes", "queued.bytes")
+row("done by close", "rate", "queued.drain")
+
+title "one of two workers is stuck; the limit is the same while it sleeps"
+row("number, 1,000 in flight", "rate", "beside.stuck.light", { limit = "beside.asleep.light" })
+row("50 µs of computing, 100 in flight", "rate", "beside.stuck.heavy", {
+  limit = "beside.asleep.heavy",
+})
+
 title "limits of this machine, in this run"
 row("cache line there and back", "time", "pingpong")
 row("futex there and back, one core", "time", "handoff")

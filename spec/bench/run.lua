@@ -41,6 +41,8 @@ local SECTIONS = {
   { name = "idle", keys = { "idle" } },
   { name = "paced", keys = { "paced", "futex" } },
   { name = "spinning", keys = { "crowd", "busy" } },
+  { name = "queued", times = 3, keys = { "queued" } },
+  { name = "beside", keys = { "beside" } },
 }
 
 -- Those of the page of stages, in turn: what the machine is busy with meets both alike.

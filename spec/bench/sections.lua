@@ -450,4 +450,66 @@ function sections.spinning(plan, emit)
   single:close()
 end
 
+--- A task that holds its worker until it is cancelled: it computes, or it sleeps.
+local function hold(computes)
+  while computes do end
+  require("treadle").sleep(1e6)
+end
+
+--- A million calls that wait behind one, and what `close` does with them.
+function sections.queued(_, emit)
+  local treadle = require "treadle"
+  local count, done = 1e6, 0
+  local pool = open_pool(treadle, 1)
+  local held = pool:run(hold, { false })
+  local call = pool.call
+  local function finished() done = done + 1 end
+  held:catch(function() end)
+  collectgarbage()
+  local before, start = limits.resident(), limits.now()
+  for i = 1, count do call.echo(i):and_then(finished) end
+  emit("queued.call", (limits.now() - start) / count)
+  collectgarbage()
+  emit("queued.bytes", (limits.resident() - before) / count)
+  start = limits.now()
+  held:cancel()
+  pool:close()
+  if done ~= count then error(("%d of %d calls were done"):format(done, count)) end
+  emit("queued.drain", count / (limits.now() - start))
+end
+
+--- Calls on one worker while another one is stuck, beside the same while that one sleeps: 1,000 in
+-- flight, and such that compute for 50 microseconds, 100 in flight.
+function sections.beside(plan, emit)
+  local treadle = require "treadle"
+  all = find_all(treadle)
+  local pool = open_pool(treadle, 2)
+  local number = payloads[1]
+  local light = loop("flight", number, pool, number.value, nil, 1000, all)
+  local heavy = loop("flight", { task = "compute" }, pool, 50e-6, nil, 100, all)
+  local function rate(fn, per)
+    local start, n = limits.now(), 0
+    repeat
+      fn(1)
+      n = n + per
+    until limits.now() - start >= plan.round * 4
+    return n / (limits.now() - start)
+  end
+  for _ = 1, plan.rounds do
+    for _, computes in ipairs { false, true } do
+      local held = pool:run(hold, { computes }, { worker = 1 })
+      held:catch(function() end)
+      while pool:stats().running == 0 do treadle.poll(0.001) end
+      light(1)
+      local what = computes and "stuck." or "asleep."
+      emit("beside." .. what .. "light", rate(light, 1000))
+      emit("beside." .. what .. "heavy", rate(heavy, 100))
+      held:cancel { force = true }
+      while pool:stats().running > 0 do treadle.poll(0.001) end
+      pool:broadcast("echo", true):await()
+    end
+  end
+  pool:close()
+end
+
 return sections

@@ -22,6 +22,13 @@ function tasks.fresh(text)
   return ffi.string(buffer, #text)
 end
 
+--- Computes for so many seconds of this thread's own time... by the wall's clock.
+function tasks.compute(seconds)
+  local treadle = require "treadle"
+  local stop = treadle.now() + seconds
+  repeat until treadle.now() >= stop
+end
+
 --- Pins the thread that calls it to the index-th core that it may use, counted from 0.
 -- @treturn boolean whether there is one
 function tasks.pin(index)
