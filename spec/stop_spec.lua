@@ -51,6 +51,11 @@ describe("a task that does not end", function()
       end
       function M.wait(path) begun(path) treadle.sleep(1000) end
       function M.add(a, b) return a + b end
+      function M.call_on(depth, ...)
+        local call = treadle.worker.pool.call
+        if depth == 0 then return call.compiled(...):await() end
+        return call.call_on(depth - 1, ...):await()
+      end
       function M.stop_own() treadle.worker.pool:terminate() while true do end end
     ]] }
     for name, code in pairs(LOOPS) do
@@ -189,6 +194,25 @@ describe("a task that does not end", function()
     assert.equal("closed", select(2, other.call.stop_own():pawait()).kind)
     other:close()
   end)
+
+  for _, threads in ipairs { 1, 2 } do
+    for depth = 0, 3 do
+      it(("is stopped with its caller, %d between, %d workers"):format(depth, threads),
+        function()
+          local other = treadle.pool("endless", { threads = threads })
+          local path = helpers.new_path()
+          local f = other.call.call_on(depth, path)
+          has_begun(path)
+          f:cancel { force = true }
+          assert.equal("cancelled", f:state())
+          assert.is_true(other:drained():wait(helpers.TIMEOUT))
+          for worker = 1, threads do
+            assert.equal("fresh", other:run("keep", { 1 }, { worker = worker }):await())
+          end
+          other:close()
+        end)
+    end
+  end
 
   it("is stopped whoever stops it again and again", function()
     local list = {}

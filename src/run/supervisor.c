@@ -63,8 +63,9 @@ static void unlist_locked(tdl_worker *w) {
   }
 }
 
-static int force_locked(tdl_job *job, enum tdl_job_state to) {
-  int state = tdl_job_settle(job, tdl_job_generation(job), to);
+static int force_locked(tdl_job *job, uint32_t generation,
+                        enum tdl_job_state to) {
+  int state = tdl_job_settle(job, generation, to);
   tdl_worker *w;
   tdl_pool_count_settled(job, state,
                          to == TDL_JOB_EXPIRED ? TREADLE_ETIMEOUT
@@ -85,7 +86,7 @@ static void expire_locked(uint64_t now) {
          job->deadline_ns <= now) {
     tdl_deadlines_remove(&sv.deadlines, job);
     TDL_STALL();
-    if (force_locked(job, TDL_JOB_EXPIRED)) {
+    if (force_locked(job, tdl_job_generation(job), TDL_JOB_EXPIRED)) {
       send_word_locked(job, TREADLE_ETIMEOUT);
     }
   }
@@ -189,11 +190,48 @@ static void write_off_locked(tdl_worker *w) {
   tdl_pool_lose(pool, w);
 }
 
+/* The call's maker, if it waits in a worker of this pool. */
+static tdl_job *maker_locked(const treadle_pool *pool, const tdl_job *job) {
+  tdl_job *maker = NULL;
+  for (uint32_t i = 0; i < pool->threads; i++) {
+    tdl_worker *w = tdl_slot_worker(pool->slots[i]);
+    if (&w->loop == job->home) {
+      pthread_mutex_lock(&w->lock);
+      if (w->seen != NULL && job->parent < w->seen->entry_count) {
+        maker = w->seen->entries[job->parent].held;
+      }
+      pthread_mutex_unlock(&w->lock);
+      break;
+    }
+  }
+  return maker;
+}
+
+/* S5 */
+static void force_call_locked(tdl_worker *w) {
+  tdl_job *job = tdl_worker_running(w), *maker = job;
+  /* first: it may end meanwhile, and be another call then */
+  uint32_t generation = job != NULL ? tdl_job_generation(job) : 0;
+  while (maker != NULL && !tdl_job_is_forced(maker)) {
+    maker = maker_locked(w->pool, maker);
+  }
+  if (maker != NULL && maker != job &&
+      force_locked(job, generation, TDL_JOB_FORCED)) {
+    if (job->heap_index != 0) {
+      tdl_deadlines_remove(&sv.deadlines, job);
+    }
+    send_word_locked(job, TREADLE_ECANCELLED);
+  }
+}
+
 static void look_locked(tdl_worker *w, uint64_t now) {
   tdl_stop *s = &w->stop;
   uint64_t patience = tdl_worker_life(w) == TDL_CLOSING ? TDL_STOP_CLOSE_NS
                                                         : TDL_STOP_PATIENCE_NS;
   s->due_ns = now + s->pause_ns;
+  if (s->forced > 0 && !s->given_up && tdl_worker_life(w) != TDL_CLOSING) {
+    force_call_locked(w);
+  }
   if (!s->given_up && !is_guilty_locked(w, now)) {
     if (s->condemned_ns == 0 && s->forced <= 0 && end_of(s) == TDL_NEVER) {
       unlist_locked(w);
@@ -354,7 +392,7 @@ int tdl_supervisor_force(tdl_job *job) {
   int settled;
   pthread_mutex_lock(&sv.lock);
   start_locked(); /* without a thread it is a cancellation like any */
-  settled = force_locked(job, TDL_JOB_FORCED);
+  settled = force_locked(job, tdl_job_generation(job), TDL_JOB_FORCED);
   pthread_mutex_unlock(&sv.lock);
   return settled;
 }

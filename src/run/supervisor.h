@@ -21,7 +21,9 @@
 **     off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
 **     its slot, unless the pool is STOPPED. From then on the thread touches
 **     nothing of the pool's but its own struct, and ends when C returns: it is
-**     interrupted, rarely, until then, since it may be in Lua again. */
+**     interrupted, rarely, until then, since it may be in Lua again.
+** S5  A worker that waits forces the calls of its FORCED jobs itself (V4). One
+**     that computes such a call cannot: the supervisor forces that one. */
 #ifndef TDL_SUPERVISOR_H
 #define TDL_SUPERVISOR_H
 
