@@ -253,6 +253,34 @@ function M.litter()
   return "littered"
 end
 
+--- Asks for memory without an end: at once, bit by bit, or in spite of every refusal.
+local hogs = {}
+
+function hogs.tables()
+  local list = {}
+  while true do
+    list[#list + 1] = { #list }
+  end
+end
+
+function hogs.string()
+  local text = "x"
+  while true do
+    text = text .. text
+  end
+end
+
+function hogs.pcalls()
+  while true do
+    pcall(hogs.string)
+    pcall(hogs.tables)
+  end
+end
+
+function M.hog(how)
+  return hogs[how]()
+end
+
 function M.recycle()
   treadle.worker.pool:recycle()
   return "asked"
