@@ -19,10 +19,6 @@ local seed = tonumber(os.getenv("TDL_SEED")) or os.time()
 print("# TDL_SEED=" .. seed)
 math.randomseed(seed)
 
-local function resident()
-  return tonumber(helpers.read("/proc/self/statm"):match("^%d+ (%d+)")) * 4096
-end
-
 local function quantile(list, q)
   table.sort(list)
   return 1000 * list[math.max(1, math.ceil(#list * q))]
@@ -57,13 +53,11 @@ describe("stops in a row", function()
       assert(begun == 0, ("%d: the state of %s serves on"):format(i, name))
       settle[i], fresh[i] = settled - due, treadle.now() - due
       if i == math.floor(STOPS / 10) then
-        collectgarbage()
-        warm = resident()
+        warm = helpers.resident()
       end
     end
     pool:close()
-    collectgarbage()
-    local growth = resident() - warm
+    local growth = helpers.resident() - warm
     print(("# %d stops: deadline to settled %.2f ms (p50), %.2f (p99); to the next answer of a "
       .. "fresh state %.2f ms (p50), %.2f (p99); memory grew by %.1f MB"):format(STOPS,
       quantile(settle, 0.5), quantile(settle, 0.99), quantile(fresh, 0.5), quantile(fresh, 0.99),

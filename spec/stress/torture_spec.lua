@@ -1,8 +1,9 @@
 --- Jobs of all kinds, most of them unpleasant, on pools of 1, 2 and 8 workers that run one job at a
 -- time or 100: fast, sleeping, raising, nested, big, stuck in Lua and in C, expiring, cancelled
--- plainly and by force, made again, of all priorities, beyond max_memory, while states are recycled,
--- listeners come and go, and pools are closed and terminated. Each is settled once, in a way that its
--- kind allows; the counts add up at every look; threads, descriptors and memory are back at the end.
+-- plainly and by force, made again, of all priorities, beyond max_memory; while states are
+-- recycled, listeners come and go, and pools are closed and terminated. Each is settled once, in a
+-- way that its kind allows; the counts add up at every look; threads, descriptors and memory are
+-- back at the end.
 --
 -- As many jobs as fit into BUDGET; with TDL_FULL 200,000. TDL_SEED repeats what was called.
 package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/../support/?.lua;"
@@ -12,7 +13,7 @@ local treadle = require "treadle"
 
 local ffi = require "ffi"
 
-ffi.cdef "int malloc_trim(size_t); int mallopt(int, int);"
+ffi.cdef "int mallopt(int, int);"
 
 -- The C library's allocator would raise this with the blocks that it has freed, here to 10 MB, and
 -- keep as much free memory in each of its arenas, of which it makes 16 on two cores. What is
@@ -226,7 +227,8 @@ end
 
 --- How often each kind is called, in 1,000.
 local SHARES = {
-  fast = 320, ranked = 60, retried = 16, hog = 4, sleeping = 120, raising = 60, big = 20, unknown_payload = 20, nested = 90,
+  fast = 320, ranked = 60, retried = 16, hog = 4, sleeping = 120,
+  raising = 60, big = 20, unknown_payload = 20, nested = 90,
   nested_stuck = 8, nested_stuck_in_c = 4, stuck = 30, stuck_later = 20, stuck_result = 6,
   stuck_in_c = 6, stuck_in_c_later = 4, turning = 4, expiring = 60, limited = 60, cancelled = 40,
   forced = 30, forced_stuck = 10, forced_in_c = 4, recycling = 2, inner_pool = 1,
@@ -250,14 +252,12 @@ end
 
 -- --- one pool ------------------------------------------------------------------------------------
 
---- What is in use, not what is kept for the next calls: a host that sleeps gives that back once its
--- last call has come home, from a thread that was written off when that ends (`settled`); and the C
--- library's allocator when it is told to.
+--- A host gives back what it keeps for the next calls when it sleeps and its last call has come
+-- home: also from a thread that was written off, which is when that ends (`settled`).
 local function resident(settled)
   settled()
   treadle.sleep(0.01)
-  ffi.C.malloc_trim(0)
-  return tonumber(helpers.read("/proc/self/statm"):match("^%d+ (%d+)")) * 4096
+  return helpers.resident()
 end
 
 local tally = {} -- kind -> outcome -> count

@@ -162,6 +162,17 @@ function helpers.thread_names()
   return names
 end
 
+ffi.cdef "int malloc_trim(size_t)"
+
+--- Bytes of memory that are in use: what the C library only keeps is given back before, as far as
+-- it can be.
+function helpers.resident()
+  collectgarbage()
+  collectgarbage()
+  ffi.C.malloc_trim(0)
+  return tonumber(helpers.read("/proc/self/statm"):match("^%d+ (%d+)")) * 4096
+end
+
 --- Remember how many threads and descriptors there are, once this state has used all that it
 -- keeps; the function that is returned waits until there are no more, and fails if that never
 -- happens.

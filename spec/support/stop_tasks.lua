@@ -258,9 +258,9 @@ local hogs = {}
 
 function hogs.tables()
   local list = {}
-  while true do
+  repeat
     list[#list + 1] = { #list }
-  end
+  until #list == 0
 end
 
 function hogs.string()
