@@ -1,9 +1,9 @@
 --- Jobs of all kinds, most of them unpleasant, on pools of 1, 2 and 8 workers that run one job at a
 -- time or 100: fast, sleeping, raising, nested, big, stuck in Lua and in C, expiring, cancelled
 -- plainly and by force, made again, of all priorities, beyond max_memory; while states are
--- recycled, listeners come and go, and pools are closed and terminated. Each is settled once, in a
--- way that its kind allows; the counts add up at every look; threads, descriptors and memory are
--- back at the end.
+-- recycled, listeners come and go, and pools are resized, closed and terminated. Each is settled
+-- once, in a way that its kind allows; the counts add up at every look; threads, descriptors and
+-- memory are back at the end.
 --
 -- As many jobs as fit into BUDGET; with TDL_FULL 200,000. TDL_SEED repeats what was called.
 package.path = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") .. "/../support/?.lua;"
@@ -217,8 +217,10 @@ function kinds.recycling(pool)
   return pool.call.recycle(), set "ok"
 end
 
+--- Its call has the same deadline and may hear of it first; the task goes on, and ends.
 function kinds.inner_pool(pool)
-  return pool:run("inner_pool", { a_loop() }, { timeout = 0.05 }), set "timeout"
+  return pool:run("inner_pool", { a_loop() }, { timeout = 0.05 }), set("ok", "timeout"),
+    function(...) return select("#", ...) == 0 end
 end
 
 function kinds.inner_pool_and_loop(pool)
@@ -283,7 +285,7 @@ local function listen(pool, threads)
   for i, name in ipairs { "worker_start", "worker_exit", "job_start", "job_done", "job_error" } do
     heard[name] = 0
     stops[i] = pool:on(name, function(event)
-      assert(event.event == name and event.worker >= 1 and event.worker <= threads)
+      assert(event.event == name and event.worker >= 1 and event.worker <= 2 * threads)
       heard[name] = heard[name] + 1
     end)
   end
@@ -339,6 +341,10 @@ local function torture(shape, count, finish)
     end)
     if random(500) == 1 then
       pool:recycle()
+    end
+    if random(200) == 1 then
+      local least = random(shape.threads)
+      pool:resize(least, least + random(shape.threads) - 1)
     end
     if random(20) == 1 then
       stats_of(pool)
