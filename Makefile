@@ -300,7 +300,7 @@ RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
 # none. oom_every_test takes minutes there; oom_test is a part of it.
 EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
-               spec/stop_spec.lua spec/stopping_spec.lua spec/retry_spec.lua \
+               spec/stop_spec.lua spec/retry_spec.lua \
                spec/peers_spec.lua)
 EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing)
 
