@@ -139,10 +139,9 @@ row("made and queued, per call", "time", "queued.call")
 row("memory per call, the future included", "bytes", "queued.bytes")
 row("done by close", "rate", "queued.drain")
 
-title "one of two workers is stuck; the limit is the same while it sleeps"
-row("number, 1,000 in flight", "rate", "beside.stuck.light", { limit = "beside.asleep.light" })
-row("50 µs of computing, 100 in flight", "rate", "beside.stuck.heavy", {
-  limit = "beside.asleep.heavy",
+title "beside a task that is stuck on the other of two workers"
+row("jobs of 1 ms", "rate", "share.stuck", {
+  goal = function(m) return 2 / 3 * m["share.alone"] end, limit = "share.alone",
 })
 
 title "limits of this machine, in this run"

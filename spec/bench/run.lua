@@ -42,7 +42,7 @@ local SECTIONS = {
   { name = "paced", keys = { "paced", "futex" } },
   { name = "spinning", keys = { "crowd", "busy" } },
   { name = "queued", times = 3, keys = { "queued" } },
-  { name = "beside", keys = { "beside" } },
+  { name = "stuck", keys = { "share" } },
 }
 
 -- Those of the page of stages, in turn: what the machine is busy with meets both alike.

@@ -450,9 +450,8 @@ function sections.spinning(plan, emit)
   single:close()
 end
 
---- A task that holds its worker until it is cancelled: it computes, or it sleeps.
-local function hold(computes)
-  while computes do end
+--- A task that holds its worker until it is cancelled.
+local function hold()
   require("treadle").sleep(1e6)
 end
 
@@ -461,7 +460,7 @@ function sections.queued(_, emit)
   local treadle = require "treadle"
   local count, done = 1e6, 0
   local pool = open_pool(treadle, 1)
-  local held = pool:run(hold, { false })
+  local held = pool:run(hold)
   local call = pool.call
   local function finished() done = done + 1 end
   held:catch(function() end)
@@ -478,37 +477,36 @@ function sections.queued(_, emit)
   emit("queued.drain", count / (limits.now() - start))
 end
 
---- Calls on one worker while another one is stuck, beside the same while that one sleeps: 1,000 in
--- flight, and such that compute for 50 microseconds, 100 in flight.
-function sections.beside(plan, emit)
+--- Jobs of 1 ms on one of two workers while the other is idle, and while its task is stuck.
+function sections.stuck(plan, emit)
   local treadle = require "treadle"
-  all = find_all(treadle)
   local pool = open_pool(treadle, 2)
-  local number = payloads[1]
-  local light = loop("flight", number, pool, number.value, nil, 1000, all)
-  local heavy = loop("flight", { task = "compute" }, pool, 50e-6, nil, 100, all)
-  local function rate(fn, per)
-    local start, n = limits.now(), 0
-    repeat
-      fn(1)
-      n = n + per
-    until limits.now() - start >= plan.round * 4
-    return n / (limits.now() - start)
-  end
-  for _ = 1, plan.rounds do
-    for _, computes in ipairs { false, true } do
-      local held = pool:run(hold, { computes }, { worker = 1 })
-      held:catch(function() end)
-      while pool:stats().running == 0 do treadle.poll(0.001) end
-      light(1)
-      local what = computes and "stuck." or "asleep."
-      emit("beside." .. what .. "light", rate(light, 1000))
-      emit("beside." .. what .. "heavy", rate(heavy, 100))
-      held:cancel { force = true }
-      while pool:stats().running > 0 do treadle.poll(0.001) end
-      pool:broadcast("echo", true):await()
+  local options, jobs, ahead = { worker = 2 }, math.ceil(plan.idle * 100), 8
+  local function rate()
+    local open = {}
+    local start = limits.now()
+    for i = 1, jobs + ahead do
+      if open[i - ahead] then open[i - ahead]:await() end
+      open[i] = i <= jobs and pool:run("count", { 1000000 }, options) or nil
+      open[i - ahead] = nil
     end
+    return jobs / (limits.now() - start)
   end
+  rate()
+  interleave(plan, emit, {
+    { key = "share.alone", sample = rate },
+    {
+      key = "share.stuck",
+      sample = function()
+        local stuck = pool:run("endless", {}, { worker = 1 })
+        limits.sleep(0.001)
+        local result = rate()
+        stuck:cancel { force = true }
+        pool:run("echo", { 1 }, { worker = 1 }):await()
+        return result
+      end,
+    },
+  })
   pool:close()
 end
 

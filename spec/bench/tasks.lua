@@ -6,6 +6,18 @@ function tasks.echo(value)
   return value
 end
 
+--- Computes a little: 1 ms for 1,000,000.
+function tasks.count(n)
+  local sum = 0
+  for _ = 1, n do sum = sum + 1 end
+  return sum
+end
+
+--- Never ends.
+function tasks.endless()
+  while true do end
+end
+
 -- The FFI is loaded by the first use: a worker of the other rows does without it.
 local buffer, ffi
 local stamp = 0
@@ -20,13 +32,6 @@ function tasks.fresh(text)
   stamp = stamp + 1
   buffer[0], buffer[#text / 8 - 1] = -stamp, -stamp
   return ffi.string(buffer, #text)
-end
-
---- Computes for so many seconds of this thread's own time... by the wall's clock.
-function tasks.compute(seconds)
-  local treadle = require "treadle"
-  local stop = treadle.now() + seconds
-  repeat until treadle.now() >= stop
 end
 
 --- Pins the thread that calls it to the index-th core that it may use, counted from 0.

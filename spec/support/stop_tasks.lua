@@ -26,6 +26,15 @@ function M.age()
   return _G.spec_age, _G.spec_loops or 0
 end
 
+--- Computes a little.
+function M.count(n)
+  local sum = 0
+  for _ = 1, n do
+    sum = sum + 1
+  end
+  return sum
+end
+
 function M.note(log)
   enter(log)
 end

@@ -180,6 +180,7 @@ function M.random(n)
   return list
 end
 
+M.wrapped = treadle.task { fn = M.add }
 M.slow = treadle.task { fn = M.sleep, timeout = 0.05, default = "late" }
 M.strict = treadle.task { fn = M.sleep, timeout = 0.05 }
 M.named_error = treadle.task { fn = M.sleep, timeout = 0.05, error = "too slow" }
