@@ -161,6 +161,55 @@ describe("luv", function()
     end
   end)
 
+  -- It was claimed for the call, as if it slept, and nobody else was woken.
+  for name, both in pairs { ["alone uses luv"] = false, ["uses luv as the others do"] = true } do
+    it("a callback that computes keeps no call from other workers: its worker " .. name, function()
+      local other = treadle.pool("tasks", { threads = 3 })
+      local gate = helpers.new_path()
+      if both then
+        other:broadcast(function()
+          require("luv").new_timer():start(1, 0, function() end)
+        end):await()
+      end
+      other:run(function(path)
+        require("luv").new_timer():start(1, 0, function() require("tasks").block(path) end)
+      end, { gate }, { worker = 1 }):await()
+      helpers.poll_until(function() return #helpers.lines(gate .. ".entered") == 1 end)
+      for i = 1, 200 do
+        local f = other.call.add(i, 1)
+        assert.is_true(f:wait(helpers.TIMEOUT))
+        assert.equal(i + 1, f:await())
+        treadle.sleep(i % 10 == 0 and 0.001 or 0) -- they lie down
+      end
+      helpers.write(gate, "")
+      assert.equal(1, other:run("id", {}, { worker = 1 }):await())
+      other:close()
+    end)
+  end
+
+  -- luv called it, from C: its thread cannot be left, and ends with the process.
+  for _, how in ipairs { "terminate", "close" } do
+    it("a callback that does not end does not keep a pool from its end by " .. how, function()
+      local out, err, code = helpers.child("luajit", ([[
+        local treadle = require "treadle"
+        local pool = treadle.pool("tasks", { threads = 2, terminate_timeout = 0.1 })
+        local path = os.tmpname()
+        pool:run(function(log)
+          require("luv").new_timer():start(1, 0, function()
+            require("tasks").note(log, "entered")
+            while true do end
+          end)
+        end, { path }, { worker = 1 }):await()
+        repeat treadle.poll(0.001) until io.lines(path)()
+        os.remove(path)
+        pool:%s
+        pool:close()
+        print(select(2, pool.call.id():pawait()).kind)
+      ]]):format(how == "close" and "close(0)" or "terminate()"))
+      assert.same({ "closed\n", "", 0 }, { out, err, code })
+    end)
+  end
+
   it("serves a server in a task while calls go on", function()
     assert.equal("pong", pool:run(function() return (echo_once("pong"):await()) end):await())
   end)

@@ -120,7 +120,8 @@ static int core_arm(lua_State *L) {
   int armed;
   b->L = L; /* timers may fire */
   armed = tdl_loop_arm(b->loop);
-  if (armed && b->vm != NULL && tdl_worker_has_work(b->vm->worker)) {
+  if (armed && b->vm != NULL && !tdl_worker_goes_abroad(b->vm->worker)) {
+    tdl_worker_is_back(b->vm->worker);
     tdl_loop_disarm(b->loop);
     armed = 0;
   }
@@ -137,6 +138,9 @@ static int core_leave(lua_State *L) {
 static int core_disarm(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   b->L = L; /* timers may fire */
+  if (b->vm != NULL) {
+    tdl_worker_is_back(b->vm->worker);
+  }
   tdl_loop_disarm(b->loop);
   return 0;
 }

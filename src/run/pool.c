@@ -212,7 +212,8 @@ static int any_idle(const treadle_pool *pool) {
   uint32_t slots = tdl_pool_slots(pool);
   for (uint32_t w = 0; w * 64 < slots; w++) {
     /* [park] seq_cst: after the sender published */
-    if (atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) != 0) {
+    if (atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) != 0 ||
+        atomic_load_explicit(&pool->abroad[w], memory_order_seq_cst) != 0) {
       return 1;
     }
   }
@@ -225,6 +226,19 @@ static int may_ask(const treadle_pool *pool) {
   return TDL_UNLIKELY(atomic_load_explicit(&pool->size.may_grow,
                                            memory_order_seq_cst)) &&
          !atomic_load_explicit(&pool->size.asked, memory_order_seq_cst);
+}
+
+static void wake_abroad(treadle_pool *pool) {
+  uint32_t slots = tdl_pool_slots(pool);
+  for (uint32_t w = 0; w * 64 < slots; w++) {
+    /* [park] seq_cst: before the look at the parkers */
+    uint64_t bits =
+        atomic_exchange_explicit(&pool->abroad[w], 0, memory_order_seq_cst);
+    for (; bits != 0; bits &= bits - 1) {
+      uint32_t worker = w * 64 + (uint32_t)__builtin_ctzll(bits);
+      tdl_parker_wake(&tdl_slot_worker(pool->slots[worker])->loop.parker);
+    }
+  }
 }
 
 void tdl_pool_wake_one(treadle_pool *pool) {
@@ -245,8 +259,10 @@ void tdl_pool_wake_one(treadle_pool *pool) {
       tdl_parker_wake(&tdl_slot_worker(pool->slots[worker])->loop.parker);
       return;
     }
-    /* Nobody was left to wake. A sender that relied on our count of 1 may
-    ** have gone, and a worker may have lain down: look again. */
+    /* Nobody was left to wake whom one may rely on. A sender that relied on
+    ** our count of 1 may have gone, and a worker may have lain down: look
+    ** again. */
+    wake_abroad(pool);
     /* <wake.W5> [search] seq_cst: see above */
     atomic_fetch_sub_explicit(&pool->searching, 1, memory_order_seq_cst);
     TDL_STALL();

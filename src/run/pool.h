@@ -15,6 +15,9 @@
 ** P3  A worker's bit in `idle` is set by it before its second look at the
 **     queues, and cleared by whoever wakes it for work, or by itself. It may
 **     sleep only while the bit is set: the second look includes the bit.
+**     One that sleeps in its script's own loop (luv) runs callbacks there and
+**     may come back late. It has a bit in `abroad` instead. Whoever wakes those,
+**     all of them, relies on none: they are not counted in `searching`.
 ** P4  `searching` counts workers that are awake and look for work, those
 **     included that somebody is just waking. While it is not 0 nobody wakes
 **     another: the last searcher that finds work looks whether there is more
@@ -138,6 +141,7 @@ struct treadle_pool {
   _Atomic uint32_t threads; /* slots that were made (P6) */
   tdl_size size;
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
+  _Atomic uint64_t abroad[TDL_POOL_IDLE_WORDS];  /* P3 */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
   atomic_int alive;                              /* P10 */
@@ -242,7 +246,8 @@ int tdl_pool_lacks_workers(const treadle_pool *pool);
 ** anything. */
 void tdl_pool_wake_if_work(treadle_pool *pool);
 
-/* worker or submitter; wakes one idle worker if nobody searches (P4). */
+/* worker or submitter; wakes one idle worker if nobody searches (P4); or those
+** that are abroad. */
 void tdl_pool_wake_one(treadle_pool *pool);
 
 /* 1 in the child of a fork, where the threads are gone. */

@@ -301,6 +301,29 @@ static int spin(tdl_worker *w) {
   return found;
 }
 
+int tdl_worker_goes_abroad(tdl_worker *w) {
+  if (takes_any(w)) {
+    w->is_abroad = 1;
+    TDL_STALL();
+    /* [park] seq_cst: after the announcement, so that who finds the bit rings
+    ** the bell; before the second look (P3) */
+    atomic_fetch_or_explicit(&w->pool->abroad[(w->id - 1) / 64],
+                             1ull << ((w->id - 1) % 64), memory_order_seq_cst);
+    TDL_STALL();
+  }
+  return !tdl_worker_has_work(w);
+}
+
+void tdl_worker_is_back(tdl_worker *w) {
+  if (w->is_abroad) {
+    w->is_abroad = 0;
+    /* relaxed: who finds it rings in vain */
+    atomic_fetch_and_explicit(&w->pool->abroad[(w->id - 1) / 64],
+                              ~(1ull << ((w->id - 1) % 64)),
+                              memory_order_relaxed);
+  }
+}
+
 static void lie_idle(tdl_worker *w) {
   if (takes_any(w)) {
     w->lies_idle = 1;
@@ -349,6 +372,7 @@ static int is_quiet(tdl_worker *w) {
 static void get_up(tdl_worker *w) {
   tdl_stats_awake(w->loop.tally, tdl_now_ns());
   rise(w);
+  tdl_worker_is_back(w);
   if (w->calm) {
     w->calm = 0;
     tdl_pool_stir(w->pool);
@@ -403,8 +427,8 @@ static void sleep_on(tdl_worker *w) {
   note_idle(w, start);
   tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(w->vm));
   tdl_stats_sleeps(w->loop.tally, start);
-  lie_idle(w);
   if (!tdl_vm_wait(w->vm)) {
+    lie_idle(w);
     tdl_parker_announce(&w->loop.parker, TDL_ASLEEP); /* <wake.Z2> */
     if (tdl_worker_has_work(w)) { /* <wake.Z4> the second look [park] */
       tdl_parker_awake(&w->loop.parker);
@@ -795,8 +819,10 @@ int tdl_worker_runs_forced(const tdl_worker *w) {
 uint64_t tdl_worker_idle_since(const tdl_worker *w) {
   uint64_t bit = 1ull << ((w->id - 1) % 64);
   /* relaxed: a late look is repeated */
-  return atomic_load_explicit(&w->pool->idle[(w->id - 1) / 64],
-                              memory_order_relaxed) &
+  return (atomic_load_explicit(&w->pool->idle[(w->id - 1) / 64],
+                               memory_order_relaxed) |
+          atomic_load_explicit(&w->pool->abroad[(w->id - 1) / 64],
+                               memory_order_relaxed)) &
                  bit
              ? atomic_load_explicit(&w->idle_ns, memory_order_relaxed)
              : TDL_NEVER;

@@ -64,6 +64,7 @@ typedef struct tdl_worker {
   int lies_idle;             /* its idle bit was set, by itself */
   _Atomic uint64_t idle_ns;  /* no job since then; for size.h */
   uint64_t idle_ended;       /* jobs of its state, as it was then */
+  int is_abroad;             /* the same of its bit in `abroad` */
   int resting;               /* not counted in pool->busy */
   int searching;             /* counted in pool->searching */
   _Atomic uint32_t running;  /* jobs in progress; if regulated */
@@ -144,5 +145,10 @@ void tdl_worker_free(tdl_worker *worker);
 /* worker thread; 1 when a turn would find something to do. The second look
 ** before it sleeps [park]. */
 int tdl_worker_has_work(const tdl_worker *worker);
+
+/* worker thread; its script's own loop may sleep on its bell, which is announced:
+** 0 when there is work after all. And has slept. */
+int tdl_worker_goes_abroad(tdl_worker *worker);
+void tdl_worker_is_back(tdl_worker *worker);
 
 #endif
