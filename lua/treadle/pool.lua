@@ -277,6 +277,9 @@ local function refused(handle, number, place, timeout, kind, message, n, ...)
     return target
   end
   local deadline = timeout >= 0 and core.now() + timeout or nil
+  if record and record.held then
+    record.held[target] = true -- until it is submitted or garbage
+  end
   loop.spawn(target, function()
     for i = 1, n do
       if future.is(args[i]) then
@@ -290,6 +293,9 @@ local function refused(handle, number, place, timeout, kind, message, n, ...)
     end
     if not future.is_pending(target) then
       return
+    end
+    if record and record.held then
+      record.held[target] = nil
     end
     local left = deadline and math.max(0, deadline - core.now()) or -1
     local self = { _handle = handle, _record = record or {} }
@@ -311,6 +317,7 @@ local function refused(handle, number, place, timeout, kind, message, n, ...)
 end
 
 local DEFAULT_MESSAGES = {
+  cancelled = "the call was cancelled",
   closed = "the pool is closed",
   memory = "not enough memory for the call or its results",
   timeout = "the time for the call is over",
@@ -532,6 +539,11 @@ local function sizes(opts, level)
   return min, max
 end
 
+--- Set of the futures of calls that wait for their arguments.
+local function new_held()
+  return setmetatable({}, { __mode = "k" })
+end
+
 local function open(given, opts, level)
   if core.worker and require("treadle.worker").is_loading() then
     error(GUARD, level + 1)
@@ -568,6 +580,7 @@ local function open(given, opts, level)
     changing = {}, -- set of functions that look whether a change of the workers is over
     threads = math.max(min, 1),
     drained = {},
+    held = new_held(),
     source = { module = boot.module, tasks = not boot.module and given or nil },
   }
   record.schedule = schedule.new(record, opts)
@@ -631,7 +644,7 @@ function M.own(name, names, task_options)
   local handle = core.own_pool()
   local self = setmetatable({
     name = name, _handle = handle, _is_own = true,
-    _record = { stopped = future.new(), drained = {} },
+    _record = { stopped = future.new(), drained = {}, held = new_held() },
   }, mt)
   learn_tasks(self._record, names, task_options)
   records[handle] = self._record
@@ -664,6 +677,29 @@ function methods:close(timeout)
     core.pool_abandon(self._handle)
     record.closed:_resolve()
   end
+end
+
+--- Reject what has not started, with kind "cancelled": calls in the queues, also those of tasks,
+-- calls that wait for their arguments, and callers that wait for room. What runs goes on.
+-- @tparam[opt] string reason text for the errors
+-- @treturn number how many calls that were
+function methods:cancel_pending(reason)
+  check_self(self, "cancel_pending")
+  local record = self._record
+  local text = errors.reason(reason) or "the pool's pending calls were cancelled"
+  local count = core.pool_cancel_pending(self._handle, text)
+  if record.schedule then
+    count = count + record.schedule:cancel(text)
+  end
+  local held = {}
+  for f in pairs(record.held) do
+    held[#held + 1] = f
+  end
+  for _, f in ipairs(held) do
+    record.held[f] = nil
+    count = count + (f:cancel(text) and 1 or 0)
+  end
+  return count
 end
 
 --- Replace the state of every worker: each finishes the jobs that it runs, at most

@@ -116,6 +116,19 @@ function methods:close()
   end
 end
 
+--- Callers that wait for room wait no longer: their calls are cancelled. Returns how many.
+function methods:cancel(reason)
+  local count = 0
+  for i = self.first, self.last do
+    local one = self.line[i]
+    if one.is_call and future.is_pending(one.turn) then
+      one.turn:_reject(errors.new("cancelled", reason))
+      count = count + 1
+    end
+  end
+  return count
+end
+
 local function give(self, handle, one)
   one.turn:_resolve()
   if one.is_call then
@@ -172,16 +185,22 @@ function M.ready(handle)
   return f
 end
 
---- Wait in line; whether room was given in time.
+--- Wait in line.
+-- @return whether room was given in time; if not, the error of a call that was cancelled meanwhile
 local function wait_for_room(self, handle, deadline)
   local turn = future.new()
   stand_in_line(self, turn, true)
   self:serve(handle)
   local ok, err = pcall(loop.wait_for, turn, deadline)
+  local problem = future.error(turn)
   if future.is_pending(turn) then
     turn:_resolve() -- it leaves the line
     if ok then
       return false
+    end
+  elseif problem then
+    if ok then
+      return false, problem
     end
   else
     self.granted = self.granted - 1
@@ -209,7 +228,7 @@ local function send(self, handle, task, place, timeout, policy, ...)
 end
 
 --- A call that the pool does not take: the future of its caller.
-local function refuse(self, name, policy, kind, message)
+local function refuse(name, policy, kind, message)
   local f = future.new()
   if kind == "timeout" then
     if policy then
@@ -217,7 +236,7 @@ local function refuse(self, name, policy, kind, message)
     end
     future.expire(f, { task = name })
   else
-    f:_reject(errors.new(kind, message:format(self.max_queue), { task = name }))
+    f:_reject(errors.new(kind, message, { task = name }))
   end
   return f
 end
@@ -237,15 +256,18 @@ function methods:call(handle, task, name, place, policy, timeout, ...)
       events.emit(self.record, { event = "queue_full", task = name })
       if self.on_full == "wait" then
         local deadline = timeout >= 0 and timeout < math.huge and core.now() + timeout or nil
-        if not wait_for_room(self, handle, deadline) then
-          return refuse(self, name, policy, "timeout")
+        local has_room, problem = wait_for_room(self, handle, deadline)
+        if problem then
+          return refuse(name, policy, "cancelled", problem.message)
+        elseif not has_room then
+          return refuse(name, policy, "timeout")
         end
         timeout = deadline and math.max(0, deadline - core.now()) or timeout
       elseif self.on_full == "run" and not is_bound then
         return send(self, handle, task, core.HOME, timeout, policy, ...)
       else
-        return refuse(self, name, policy, "queue_full",
-          "the queue is full: %d calls wait, and all workers are busy")
+        return refuse(name, policy, "queue_full",
+          ("the queue is full: %d calls wait, and all workers are busy"):format(self.max_queue))
       end
     end
   end

@@ -246,6 +246,22 @@ static int core_pool_terminate(lua_State *L) {
   return 1;
 }
 
+/* pool_cancel_pending(handle, reason) -> how many calls it rejected */
+static int core_pool_cancel_pending(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  tdl_bytes report;
+  uint32_t n = 0;
+  luaL_checkstring(L, 2);
+  if (h != NULL) {
+    tdl_bytes_init(&report, NULL, 0);
+    tdl_encode(L, 2, 1, "reason", &report, TDL_PAYLOAD_CEILING_BYTES);
+    n = tdl_pool_cancel_pending(h->pool, &report);
+    tdl_bytes_reset(&report, NULL, 0);
+  }
+  lua_pushinteger(L, (lua_Integer)n);
+  return 1;
+}
+
 /* pool_abandon(handle): leaves threads that do not end to themselves */
 static int core_pool_abandon(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
@@ -501,23 +517,25 @@ static int handle_gc(lua_State *L) {
 }
 
 void tdl_bind_pools(lua_State *L) {
-  static const luaL_Reg functions[] = {{"pool_open", core_pool_open},
-                                       {"own_pool", core_own_pool},
-                                       {"pool_close", core_pool_close},
-                                       {"pool_terminate", core_pool_terminate},
-                                       {"pool_abandon", core_pool_abandon},
-                                       {"pool_recycle", core_pool_recycle},
-                                       {"pool_states", core_pool_states},
-                                       {"pool_listen", core_pool_listen},
-                                       {"pool_room", core_pool_room},
-                                       {"pool_watch", core_pool_watch},
-                                       {"pool_calls", core_pool_calls},
-                                       {"pool_loads", core_pool_loads},
-                                       {"pool_slot_of", core_pool_slot_of},
-                                       {"pool_size", core_pool_size},
-                                       {"pool_resize", core_pool_resize},
-                                       {"pool_is_sized", core_pool_is_sized},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"pool_open", core_pool_open},
+      {"own_pool", core_own_pool},
+      {"pool_close", core_pool_close},
+      {"pool_terminate", core_pool_terminate},
+      {"pool_cancel_pending", core_pool_cancel_pending},
+      {"pool_abandon", core_pool_abandon},
+      {"pool_recycle", core_pool_recycle},
+      {"pool_states", core_pool_states},
+      {"pool_listen", core_pool_listen},
+      {"pool_room", core_pool_room},
+      {"pool_watch", core_pool_watch},
+      {"pool_calls", core_pool_calls},
+      {"pool_loads", core_pool_loads},
+      {"pool_slot_of", core_pool_slot_of},
+      {"pool_size", core_pool_size},
+      {"pool_resize", core_pool_resize},
+      {"pool_is_sized", core_pool_is_sized},
+      {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);
     lua_setfield(L, -2, "__gc");

@@ -427,6 +427,59 @@ int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
   return state != 0;
 }
 
+/* --- calls that nobody will run -------------------------------------------- */
+
+int tdl_pool_turn_away(tdl_job *job, int status, const tdl_bytes *report) {
+  tdl_stats *stats = job->pool->stats;
+  int is_ours = tdl_job_start(job);
+  if (is_ours) {
+    TDL_STALL();
+    tdl_stats_refusing(stats);
+    job->status = (int8_t)status;
+    job->bytes.len = 0;
+    if (report != NULL) {
+      tdl_bytes_append(&job->bytes, report->data, report->len);
+    }
+    if (tdl_job_finish(job)) {
+      tdl_stats_refused(stats);
+    }
+  }
+  tdl_loop_send_home(job);
+  return is_ours;
+}
+
+static uint32_t cancel_node(treadle_pool *pool, tdl_node *node,
+                            const tdl_bytes *report) {
+  /* a job that was settled in the queue has given its share back (P6) */
+  if (!tdl_pool_turn_away(TDL_CONTAINER(node, tdl_job, node),
+                          TREADLE_ECANCELLED, report)) {
+    return 0;
+  }
+  tdl_pool_load(pool, -1);
+  return 1;
+}
+
+/* As many as there are now: others may go on calling. */
+uint32_t tdl_pool_cancel_pending(treadle_pool *pool, const tdl_bytes *report) {
+  uint32_t count = 0, got = 0;
+  tdl_node *node;
+  for (uint32_t n = tdl_backlog_length(&pool->run);
+       n > 0 && (node = tdl_backlog_pop(&pool->run, &got)) != NULL; n--) {
+    count += cancel_node(pool, node, report);
+  }
+  for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
+    tdl_queue *calls = &pool->slots[i]->calls;
+    for (uint32_t n = tdl_queue_length(calls);
+         n > 0 && (node = tdl_queue_pop(calls)) != NULL; n--) {
+      count += cancel_node(pool, node, report);
+    }
+  }
+  /* Who has seen them, and rests, relies on another one to take them (P5, P7).
+  */
+  tdl_pool_wake_all(pool);
+  return count;
+}
+
 /* --- closing -------------------------------------------------------------- */
 
 uint32_t tdl_pool_terminate(treadle_pool *pool) {

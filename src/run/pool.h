@@ -207,6 +207,14 @@ struct tdl_worker *tdl_pool_settled(const tdl_job *job, int state);
 int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job);
 void tdl_pool_refuse(tdl_job *job);
 
+/* who popped it; it comes home with that status, and with the report if there is
+** memory for it. 0 when somebody has settled it. */
+int tdl_pool_turn_away(tdl_job *job, int status, const tdl_bytes *report);
+
+/* home or a worker of the pool; the calls that wait now come home as
+** TREADLE_ECANCELLED, with that report. Returns how many. */
+uint32_t tdl_pool_cancel_pending(treadle_pool *pool, const tdl_bytes *report);
+
 /* home; STOPPED, and reports TREADLE_ECLOSED for every call under way, here
 ** and now: runs their done. Returns how many. */
 uint32_t tdl_pool_terminate(treadle_pool *pool);

@@ -193,7 +193,7 @@ static void write_off_locked(tdl_worker *w) {
 /* The call's maker, if it waits in a worker of this pool. */
 static tdl_job *maker_locked(const treadle_pool *pool, const tdl_job *job) {
   tdl_job *maker = NULL;
-  for (uint32_t i = 0; i < pool->threads; i++) {
+  for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
     tdl_worker *w = tdl_slot_worker(pool->slots[i]);
     if (&w->loop == job->home) {
       pthread_mutex_lock(&w->lock);

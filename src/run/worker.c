@@ -19,17 +19,7 @@
 /* --- what nobody will handle any more -------------------------------------- */
 
 static void refuse(tdl_job *job) {
-  tdl_stats *stats = job->pool->stats;
-  if (tdl_job_start(job)) {
-    TDL_STALL();
-    tdl_stats_refusing(stats);
-    job->status = TREADLE_ECLOSED;
-    job->bytes.len = 0;
-    if (tdl_job_finish(job)) {
-      tdl_stats_refused(stats);
-    }
-  }
-  tdl_loop_send_home(job);
+  tdl_pool_turn_away(job, TREADLE_ECLOSED, NULL);
 }
 
 /* A message that comes too late for the thread still frees what it brings. */
