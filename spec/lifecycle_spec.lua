@@ -18,6 +18,48 @@ describe("the end of a pool", function()
   end
 
   describe("close", function()
+    --- Leaves a pool behind with a call on it, and a coroutine that waits and calls again.
+    local function leave(task, ...)
+      local t = require "treadle"
+      local args = { ... }
+      _G.left = t.pool("stop_tasks", { threads = 1 })
+      t.spawn(function()
+        while _G.left do
+          _G.left:run(task, args):pawait()
+        end
+      end)
+    end
+
+    for what, call in pairs {
+      ["does not end"] = { "loop", "empty" }, ["waits"] = { "nap" },
+      ["is made again and again"] = { "echo" },
+    } do
+      it("does not wait for ever for a call on a pool that a task has left: it " .. what, function()
+        local pool = treadle.pool("tasks", { threads = 2, terminate_timeout = 0.05 })
+        pool:run(leave, call):await()
+        local closing = treadle.spawn(function() pool:close() end)
+        assert.is_true(closing:wait(helpers.TIMEOUT))
+      end)
+    end
+
+    it("waits for a while for a call on a pool that a task has left", function()
+      local pool = treadle.pool("tasks", { threads = 1, terminate_timeout = helpers.TIMEOUT })
+      local gate = helpers.new_path()
+      pool:run(function(path)
+        _G.left = require("treadle").pool("tasks", { threads = 1 })
+        _G.left.call.hold(path, "left"):and_then(function(text)
+          require("tasks").note(path, text)
+        end)
+      end, { gate }):await()
+      helpers.poll_until(function() return entered(gate) == 1 end)
+      assert.is_true(pool:drained():wait(helpers.TIMEOUT)) -- that is not the pool's own
+      local closing = treadle.spawn(function() pool:close() end)
+      assert.is_false(closing:wait(0.01))
+      helpers.write(gate, "open\n")
+      assert.is_true(closing:wait(helpers.TIMEOUT))
+      assert.same({ "open", "left" }, helpers.lines(gate))
+    end)
+
     it("finishes what was accepted", function()
       local pool = treadle.pool("tasks", { threads = 2 })
       local list = {}

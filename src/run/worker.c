@@ -340,22 +340,48 @@ static void rise(tdl_worker *w) {
   }
 }
 
-/* Whether calls of this worker are under way. One that was settled is not: it
-** may never come home, if its pool was left to itself. */
-static int has_calls(const tdl_worker *w) {
+/* Whether calls of this worker are under way, on its own pool or on others. One
+** that was settled is not: it may never come home, if its pool was left to
+** itself. */
+static int has_calls(const tdl_worker *w, int on_own) {
   const tdl_job *job = tdl_jobs_next(&w->loop.jobs, NULL);
-  while (job != NULL && tdl_job_is_settled(job)) {
+  while (job != NULL &&
+         (tdl_job_is_settled(job) || (job->pool == w->pool) != on_own)) {
     job = tdl_jobs_next(&w->loop.jobs, job);
   }
   return job != NULL;
 }
 
 /* <drain.Q1> Nothing can come of this worker unless somebody sends it
-** something. What looks empty may hold a call behind a push that is half done.
-*/
+** something, another pool's results included. What looks empty may hold a call
+** behind a push that is half done. */
 static int is_quiet(tdl_worker *w) {
-  return w->vm->progress == 0 && !has_calls(w) &&
+  return w->vm->progress == 0 && !has_calls(w, 1) &&
          tdl_queue_empty(&w->slot->calls) && tdl_queue_empty(&w->loop.inbox);
+}
+
+static void lose_patience(void *ctx, uint32_t id) {
+  tdl_worker *w = ctx;
+  (void)id;
+  w->patience = TDL_IS_OVER;
+}
+
+/* Whether it waits for calls on other pools that ended jobs have left: not for
+** longer than terminate_ns. Its state ends with those pools then. */
+static int waits_for_others(tdl_worker *w) {
+  tdl_timer *timer;
+  if (w->patience == TDL_IS_OVER || !has_calls(w, 0)) {
+    return 0;
+  }
+  if (w->patience == TDL_UNASKED) {
+    w->patience = TDL_RUNS_OUT;
+    if (tdl_loop_timer(&w->loop, w->pool->terminate_ns, lose_patience, w, 0,
+                       &timer) != 0) {
+      w->patience = TDL_IS_OVER;
+      return 0;
+    }
+  }
+  return 1;
 }
 
 /* Undoes what sleep_on announced; also after an error out of a wait. */
@@ -400,7 +426,8 @@ static void note_idle(tdl_worker *w, uint64_t now) {
 }
 
 static void sleep_on(tdl_worker *w) {
-  w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w);
+  w->resting =
+      w->phase == TDL_POOL_DRAINING && is_quiet(w) && !waits_for_others(w);
   uint64_t start = tdl_now_ns();
   stop_searching(w);
   TDL_STALL();
@@ -636,6 +663,7 @@ static int end_state(tdl_worker *w) {
                     0);
   }
   close_vm(w);
+  w->patience = TDL_UNASKED; /* its timer went with the state's */
   return !stopped;
 }
 

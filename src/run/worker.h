@@ -35,6 +35,9 @@ enum tdl_ask {
 
 enum tdl_worker_life { TDL_BOOTING = 0, TDL_SERVING, TDL_CLOSING, TDL_ENDED };
 
+/* With calls on other pools, while its pool drains. */
+enum tdl_patience { TDL_UNASKED = 0, TDL_RUNS_OUT, TDL_IS_OVER };
+
 enum tdl_parting { TDL_TOGETHER = 0, TDL_HAS_ENDED, TDL_LEFT_ALONE };
 
 typedef struct tdl_worker {
@@ -66,6 +69,7 @@ typedef struct tdl_worker {
   uint64_t idle_ended;       /* jobs of its state, as it was then */
   int is_abroad;             /* the same of its bit in `abroad` */
   int resting;               /* not counted in pool->busy */
+  enum tdl_patience patience;
   int searching;             /* counted in pool->searching */
   _Atomic uint32_t running;  /* jobs in progress; if regulated */
   _Atomic int64_t places;    /* P6; below 0: it was written off */
