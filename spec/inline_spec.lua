@@ -271,6 +271,99 @@ describe("a pool with inline", function()
     _G.INLINE_POOL = nil
   end)
 
+  describe("lets go with a task in the host", function()
+    local pool, other, log
+
+    --- The task, which runs in the host, waits for a call on another pool.
+    local function begin(options)
+      pool, log = held({ concurrency = 2 }), helpers.new_path()
+      other = treadle.pool("kin", { threads = 1 })
+      pools[#pools + 1] = other
+      _G.INLINE_OTHER = other
+      local f = pool:run(function(path)
+        local call = _G.INLINE_OTHER.call.leaf(path)
+        local ok, err = call:pawait()
+        require("kin").note(path, ("task %s %s"):format(tostring(ok), err.kind))
+        return "late"
+      end, { log }, options)
+      assert.equal(2, pool.call.add(1, 1):await()) -- f runs, in the host
+      _G.INLINE_OTHER = nil
+      return f
+    end
+
+    local function leaf_says(text)
+      local all
+      helpers.poll_until(function()
+        all = helpers.lines(log)
+        return #all >= 2 and table.concat(all, "\n"):find(text, 1, true)
+      end, text)
+    end
+
+    for _, force in ipairs { false, true } do
+      it("the calls that it made, when it is cancelled, force: " .. tostring(force), function()
+        local f = begin()
+        helpers.poll_until(function() return #helpers.lines(log) == 1 end)
+        f:cancel { reason = "not needed", force = force }
+        assert.equal("cancelled", kind_of(f))
+        leaf_says("leaf cancelled: not needed")
+        assert.equal("ok", kind_of(other.call.after()))
+      end)
+    end
+
+    it("the calls that it made, when its time is over", function()
+      local f = begin { timeout = 0.05 }
+      assert.equal("timeout", kind_of(f))
+      leaf_says("leaf cancelled: the time for the call is over")
+    end)
+
+    it("the calls that it made, when its pool is terminated", function()
+      local f = begin()
+      helpers.poll_until(function() return #helpers.lines(log) == 1 end)
+      pool:terminate("enough")
+      assert.equal("closed", kind_of(f))
+      leaf_says("leaf cancelled: ")
+    end)
+  end)
+
+  it("gives calls of a task in the host no more time than the task has", function()
+    local pool = held({ concurrency = 2 })
+    local other = treadle.pool("tasks", { threads = 1 })
+    pools[#pools + 1] = other
+    _G.INLINE_OTHER = other
+    local gate, seen = helpers.new_path(), nil
+    _G.INLINE_SEEN = function(...) seen = { ... } end
+    local f = pool:run(function(path)
+      local own = _G.INLINE_OTHER
+      local call = own:run("block", { path }, { timeout = 1000, default = "its own" })
+      while call:state() == "pending" do -- as far as the host sees
+        require("helpers").pause()
+      end
+      local ok, err = call:pawait()
+      _G.INLINE_SEEN(ok, err.kind, err.message)
+    end, { gate }, { timeout = 0.05 })
+    assert.equal("timeout", kind_of(f))
+    helpers.poll_until(function() return seen end)
+    assert.same({ false, "timeout" }, { seen[1], seen[2] })
+    _G.INLINE_OTHER, _G.INLINE_SEEN = nil, nil
+    assert.equal(2, other.call.add(1, 1):await()) -- what computed has been stopped
+  end)
+
+  it("leaves the calls alone of a task that ended in the host", function()
+    local pool, gate = held({ concurrency = 2 })
+    _G.INLINE_POOL = pool
+    local log = helpers.new_path()
+    local left
+    _G.INLINE_LEFT = function(f) left = f end
+    local f = pool:run(function(path) _G.INLINE_LEFT(_G.INLINE_POOL.call.note(path, "done")) end,
+      { log })
+    assert.equal(2, pool.call.add(1, 1):await())
+    assert.equal("ok", kind_of(f))
+    f:cancel()
+    helpers.write(gate, "open")
+    assert.equal("done", left:await())
+    _G.INLINE_POOL, _G.INLINE_LEFT = nil, nil
+  end)
+
   it("finishes what the host runs before it closes, and lets it call meanwhile", function()
     local pool, gate = held({ concurrency = 2 })
     local second = helpers.new_path()

@@ -107,6 +107,7 @@ function M.sweep()
   for guest, told in pairs(guests) do
     local reason, serial = core.reason(guest)
     if reason and not told then
+      core.cancelled(guest) -- and so are the calls that it made
       guests[guest] = true
       loop.cancel_job(guest, serial, reason)
     end

@@ -115,6 +115,9 @@ void tdl_bind_resolve(tdl_bind *b, lua_State *L, int future, int n);
 /* A job for a call of this state's, or NULL without memory (B2). */
 tdl_job *tdl_bind_take_job(tdl_bind *b);
 
+/* A call's budget is at most what is left of its maker's. */
+void tdl_bind_inherit(tdl_job *job, const tdl_job *maker);
+
 /* What a job's `done` is: settles futures[slot]. ctx is the tdl_bind. */
 void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx);
 
@@ -123,6 +126,10 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes, void *ctx);
 uint32_t tdl_bind_new_guest(tdl_bind *b);
 void tdl_bind_free_guest(tdl_bind *b, uint32_t guest);
 void tdl_bind_end_guest(tdl_bind *b, uint32_t guest, int status);
+
+/* A call that the guest whose code runs, if one does, is about to make: it has at
+** most that one's time, and is cancelled with it. */
+void tdl_bind_guest_calls(tdl_bind *b, tdl_job *job);
 
 /* The job behind a number, NULL when it is none. */
 tdl_job *tdl_bind_guest(const tdl_bind *b, uint32_t guest);

@@ -244,12 +244,19 @@ static int refused(tdl_bind *b, lua_State *L, int handle, int first, int n,
   return 1;
 }
 
-/* A call's budget is at most what is left of its maker's. */
-static void inherit_deadline(const tdl_vm *vm, tdl_job *job) {
-  const tdl_entry *e = tdl_vm_entry(vm, vm->current);
-  if (e != NULL && e->job->timed && e->job->deadline_ns < job->deadline_ns) {
-    job->deadline_ns = e->job->deadline_ns;
+void tdl_bind_inherit(tdl_job *job, const tdl_job *maker) {
+  if (maker->timed && maker->deadline_ns < job->deadline_ns) {
+    job->deadline_ns = maker->deadline_ns;
     job->inherited = 1;
+  }
+}
+
+static void inherit(tdl_bind *b, tdl_job *job) {
+  const tdl_entry *e;
+  if (b->vm == NULL) {
+    tdl_bind_guest_calls(b, job);
+  } else if ((e = tdl_vm_entry(b->vm, b->vm->current)) != NULL) {
+    tdl_bind_inherit(job, e->job);
   }
 }
 
@@ -321,9 +328,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(timeout >= 0)) {
     job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
   }
-  if (b->vm != NULL) {
-    inherit_deadline(b->vm, job);
-  }
+  inherit(b, job);
   if (TDL_UNLIKELY(!make_place(b, pool, place, &guest) ||
                    tdl_pool_prepare(pool, job) != 0)) {
     if (guest != 0) {

@@ -38,8 +38,45 @@ tdl_job *tdl_bind_guest(const tdl_bind *b, uint32_t guest) {
   return guest > 0 && guest < b->guest_count ? b->guests[guest].job : NULL;
 }
 
+void tdl_bind_guest_calls(tdl_bind *b, tdl_job *job) {
+  uint32_t guest = b->loop->guest;
+  const tdl_job *maker = tdl_bind_guest(b, guest);
+  if (maker != NULL) {
+    job->parent = (uint32_t)b->guests[guest].serial;
+    tdl_bind_inherit(job, maker);
+  }
+}
+
+/* Whoever called may have ended with the pool. */
+static int is_given_up(const tdl_job *job) {
+  return tdl_job_is_settled(job) ||
+         tdl_pool_phase(job->pool) == TDL_POOL_STOPPED;
+}
+
+static const char *reason_of(const tdl_job *job) {
+  return tdl_job_is_settled(job) ? tdl_job_reason(job)
+                                 : tdl_status_text(TREADLE_ECLOSED);
+}
+
+/* As V4 has it: a guest that is given up takes the calls along that it made. */
+static int look_at_calls(tdl_bind *b, uint32_t guest) {
+  const tdl_job *maker = b->guests[guest].job;
+  const tdl_jobs *jobs = &b->loop->jobs;
+  if (!is_given_up(maker)) {
+    return 0;
+  }
+  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    if (job->parent == (uint32_t)b->guests[guest].serial) {
+      tdl_loop_cancel(job, reason_of(maker), tdl_job_is_forced(maker));
+    }
+  }
+  return 1;
+}
+
 void tdl_bind_end_guest(tdl_bind *b, uint32_t guest, int status) {
   tdl_job *job = b->guests[guest].job;
+  look_at_calls(b, guest);
   job->pool->waiting_guests -= b->guests[guest].waits > 0;
   tdl_bind_free_guest(b, guest);
   tdl_guest_end(job, status);
@@ -106,12 +143,6 @@ static tdl_job *check_guest(lua_State *L, tdl_bind *b) {
   return job;
 }
 
-/* Whoever called may have ended with the pool. */
-static int is_given_up(const tdl_job *job) {
-  return tdl_job_is_settled(job) ||
-         tdl_pool_phase(job->pool) == TDL_POOL_STOPPED;
-}
-
 static int guest_entry(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)tdl_bind_of(L)->loop->guest);
   return 1;
@@ -162,9 +193,10 @@ static int guest_calls(lua_State *L) {
 }
 
 static int guest_cancelled(lua_State *L) {
-  const tdl_job *job =
-      tdl_bind_guest(tdl_bind_of(L), (uint32_t)luaL_checkinteger(L, 1));
-  lua_pushboolean(L, job != NULL && is_given_up(job));
+  tdl_bind *b = tdl_bind_of(L);
+  uint32_t guest = (uint32_t)luaL_checkinteger(L, 1);
+  lua_pushboolean(L,
+                  tdl_bind_guest(b, guest) != NULL && look_at_calls(b, guest));
   return 1;
 }
 
@@ -176,8 +208,7 @@ static int guest_reason(lua_State *L) {
   if (job == NULL || !is_given_up(job)) {
     return 0;
   }
-  lua_pushstring(L, tdl_job_is_settled(job) ? tdl_job_reason(job)
-                                            : tdl_status_text(TREADLE_ECLOSED));
+  lua_pushstring(L, reason_of(job));
   lua_pushnumber(L, (lua_Number)b->guests[guest].serial);
   return 2;
 }

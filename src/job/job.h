@@ -70,7 +70,8 @@ typedef struct tdl_job {
   void *ctx;
   uint64_t deadline_ns;  /* TDL_NEVER: none; the worker reads one, too */
   uint32_t slot;         /* its number at home, for as long as it exists */
-  uint32_t parent;       /* the entry of the job that made the call, or 0 */
+  uint32_t parent;       /* the entry of the job that made the call, or 0; in a
+                         ** host the guest's serial number */
   tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
   uint32_t heap_index;   /* the supervisor's: its place, 0 for none */
   uint8_t expiring;      /* the supervisor's until the job is forgotten */

@@ -277,10 +277,10 @@ void tdl_loop_cancel(tdl_job *job, const char *reason, int force) {
 
 /* The job is over for everybody; its caller has been told. */
 static void recycle(treadle_loop *loop, tdl_job *job) {
-  if (job->parent != 0) {
+  if (job->parent != 0 && loop->child_home != NULL) {
     loop->child_home(loop->owner, job);
-    job->parent = 0;
   }
+  job->parent = 0;
   tdl_jobs_give(&loop->jobs, job);
 }
 
