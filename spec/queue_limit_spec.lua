@@ -310,6 +310,25 @@ describe("a pool's queue", function()
       assert.equal(2, pool.call.add(1, 1):await())
     end)
 
+    it("lets go who stands in line when the call's signal is aborted", function()
+      local gate = helpers.new_path()
+      local pool = wait_pool()
+      occupy(pool, gate)
+      for _, retries in ipairs { 0, 2 } do
+        local a = treadle.abort()
+        local caller = treadle.spawn(function()
+          return kind_of(pool:run("add", { 1, 1 }, { signal = a, retries = retries }))
+        end)
+        a:abort("not needed")
+        assert.is_true(caller:wait(helpers.TIMEOUT))
+        assert.equal("cancelled", caller:await())
+      end
+      local late = pool:run("add", { 1, 1 }, { signal = treadle.abort { timeout = 0.01 } })
+      assert.equal("aborted after 0.01 s", select(2, late:pawait()).message)
+      open_gate(gate)
+      assert.equal(2, pool:run("add", { 1, 1 }, { signal = treadle.abort() }):await())
+    end)
+
     it("rejects who stands in line when the pool is closed or terminated", function()
       for _, how in ipairs { "close", "terminate" } do
         local gate = helpers.new_path()

@@ -96,24 +96,25 @@ local function task_name(record, number)
 end
 
 --- @param place see `schedule.place`
-local function submit_once(self, task, place, policy, timeout, ...)
+-- @param signal ends the wait for room, if the call must wait for that
+local function submit_once(self, task, place, policy, timeout, signal, ...)
   local record = self._record
   if record.schedule then
     local name = task_name(record, task)
-    return record.schedule:call(self._handle, task, name, place, policy, timeout, ...)
+    return record.schedule:call(self._handle, task, name, place, policy, timeout, signal, ...)
   end
   local f = core.submit(self._handle, task, place, timeout, ...)
   return policy and future.limit(f, policy) or f
 end
 
-local function submit(self, task, place, policy, retries, ...)
+local function submit(self, task, place, policy, retries, signal, ...)
   if not retries then
-    return submit_once(self, task, place, policy, policy and policy.timeout or -1, ...)
+    return submit_once(self, task, place, policy, policy and policy.timeout or -1, signal, ...)
   end
   local deadline = policy and core.now() + policy.timeout
   return retry.call(retries, function(...)
     local left = deadline and math.max(0, deadline - core.now()) or -1
-    return submit_once(self, task, place, policy, left, ...)
+    return submit_once(self, task, place, policy, left, signal, ...)
   end, ...)
 end
 
@@ -146,7 +147,7 @@ local function make_caller(self, name)
     return direct.caller(self._handle, task, future.mt)
   end
   return function(...)
-    return submit(self, task, place, policy, retries, ...)
+    return submit(self, task, place, policy, retries, nil, ...)
   end
 end
 
@@ -201,9 +202,10 @@ function methods:run(task, args, given)
   if signal and signal.aborted then -- before anything is queued
     return signal:bind(future.new())
   elseif number == SHIPPED then
-    return bound(signal, submit(self, number, place, policy, retries, task, unpack(args, 1, n)))
+    return bound(signal, submit(self, number, place, policy, retries, signal, task,
+      unpack(args, 1, n)))
   end
-  return bound(signal, submit(self, number, place, policy, retries, unpack(args, 1, n)))
+  return bound(signal, submit(self, number, place, policy, retries, signal, unpack(args, 1, n)))
 end
 
 --- Call a task once on every worker.
@@ -215,9 +217,9 @@ function methods:broadcast(task, ...)
   local list = {}
   for worker = 1, self.threads do
     if number == SHIPPED then
-      list[worker] = submit(self, number, worker, policy, nil, task, ...)
+      list[worker] = submit(self, number, worker, policy, nil, nil, task, ...)
     else
-      list[worker] = submit(self, number, worker, policy, nil, ...)
+      list[worker] = submit(self, number, worker, policy, nil, nil, ...)
     end
   end
   return combine.all(list)
@@ -300,7 +302,7 @@ local function refused(handle, number, place, timeout, kind, message, n, ...)
     local left = deadline and math.max(0, deadline - core.now()) or -1
     local self = { _handle = handle, _record = record or {} }
     place = place == core.HOME and core.ANY or place -- there may be room now
-    local f = submit_once(self, number, place, nil, left, unpack(args, 1, n))
+    local f = submit_once(self, number, place, nil, left, nil, unpack(args, 1, n))
     future.set_upstream(target, function(reason) f:cancel(reason) end)
     local function pass(ok, ...)
       if ok then

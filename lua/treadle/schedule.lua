@@ -187,8 +187,11 @@ end
 
 --- Wait in line.
 -- @return whether room was given in time; if not, the error of a call that was cancelled meanwhile
-local function wait_for_room(self, handle, deadline)
+local function wait_for_room(self, handle, deadline, signal)
   local turn = future.new()
+  if signal then
+    signal:bind(turn)
+  end
   stand_in_line(self, turn, true)
   self:serve(handle)
   local ok, err = pcall(loop.wait_for, turn, deadline)
@@ -247,8 +250,9 @@ end
 -- @tparam number place see `M.place`
 -- @tparam[opt] table policy see `future.limit`
 -- @tparam number timeout below 0: none
+-- @param[opt] signal ends the wait for room
 -- @param ... the arguments
-function methods:call(handle, task, name, place, policy, timeout, ...)
+function methods:call(handle, task, name, place, policy, timeout, signal, ...)
   local is_bound = place > 0
   if self.max_queue then
     local free = room(self, handle)
@@ -256,7 +260,7 @@ function methods:call(handle, task, name, place, policy, timeout, ...)
       events.emit(self.record, { event = "queue_full", task = name })
       if self.on_full == "wait" then
         local deadline = timeout >= 0 and timeout < math.huge and core.now() + timeout or nil
-        local has_room, problem = wait_for_room(self, handle, deadline)
+        local has_room, problem = wait_for_room(self, handle, deadline, signal)
         if problem then
           return refuse(name, policy, "cancelled", problem.message)
         elseif not has_room then
