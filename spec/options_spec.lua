@@ -19,6 +19,26 @@ describe("treadle.options", function()
     assert.same({}, options.check(1, "f", nil, {}))
   end)
 
+  it("says what is wrong with an empty name", function()
+    assert.equal("bad argument #1 to 'f' (option 'name': a string that is not empty expected, got "
+      .. "string)",
+      helpers.error_here(function() options.check(1, "f", { name = "" }, { name = "name" }, 0) end))
+  end)
+
+  it("refuses to wait until a time that is none", function() -- it waited for ever
+    local f, nan = treadle.future(), 0 / 0
+    for name, fn in pairs {
+      sleep = function() treadle.sleep(nan) end,
+      wait = function() f:wait(nan) end,
+      poll = function() treadle.poll(nan) end,
+    } do
+      assert.equal(("bad argument #1 to '%s' (seconds expected, got nan)"):format(name),
+        helpers.error_here(fn))
+    end
+    assert.is_false(f:wait(-1))
+    treadle.sleep(-1)
+  end)
+
   it("does not change the table", function()
     local given = { threads = 2 }
     assert.equal(given, options.check(1, "f", given, { threads = "count" }))

@@ -67,6 +67,26 @@ describe("treadle.pool", function()
       assert.matches("broken_load.lua:4:", err.traceback, 1, true)
     end)
 
+    it("tells what was raised while it is loaded, whatever that is", function()
+      for raised, text in pairs {
+        ["{ code = 7 }"] = "the error is a table, not a text",
+        ["nil"] = "the error is a nil, not a text",
+        ["setmetatable({}, { __tostring = function() return 'in words' end })"] = "in words",
+      } do
+        helpers.module("object_load", "error(" .. raised .. ")")
+        package.loaded.object_load = nil
+        local err = load_error("object_load")
+        assert.equal(text, err.message)
+        assert.matches("object_load.lua:1:", err.traceback, 1, true)
+      end
+    end)
+
+    it("names max_memory if a worker needs more to start", function()
+      local ok, err = pcall(treadle.pool, "tasks", { threads = 1, max_memory = 1000 })
+      assert.same({ false, "memory", "a worker does not fit into max_memory (1000 bytes)" },
+        { ok, err.kind, err.message })
+    end)
+
     it("names an export that is no task", function()
       helpers.module("broken_export", "return { fine = print, answer = 42 }")
       local message = load_error("broken_export").message
@@ -462,6 +482,33 @@ describe("treadle.pool", function()
   end)
 
   describe("run", function()
+    it("refuses what is no number of arguments, at the caller's line", function()
+      local pool = open("tasks", { threads = 1 })
+      for _, n in ipairs { -1, 1.5, 1e9, 0 / 0, math.huge } do
+        assert.equal(("bad argument #2 to 'run' (field 'n': how many arguments there are expected, "
+          .. "got %s)"):format(n),
+          helpers.error_here(function() pool:run("count", { n = n }) end))
+      end
+      assert.matches("field 'n'", helpers.error_here(function() pool:run("count", { n = "1" }) end))
+      local many = {}
+      for i = 1, 100000 do
+        many[i] = i
+      end
+      assert.equal("bad argument #2 to 'run' (a list of 100000: too many arguments)",
+        helpers.error_here(function() pool:run("count", many) end))
+      assert.equal(5000, pool:run("count", { n = 5000 }):await())
+    end)
+
+    it("of a task that is not there names the nearest, if there is one", function()
+      local pool = open("tasks", { threads = 1 })
+      assert.equal("bad argument #1 to 'run' (pool 'tasks' has no task 'ad', did you mean 'add'?)",
+        helpers.error_here(function() pool:run("ad") end))
+      helpers.module("no_tasks", "return {}")
+      pool = open("no_tasks", { threads = 1 })
+      assert.equal("bad argument #1 to 'run' (pool 'no_tasks' has no task 'ad', and no other)",
+        helpers.error_here(function() pool:run("ad") end))
+    end)
+
     it("takes a name and a list", function()
       local pool = open()
       assert.equal(42, pool:run("add", { 20, 22 }):await())

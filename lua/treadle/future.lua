@@ -197,7 +197,7 @@ end
 function methods:wait(timeout)
   check_self(self, "wait")
   if timeout ~= nil then
-    options.argument(1, "wait", timeout, "number")
+    options.seconds(1, "wait", timeout)
   end
   if is_pending(self) then
     loop.wait_for(self, timeout and timeout < math.huge and core.now() + timeout or nil)

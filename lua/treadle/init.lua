@@ -56,7 +56,7 @@ local SLEEP_OPTIONS = { signal = abort.check }
 -- @tparam number seconds
 -- @tparam[opt] table given `signal` ends it with an error of kind "cancelled"
 function treadle.sleep(seconds, given)
-  options.argument(1, "sleep", seconds, "number")
+  options.seconds(1, "sleep", seconds)
   local timer = seconds < math.huge and core.timer(math.max(0, seconds)) or future.new()
   if given ~= nil then
     given = options.check(2, "sleep", given, SLEEP_OPTIONS)
@@ -113,7 +113,7 @@ local has_descriptor = false
 -- @treturn number how many events it handled
 function treadle.poll(timeout)
   if timeout ~= nil then
-    options.argument(1, "poll", timeout, "number")
+    options.seconds(1, "poll", timeout)
   end
   core.disarm()
   local events = loop.poll()

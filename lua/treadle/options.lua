@@ -26,6 +26,14 @@ function options.argument(index, name, value, expected, level)
     (level or 1) + 1)
 end
 
+--- Check that an argument is a number of seconds, also one below 0 or `math.huge`; NaN is none.
+function options.seconds(index, name, value)
+  options.argument(index, name, value, "number", 2)
+  if value ~= value then
+    options.bad_argument(index, name, "seconds expected, got nan", 2)
+  end
+end
+
 --- How many letters must change to make `a` of `b` (Levenshtein's distance).
 local function distance(a, b)
   local row = {}
@@ -78,7 +86,7 @@ function checks.bytes(value)
 end
 
 function checks.name(value)
-  return type(value) == "string" and value ~= "", "a string"
+  return type(value) == "string" and value ~= "", "a string that is not empty"
 end
 
 function checks.string(value)

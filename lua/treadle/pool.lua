@@ -168,10 +168,21 @@ local function task_number(self, name, task, level)
   options.argument(1, name, task, "string or function", level + 1)
   local number = self._record.index[task]
   if not number then
-    options.bad_argument(1, name, ("pool '%s' has no task '%s', did you mean '%s'?"):format(
-      self.name, task, tostring(options.nearest(task, self._record.index))), level + 1)
+    local nearest = options.nearest(task, self._record.index)
+    options.bad_argument(1, name, ("pool '%s' has no task '%s'%s"):format(self.name, task,
+      nearest and (", did you mean '%s'?"):format(nearest) or ", and no other"), level + 1)
   end
   return number
+end
+
+--- How many arguments a list stands for, nil if they are not a number of arguments.
+local function count_of(args)
+  local n = args.n == nil and #args or args.n
+  -- more than a few thousand do not fit on a stack: only then try
+  if type(n) == "number" and n >= 0 and n == math.floor(n)
+    and (n <= 1000 or n < 2 ^ 31 and pcall(unpack, args, 1, n)) then
+    return n
+  end
 end
 
 --- Call a task by name, or a function that travels with the call.
@@ -184,6 +195,12 @@ function methods:run(task, args, given)
   check_self(self, "run")
   local number = task_number(self, "run", task, 1)
   args = options.argument(2, "run", args == nil and {} or args, "table")
+  local n = count_of(args)
+  if not n then
+    options.bad_argument(2, "run", args.n == nil
+      and ("a list of %d: too many arguments"):format(#args)
+      or ("field 'n': how many arguments there are expected, got %s"):format(tostring(args.n)))
+  end
   given = options.check(3, "run", given, RUN_OPTIONS)
   local policy = policy_of(self, number, given)
   if not policy and (given.default ~= nil or given.error ~= nil) then
@@ -196,7 +213,6 @@ function methods:run(task, args, given)
     options.bad_argument(3, "run", "'worker' and 'key' both choose a worker")
   end
   local place = schedule.place(self._handle, given, self._record.options[number])
-  local n = args.n or #args
   local retries = retries_of(self, number, given)
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then -- before anything is queued
@@ -347,9 +363,11 @@ local function rejected(f, kind, worker, record, number, message, traceback, val
 end
 
 --- Without a text the worker had no memory to write one.
-local function load_error(text)
+local function load_error(record, text)
   if text == nil then
-    return errors.new("memory", "not enough memory for a worker to start")
+    return errors.new("memory", record.max_memory
+      and ("a worker does not fit into max_memory (%d bytes)"):format(record.max_memory)
+      or "not enough memory for a worker to start")
   end
   local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
   return errors.new("load", message or text, { traceback = traceback })
@@ -409,7 +427,7 @@ local function pool_event(record, event, worker, ...)
       record.started:_resolve()
     end
   elseif event == "failed" then
-    local failure = load_error((...))
+    local failure = load_error(record, (...))
     failure.worker = worker
     if future.is_pending(record.started) then
       record.started:_reject(failure)
@@ -662,7 +680,7 @@ end
 function methods:close(timeout)
   check_self(self, "close")
   if timeout ~= nil then
-    options.argument(1, "close", timeout, "number")
+    options.seconds(1, "close", timeout)
   end
   core.pool_close(self._handle)
   if self._is_own then

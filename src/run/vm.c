@@ -688,10 +688,17 @@ typedef struct boot_call {
   int status;
 } boot_call;
 
+/* Of whatever was raised, as text. */
 static int traceback(lua_State *L) {
-  if (lua_isstring(L, 1)) {
-    luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  const char *text = lua_tostring(L, 1);
+  if (text == NULL && luaL_callmeta(L, 1, "__tostring")) {
+    text = lua_tostring(L, -1);
   }
+  if (text == NULL) {
+    text = lua_pushfstring(L, "the error is a %s, not a text",
+                           luaL_typename(L, 1));
+  }
+  luaL_traceback(L, L, text, 1);
   return 1;
 }
 
