@@ -335,6 +335,7 @@ local function refused(handle, number, place, timeout, kind, message, n, ...)
 end
 
 local DEFAULT_MESSAGES = {
+  crashed = "its worker's state was lost while it ran: stopped for another job, recycled, or stuck",
   cancelled = "the call was cancelled",
   closed = "the pool is closed",
   memory = "not enough memory for the call or its results",
