@@ -51,6 +51,28 @@ describe("a pool tells", function()
     assert.same({ "boom", "task" }, { heard[4].task, heard[4].kind })
   end)
 
+  it("how a job ended that was given up before, when its code has ended", function()
+    listen("job_done", "job_error")
+    local path = helpers.new_path()
+    assert.is_true(pool:run("sleep", { 1000 }, { timeout = 0.01 }):wait(helpers.TIMEOUT))
+    local f = pool.call.hold(path)
+    helpers.poll_until(function() return #helpers.lines(path .. ".entered") == 1 end)
+    f:cancel()
+    local ignores = helpers.new_path() -- and returns
+    local g = pool.call.block(ignores)
+    helpers.poll_until(function() return #helpers.lines(ignores .. ".entered") == 1 end)
+    g:cancel()
+    helpers.write(ignores, "")
+    assert.equal(3, pool.call.add(1, 2):await())
+    helpers.poll_until(function() return #heard == 4 end)
+    local told = {}
+    for i, event in ipairs(heard) do
+      told[i] = ("%s %s %s"):format(event.event, event.task, tostring(event.kind))
+    end
+    assert.same({ "job_error sleep timeout", "job_error hold cancelled",
+      "job_error block cancelled", "job_done add nil" }, told)
+  end)
+
   it("of functions that travel", function()
     listen "job_start"
     pool:run(function() end):await()

@@ -174,7 +174,22 @@ static void tell_start(tdl_vm *vm, tdl_entry *e) {
   e->heard_ns = tdl_now_ns();
 }
 
+/* What its caller hears, or heard when it was settled. */
+static int outcome(const tdl_job *job, int status) {
+  switch (tdl_job_is_settled(job)) {
+  case 0:
+    return status;
+  case TDL_JOB_EXPIRED:
+    return TREADLE_ETIMEOUT;
+  case TDL_JOB_CLOSED:
+    return TREADLE_ECLOSED;
+  default:
+    return TREADLE_ECANCELLED;
+  }
+}
+
 static void tell_end(tdl_vm *vm, const tdl_entry *e, int status) {
+  status = outcome(e->job, status);
   tdl_events_post(vm->worker->pool, vm->worker->id,
                   status == 0 ? "job_done" : "job_error", e->job->task,
                   status == 0 ? NULL : tdl_status_kind(status),
@@ -213,9 +228,6 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     status = verdict(vm, job);
     job->bytes.len = 0;
   }
-  if (TDL_UNLIKELY(e->heard_ns != 0 && !e->ended)) {
-    tell_end(vm, e, status);
-  }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
@@ -229,9 +241,15 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   }
   if (TDL_LIKELY(tdl_job_finish(job))) {
     tdl_stats_ended(tally, job);
+    if (TDL_UNLIKELY(e->heard_ns != 0)) {
+      tell_end(vm, e, status);
+    }
   } else { /* it goes home all the same (J2) */
     if (!e->ended) {
       tdl_supervisor_job_ended(vm->worker, job);
+      if (e->heard_ns != 0) {
+        tell_end(vm, e, status);
+      }
     }
     if (!e->childless && e->calls + e->others > 0) {
       tdl_vm_cancel_calls(vm);
