@@ -397,6 +397,45 @@ describe("a job that is given up, beside another in its pool,", function()
     assert.equal(0, count_lines(log, "block done"))
   end)
 
+  --- A pool that is terminated while one task waits and another computes; what they have noted.
+  local function terminated_by(who)
+    local log = helpers.new_path()
+    local doomed = treadle.pool("kin", { threads = 3 })
+    local list = { doomed.call.leaf(log), doomed.call.check(log) }
+    expect(log, "leaf started")
+    expect(log, "checking")
+    if who == "a task" then
+      list[3] = doomed:run(function(reason)
+        require("treadle").worker.pool:terminate(reason)
+        return "asked"
+      end, { "for good" })
+    else
+      doomed:terminate("for good")
+    end
+    for _, f in ipairs(list) do
+      assert.is_true(f:wait(helpers.TIMEOUT))
+      local ok, err = f:pawait()
+      assert.same({ false, "closed", "for good" }, { ok, err.kind, err.message })
+    end
+    doomed:close(helpers.TIMEOUT)
+    return helpers.read(log)
+  end
+
+  for _, who in ipairs { "its home", "a task" } do
+    it(("tells tasks why, and ends their waits, when %s terminates the pool"):format(who), function()
+      local waited, checked = false, false
+      for _ = 1, 100 do -- they have 5 ms, and a busy machine may give them none of it
+        local log = terminated_by(who)
+        waited = waited or log:find("leaf cancelled: for good", 1, true) ~= nil
+        checked = checked or log:find("check cancelled: for good", 1, true) ~= nil
+        if waited and checked then
+          break
+        end
+      end
+      assert.is_true(waited and checked)
+    end)
+  end
+
   it("takes along its calls on another pool when its worker ends it", function()
     local log = helpers.new_path()
     local doomed = treadle.pool("kin", { threads = 1, concurrency = 10 })

@@ -138,7 +138,8 @@ describe("the end of a pool", function()
       pool:close(0.02)
       for _, f in ipairs { held, queued } do
         local ok, err = f:pawait()
-        assert.same({ false, "closed" }, { ok, err.kind })
+        assert.same({ false, "closed", "not finished within 0.02 s of closing the pool" },
+          { ok, err.kind, err.message })
       end
     end)
 

@@ -359,8 +359,10 @@ local function rejected(f, kind, worker, record, number, message, traceback, val
   if not message and kind == "memory" and record and record.max_memory then
     message = ("the worker's Lua heap exceeded max_memory (%d bytes)"):format(record.max_memory)
   end
-  f:_reject(errors.new(kind, message or record and record.reason or DEFAULT_MESSAGES[kind] or kind,
-    fields))
+  if not message and kind == "closed" and record then
+    message = record.reason or handles[record] and core.pool_told(handles[record])
+  end
+  f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
 end
 
 --- Without a text the worker had no memory to write one.
@@ -692,7 +694,7 @@ function methods:close(timeout)
     record.schedule:close()
   end
   if not record.stopped:wait(timeout) then
-    self:terminate()
+    self:terminate(("not finished within %g s of closing the pool"):format(math.max(0, timeout)))
   end
   if not record.closed:wait(self._terminate_timeout) then
     core.pool_abandon(self._handle)
@@ -792,7 +794,7 @@ function methods:terminate(reason)
   if record.reason then
     core.pool_reason(self._handle, record.reason)
   end
-  core.pool_terminate(self._handle)
+  core.pool_terminate(self._handle, record.reason)
   stop(record)
   inline.sweep()
 end

@@ -98,7 +98,7 @@ static int core_cancelled(lua_State *L) {
   const tdl_entry *e = tdl_vm_entry(vm, (uint32_t)luaL_checkinteger(L, 1));
   int cancelled;
   tdl_worker_listen(vm->worker);
-  cancelled = e != NULL && tdl_job_is_settled(e->job);
+  cancelled = e != NULL && tdl_vm_given_up(vm, e) != NULL;
   if (cancelled && !e->childless) {
     tdl_vm_cancel_calls(vm);
   }
@@ -110,9 +110,7 @@ static int core_cancelled(lua_State *L) {
 static int core_reason(lua_State *L) {
   tdl_vm *vm = check_worker(L)->vm;
   const tdl_entry *e = tdl_vm_entry(vm, (uint32_t)luaL_checkinteger(L, 1));
-  lua_pushstring(L, e != NULL && tdl_job_is_settled(e->job)
-                        ? tdl_job_reason(e->job)
-                        : NULL);
+  lua_pushstring(L, e != NULL ? tdl_vm_given_up(vm, e) : NULL);
   return 1;
 }
 

@@ -231,7 +231,14 @@ static int core_pool_close(lua_State *L) {
   return 0;
 }
 
-/* pool_terminate(handle) -> how many calls it rejected */
+/* pool_told(handle) -> the reason that a task had to terminate it, or nil */
+static int core_pool_told(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_pushstring(L, h == NULL ? NULL : tdl_pool_reason(h->pool));
+  return 1;
+}
+
+/* pool_terminate(handle [, reason]) -> how many calls it rejected */
 static int core_pool_terminate(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   uint32_t n = 0;
@@ -239,6 +246,9 @@ static int core_pool_terminate(lua_State *L) {
     h->bind->L = L;
     n = tdl_pool_terminate(h->pool);
   } else if (h != NULL) { /* a worker stops its own pool */
+    if (lua_isstring(L, 2)) {
+      tdl_pool_set_reason(h->pool, lua_tostring(L, 2));
+    }
     tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
     tdl_pool_force(h->pool, TDL_STOP_GRACE_NS);
   }
@@ -522,6 +532,7 @@ void tdl_bind_pools(lua_State *L) {
       {"own_pool", core_own_pool},
       {"pool_close", core_pool_close},
       {"pool_terminate", core_pool_terminate},
+      {"pool_told", core_pool_told},
       {"pool_cancel_pending", core_pool_cancel_pending},
       {"pool_abandon", core_pool_abandon},
       {"pool_recycle", core_pool_recycle},

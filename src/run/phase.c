@@ -1,5 +1,8 @@
 #include "phase.h"
 
+#include <string.h>
+
+#include "../base/alloc.h"
 #include "../base/stall.h"
 #include "news.h"
 #include "worker.h"
@@ -112,6 +115,26 @@ void tdl_pool_wake_all(treadle_pool *pool) {
     TDL_STALL();
     tdl_parker_wake(&tdl_slot_worker(pool->slots[i])->loop.parker);
   }
+}
+
+void tdl_pool_set_reason(treadle_pool *pool, const char *text) {
+  size_t size = strlen(text) + 1;
+  char *copy = tdl_alloc(size), *none = NULL;
+  if (copy == NULL) {
+    return;
+  }
+  memcpy(copy, text, size);
+  /* release: the text; relaxed: it is not looked at */
+  if (!atomic_compare_exchange_strong_explicit(&pool->reason, &none, copy,
+                                               memory_order_release,
+                                               memory_order_relaxed)) {
+    tdl_free(copy);
+  }
+}
+
+const char *tdl_pool_reason(const treadle_pool *pool) {
+  /* acquire: the text */
+  return atomic_load_explicit(&pool->reason, memory_order_acquire);
 }
 
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {

@@ -11,6 +11,11 @@
 /* Raises the phase and wakes everybody. */
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
 
+/* Before the caller stops the pool; the first reason counts. NULL: there is
+** none. Copied; without memory there is none. */
+void tdl_pool_set_reason(treadle_pool *pool, const char *text);
+const char *tdl_pool_reason(const treadle_pool *pool);
+
 /* Every worker takes another turn. */
 void tdl_pool_wake_all(treadle_pool *pool);
 

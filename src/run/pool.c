@@ -101,6 +101,8 @@ static void free_pool(treadle_pool *pool) {
   }
   tdl_backlog_fini(&pool->run);
   tdl_bytes_reset(&pool->boot, NULL, 0);
+  /* relaxed: the last reference (P1) */
+  tdl_free(atomic_load_explicit(&pool->reason, memory_order_relaxed));
   tdl_loop_drop(pool->home);
   tdl_free(pool);
   tdl_supervisor_drop();

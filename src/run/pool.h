@@ -154,6 +154,7 @@ struct treadle_pool {
   _Atomic uint32_t news;                         /* P8: enum tdl_news */
   atomic_int telling;                            /* P8 */
   atomic_int home_idles;                         /* P9 */
+  _Atomic(char *) reason; /* of a task that stopped it; written once */
 };
 
 /* home; starts the threads. Options are copied. The pool is the caller's until

@@ -78,6 +78,17 @@ tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t i) {
   return &vm->entries[i];
 }
 
+const char *tdl_vm_given_up(const tdl_vm *vm, const tdl_entry *e) {
+  const treadle_pool *pool = vm->worker->pool;
+  if (tdl_job_is_settled(e->job)) {
+    return tdl_job_reason(e->job);
+  } else if (tdl_pool_phase(pool) != TDL_POOL_STOPPED) {
+    return NULL;
+  }
+  return tdl_pool_reason(pool) != NULL ? tdl_pool_reason(pool)
+                                       : tdl_status_text(TREADLE_ECLOSED);
+}
+
 void tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
   tdl_entry *e = &vm->entries[i];
   int was;
@@ -224,7 +235,8 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     job->bytes.len = 0;
   }
   if (TDL_UNLIKELY(vm->heap.is_over ||
-                   tdl_interrupt_has_struck(&vm->worker->interrupt))) {
+                   tdl_interrupt_has_struck(&vm->worker->interrupt) ||
+                   tdl_pool_phase(job->pool) == TDL_POOL_STOPPED)) {
     status = verdict(vm, job);
     job->bytes.len = 0;
   }
@@ -496,7 +508,7 @@ static void tell_scheduler(tdl_vm *vm, uint32_t i) {
   lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->cancel_ref);
   lua_pushinteger(vm->L, (lua_Integer)i);
   lua_pushnumber(vm->L, (lua_Number)e->serial);
-  lua_pushstring(vm->L, tdl_job_reason(e->job));
+  lua_pushstring(vm->L, tdl_vm_given_up(vm, e));
   lua_call(vm->L, 3, 0);
 }
 
@@ -505,7 +517,7 @@ void tdl_vm_cancel(tdl_vm *vm) {
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     tdl_entry *e = &vm->entries[i];
     if (e->job != NULL && (e->co != NULL || e->ended) && !e->cancelled &&
-        tdl_job_is_settled(e->job)) {
+        tdl_vm_given_up(vm, e) != NULL) {
       if (vm->cancel_ref != LUA_NOREF) {
         tell_scheduler(vm, i);
       }
@@ -514,6 +526,14 @@ void tdl_vm_cancel(tdl_vm *vm) {
         end_job(vm, i, e->job->status);
       }
     }
+  }
+}
+
+void tdl_vm_take_leave(tdl_vm *vm) {
+  if (vm->progress > 0) {
+    tdl_vm_cancel(vm);
+    vm->turn = 0;
+    tdl_vm_turn(vm);
   }
 }
 

@@ -125,6 +125,10 @@ void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status);
 /* The entry of that number if its job is in progress, or NULL. */
 tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t entry);
 
+/* Why nobody waits for the results of the entry's job, which is in progress: it
+** was settled, or its pool is stopped. NULL: somebody may. */
+const char *tdl_vm_given_up(const tdl_vm *vm, const tdl_entry *entry);
+
 /* What the state occupies now. */
 uint64_t tdl_vm_heap_bytes(const tdl_vm *vm);
 
@@ -140,6 +144,10 @@ void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job);
 ** The second one also ends their waits. */
 void tdl_vm_cancel_calls(tdl_vm *vm);
 void tdl_vm_cancel(tdl_vm *vm);
+
+/* Ends the waits of jobs in progress, since their pool is stopped, and lets them go
+** on once: to clean up. */
+void tdl_vm_take_leave(tdl_vm *vm);
 
 /* Fails whatever is still in progress, because the state ends. */
 void tdl_vm_abort_all(tdl_vm *vm);

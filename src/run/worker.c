@@ -512,6 +512,7 @@ static void turns(tdl_vm *vm) {
     }
     if (w->phase == TDL_POOL_STOPPED || tdl_vm_is_retired(vm) ||
         has_left(w)) { /* 2 */
+      tdl_vm_take_leave(vm);
       return;
     }
     job = take(w); /* 3 */

@@ -52,23 +52,23 @@ typedef struct tdl_worker {
   _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
   tdl_interrupt interrupt; /* open while there is a state */
   pthread_t thread;
-  pthread_mutex_t lock;      /* guards `seen` and its entries' `held` */
-  struct tdl_vm *seen;       /* the vm, for the supervisor */
-  tdl_note started, exited;  /* to the pool's home */
-  tdl_note left;             /* it is parked (size.h) */
-  tdl_note renewed;          /* a later state was booted: */
-  atomic_int renewing;       /* while the note is under way */
-  tdl_note failed;           /* or could not be, again and again */
-  int boot_status;           /* in `started` */
-  tdl_bytes report;          /* in `started` */
-  tdl_bytes last_words;      /* in `failed` */
-  tdl_bytes *booting;        /* where the boot's report goes */
-  uint32_t tries;            /* states in a row that could not load */
-  int lies_idle;             /* its idle bit was set, by itself */
-  _Atomic uint64_t idle_ns;  /* no job since then; for size.h */
-  uint64_t idle_ended;       /* jobs of its state, as it was then */
-  int is_abroad;             /* the same of its bit in `abroad` */
-  int resting;               /* not counted in pool->busy */
+  pthread_mutex_t lock;     /* guards `seen` and its entries' `held` */
+  struct tdl_vm *seen;      /* the vm, for the supervisor */
+  tdl_note started, exited; /* to the pool's home */
+  tdl_note left;            /* it is parked (size.h) */
+  tdl_note renewed;         /* a later state was booted: */
+  atomic_int renewing;      /* while the note is under way */
+  tdl_note failed;          /* or could not be, again and again */
+  int boot_status;          /* in `started` */
+  tdl_bytes report;         /* in `started` */
+  tdl_bytes last_words;     /* in `failed` */
+  tdl_bytes *booting;       /* where the boot's report goes */
+  uint32_t tries;           /* states in a row that could not load */
+  int lies_idle;            /* its idle bit was set, by itself */
+  _Atomic uint64_t idle_ns; /* no job since then; for size.h */
+  uint64_t idle_ended;      /* jobs of its state, as it was then */
+  int is_abroad;            /* the same of its bit in `abroad` */
+  int resting;              /* not counted in pool->busy */
   enum tdl_patience patience;
   int searching;             /* counted in pool->searching */
   _Atomic uint32_t running;  /* jobs in progress; if regulated */
