@@ -11,6 +11,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "events.h"
+#include "phase.h"
 
 /* --- entries -------------------------------------------------------------- */
 
