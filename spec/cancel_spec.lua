@@ -422,7 +422,7 @@ describe("a job that is given up, beside another in its pool,", function()
   end
 
   for _, who in ipairs { "its home", "a task" } do
-    it(("tells tasks why, and ends their waits, when %s terminates the pool"):format(who), function()
+    it(("tells tasks why, and ends their waits, when %s ends the pool"):format(who), function()
       local waited, checked = false, false
       for _ = 1, 100 do -- they have 5 ms, and a busy machine may give them none of it
         local log = terminated_by(who)
