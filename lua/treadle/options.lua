@@ -86,7 +86,10 @@ function checks.bytes(value)
 end
 
 function checks.name(value)
-  return type(value) == "string" and value ~= "", "a string that is not empty"
+  if value == "" then
+    return false, "a string that is not empty"
+  end
+  return type(value) == "string", "a string"
 end
 
 function checks.string(value)
