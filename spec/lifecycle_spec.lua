@@ -143,6 +143,18 @@ describe("the end of a pool", function()
       end
     end)
 
+    it("of a task terminates after its timeout, too", function()
+      local pool, gate = treadle.pool("tasks", { threads = 2 }), helpers.new_path()
+      local held = pool.call.hold(gate, "held")
+      helpers.eventually(function() return entered(gate) == 1 end)
+      assert.is_true(pool:run(function() require("treadle").worker.pool:close(0.02) end):pawait())
+      local closing = treadle.spawn(function() pool:close() end)
+      assert.is_true(closing:wait(helpers.TIMEOUT))
+      local ok, err = held:pawait()
+      assert.same({ false, "closed", "not finished within 0.02 s of closing the pool" },
+        { ok, err.kind, err.message })
+    end)
+
     it("goes on after an error of a hook at any instruction of it", function()
       assert.same({ "done\n", "", 0 }, { helpers.child("luajit", [[
         local treadle = require "treadle"

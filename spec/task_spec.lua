@@ -58,6 +58,15 @@ describe("treadle.task", function()
     single:close()
   end)
 
+  it("makes a pool that the task itself can call like it, too", function()
+    local task = treadle.task { fn = function(n)
+      return n == 0 and 0 or 1 + require("treadle").worker.pool(n - 1):await()
+    end }
+    local single = task:pool { threads = 1 }
+    assert.equal(5, single(5):await())
+    single:close()
+  end)
+
   it("makes a pool whose options are checked at the caller's line", function()
     local task = treadle.task { fn = print }
     assert.matches("did you mean 'threads'?",

@@ -567,7 +567,8 @@ local function new_held()
   return setmetatable({}, { __mode = "k" })
 end
 
-local function open(given, opts, level)
+--- @param only the name of its task, if the pool can be called like that
+local function open(given, opts, level, only)
   if core.worker and require("treadle.worker").is_loading() then
     error(GUARD, level + 1)
   end
@@ -581,7 +582,7 @@ local function open(given, opts, level)
   local boot = {
     path = package.path, cpath = package.cpath,
     data = opts.data, init = opts.init, teardown = opts.teardown,
-    global = M.is_global or nil,
+    global = M.is_global or nil, only = only,
   }
   if type(given) == "string" then
     boot.module = given
@@ -612,6 +613,7 @@ local function open(given, opts, level)
     _timeout = opts.timeout,
     _terminate_timeout = opts.terminate_timeout or 5,
     _record = record,
+    _only = only,
   }, mt)
   local ok, handle = pcall(core.pool_open, record, {
     name = name,
@@ -657,16 +659,14 @@ end
 
 --- A pool of one task.
 function M.single(task, opts)
-  local self = open({ task = task }, opts, 2)
-  self._only = "task"
-  return self
+  return (open({ task = task }, opts, 2, "task"))
 end
 
 --- In a worker: the pool that it belongs to.
-function M.own(name, names, task_options)
+function M.own(name, names, task_options, only)
   local handle = core.own_pool()
   local self = setmetatable({
-    name = name, _handle = handle, _is_own = true,
+    name = name, _handle = handle, _is_own = true, _only = only,
     _record = { stopped = future.new(), drained = {}, held = new_held() },
   }, mt)
   learn_tasks(self._record, names, task_options)
@@ -676,6 +676,10 @@ function M.own(name, names, task_options)
 end
 
 -- --- closing -----------------------------------------------------------------------------------
+
+local function late_close(timeout)
+  return ("not finished within %g s of closing the pool"):format(math.max(0, timeout))
+end
 
 --- Take no more calls, finish what was accepted, stop the workers; returns when that is done (a
 -- worker that closes its own pool does not wait for it).
@@ -687,6 +691,11 @@ function methods:close(timeout)
   end
   core.pool_close(self._handle)
   if self._is_own then
+    if timeout and timeout < math.huge then
+      loop.add_waiter(core.timer(math.max(0, timeout)), function()
+        self:terminate(late_close(timeout))
+      end)
+    end
     return
   end
   local record = self._record
@@ -694,7 +703,7 @@ function methods:close(timeout)
     record.schedule:close()
   end
   if not record.stopped:wait(timeout) then
-    self:terminate(("not finished within %g s of closing the pool"):format(math.max(0, timeout)))
+    self:terminate(late_close(timeout))
   end
   if not record.closed:wait(self._terminate_timeout) then
     core.pool_abandon(self._handle)

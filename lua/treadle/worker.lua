@@ -152,7 +152,7 @@ function M.boot(boot)
     names, fns, opts, exports = from_table(boot)
   end
   loading = false
-  info.pool = require("treadle.pool").own(boot.name, names, opts)
+  info.pool = require("treadle.pool").own(boot.name, names, opts, boot.only)
   local init, teardown = hook(exports, "init", boot.init), hook(exports, "teardown", boot.teardown)
   if init then
     init()
