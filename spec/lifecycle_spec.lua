@@ -31,7 +31,7 @@ describe("the end of a pool", function()
     end
 
     for what, call in pairs {
-      ["does not end"] = { "loop", "empty" }, ["waits"] = { "nap" },
+      ["computes on #computing"] = { "loop", "empty" }, ["waits"] = { "nap" },
       ["is made again and again"] = { "echo" },
     } do
       it("does not wait for ever for a call on a pool that a task has left: it " .. what, function()
