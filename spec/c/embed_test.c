@@ -24,6 +24,11 @@ static const char module_text[] =
     "  ffi.C.pthread_mutex_lock(ffi.cast('void *', address))\n"
     "  ffi.C.pthread_mutex_unlock(ffi.cast('void *', address))\n"
     "end\n"
+    "function M.never(kept)\n" /* nor does what its state ends with */
+    "  kept = newproxy(true)\n"
+    "  getmetatable(kept).__gc = function() while true do end end\n"
+    "  while true do end\n"
+    "end\n"
     "return M\n";
 
 static char dir[] = "/tmp/treadle-embed-XXXXXX";
@@ -215,6 +220,32 @@ static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
   }
 }
 
+/* Its finalizers do not run, those of the pool's handle neither. */
+static void a_state_that_cannot_be_closed_leaves_no_part_of_its_pool(void) {
+  long live = tdl_alloc_live();
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome out = {0};
+  o.threads = 1;
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "never"), 0, &call) ==
+        0);
+  CHECK(treadle_submit(call, -1, keep, &out) == 0);
+  while (stats_of(pool).running == 0) {
+    sched_yield();
+  }
+  treadle_pool_terminate(pool);
+  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
+  treadle_loop_close(loop);
+  while (tdl_alloc_live() != live) { /* it may have been written off */
+    CHECK(tdl_alloc_live() > live);
+    sched_yield();
+  }
+}
+
 static void count_done(int status, treadle_values *values, void *ctx) {
   int *done = ctx;
   (void)values;
@@ -310,6 +341,7 @@ int main(void) {
   RUN(cancel_and_terminate_settle_each_call_once);
   RUN(the_counts_add_up_and_say_how_calls_ended);
   RUN(a_terminated_pool_is_freed_once_its_stuck_thread_returns);
+  RUN(a_state_that_cannot_be_closed_leaves_no_part_of_its_pool);
   RUN(a_pool_changes_its_size_while_calls_are_under_way);
   RUN(a_module_that_cannot_be_loaded_tells_why);
   RUN(the_descriptor_wakes_a_foreign_loop);

@@ -53,10 +53,13 @@ typedef struct tdl_handle {
   tdl_bytes boot; /* while the pool is opened */
 } tdl_handle;
 
-/* The userdata of a handle. */
+/* The userdata of a handle.
+** B6  From the time it has stats until its finalizer has run it is in `boxes`:
+**     a state that is lost runs no finalizers. */
 typedef struct tdl_box {
   tdl_handle *handle; /* first; NULL when its pool is over */
   tdl_stats *stats;   /* a reference: they stay; NULL before there are any */
+  struct tdl_box *next, **at;
 } tdl_box;
 
 /* A timer of the script's; its future is timers[number]. */
@@ -86,6 +89,7 @@ typedef struct tdl_bind {
   treadle_loop *loop;
   tdl_vm *vm;        /* NULL in a host */
   tdl_handle *pools; /* B3 */
+  tdl_box *boxes;    /* B6 */
   int pool_count;    /* ever opened */
   int futures_ref, ready_ref, timers_ref, records_ref;
   int meta_ref;   /* the metatable of futures */
@@ -146,6 +150,9 @@ void tdl_bind_stamps(lua_State *L); /* if the build has them */
 /* Ends all pools that a state made and is being closed with; blocks for a
 ** moment. */
 void tdl_bind_close_pools(tdl_bind *b);
+
+/* The same for handles that are not finalized (B6). */
+void tdl_bind_lose_handles(tdl_bind *b);
 
 /* The handle in the userdata there, NULL when its pool is over; raises when
 ** it is something else. */

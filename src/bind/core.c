@@ -50,6 +50,7 @@ static int bind_gc(lua_State *L) {
 void tdl_bind_lose(tdl_vm *vm) {
   if (vm->bind != NULL) {
     close_bind(vm->bind);
+    tdl_bind_lose_handles(vm->bind);
   }
 }
 

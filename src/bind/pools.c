@@ -60,9 +60,27 @@ static tdl_handle *push_handle(lua_State *L) {
 }
 
 static void set_pool(tdl_handle *h, treadle_pool *pool) {
+  tdl_box *box = h->box;
   h->pool = pool;
-  h->box->stats = pool->stats;
+  box->stats = pool->stats;
   tdl_stats_hold(pool->stats);
+  box->at = &h->bind->boxes; /* B6 */
+  box->next = *box->at;
+  if (box->next != NULL) {
+    box->next->at = &box->next;
+  }
+  *box->at = box;
+}
+
+static void drop_stats(tdl_box *box) {
+  if (box->stats != NULL) {
+    tdl_stats_drop(box->stats);
+    box->stats = NULL;
+    *box->at = box->next; /* B6 */
+    if (box->next != NULL) {
+      box->next->at = box->at;
+    }
+  }
 }
 
 static void free_handle(tdl_handle *h) {
@@ -506,15 +524,21 @@ void tdl_bind_close_pools(tdl_bind *b) {
   }
 }
 
+void tdl_bind_lose_handles(tdl_bind *b) {
+  while (b->boxes != NULL) {
+    if (b->boxes->handle != NULL) { /* the worker's: its own pools are over */
+      free_handle(b->boxes->handle);
+    }
+    drop_stats(b->boxes);
+  }
+}
+
 /* The Lua side has forgotten the pool: it finishes what it accepted (B3). */
 static int handle_gc(lua_State *L) {
   tdl_box *box = lua_touserdata(L, 1);
   tdl_handle *h = box->handle;
-  if (box->stats != NULL) {
-    tdl_stats_drop(box->stats);
-  }
+  drop_stats(box);
   box->handle = NULL; /* another finalizer may still have it */
-  box->stats = NULL;
   if (h != NULL) {
     h->box = NULL;
     if (h->number > 0 && h->pool != NULL) {
