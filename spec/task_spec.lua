@@ -117,7 +117,7 @@ describe("treadle.import", function()
       helpers.error_here(function() import({ name = "f" }) end), 1, true)
     assert.matches("field 'name' missing",
       helpers.error_here(function() import({ module = "f" }) end), 1, true)
-    assert.matches("option 'module': a string that is not empty expected",
+    assert.matches("option 'module': a string expected",
       helpers.error_here(function() import({ module = 1, name = "f" }) end), 1, true)
     assert.matches("did you mean 'module'?",
       helpers.error_here(function() import({ modul = "m", name = "f" }) end), 1, true)
