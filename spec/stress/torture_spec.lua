@@ -29,9 +29,9 @@ local ROUND = 500 -- calls of one pool
 --- Seconds after which a future that is not settled counts as lost.
 local LIMIT = 60
 
---- What memory may grow by after a warm-up: 8 MB that the host keeps in idle jobs, the compiled code
--- of states that could not be closed (64 KiB each, of which it has used 8), and what lies between
--- blocks that are in use.
+--- What memory may grow by after a warm-up: 8 MB that the host keeps in idle jobs, the compiled
+-- code of states that could not be closed (64 KiB each, of which it has used 8), and what lies
+-- between blocks that are in use.
 local GROWTH = 12e6
 
 --- What a worker's state may have, where it has a limit: more than any call needs but those that
