@@ -359,6 +359,21 @@ describe("what is stopped while something else happens to it", function()
     end
   end)
 
+  it("a task that is late for want of a processor is not stopped", function()
+    local gate, log, done_log = helpers.new_path(), helpers.new_path(), helpers.new_path()
+    local hog = open().call.compute_until(gate, log)
+    entered(log)
+    local pool = open { concurrency = 2 }
+    local held = pool.call.hold(gate, "held")
+    entered(gate .. ".entered")
+    local late = pool:run("stand_back", { done_log, 0.15 }, { timeout = 0.01 })
+    assert.equal("timeout", outcome(late))
+    entered(done_log)
+    helpers.write(gate, "open")
+    assert.equal("held", held:await()) -- it waits in the same state
+    hog:await()
+  end)
+
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
     local pool = open()

@@ -177,11 +177,12 @@
 /* Stopping what does not end: how long the code of a job that was given up may
 ** go on before it is looked at (a task that waits ends within microseconds);
 ** how long it may compute then, in its thread's own time, because on a busy
-** machine it may have had no processor; and how long it may stand still, in a
-** call that blocks or without a processor, before that counts as well; from one interrupt to the next (in a loop that spends most of its time in
-** C functions, few of them find it in compiled code); how long until the thread counts as
-** stuck in C; the same while it closes its state (a large heap takes a
-** moment). For what computes, a fresh worker is there within 20 ms. */
+** machine it may have had no processor; how long it may stand still, in a call
+** that blocks, before that counts as well; from one interrupt to the next (in
+** a loop that spends most of its time in C functions, few of them find it in
+** compiled code); how long until the thread counts as stuck in C; the same
+** while it closes its state (a large heap takes a moment). For what computes, a
+** fresh worker is there within 20 ms. */
 #ifndef TDL_STOP_GRACE_NS
 #define TDL_STOP_GRACE_NS 5000000u
 #endif

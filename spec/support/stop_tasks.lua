@@ -1,6 +1,13 @@
 --- Tasks that do not end by themselves, and some that do. Each that is to be caught in the act
 -- first writes a line to its log, if it is given one.
+local ffi = require "ffi"
 local treadle = require "treadle"
+
+ffi.cdef [[
+  int sched_getaffinity(int, size_t, void *);
+  int sched_setaffinity(int, size_t, const void *);
+  int sched_yield(void);
+]]
 
 local M = {}
 
@@ -288,6 +295,51 @@ end
 
 function M.hog(how)
   return hogs[how]()
+end
+
+-- --- late, but not stuck -------------------------------------------------------------------------
+
+--- From now on this thread runs on the first processor that its process may use.
+local function pin()
+  local set, one = ffi.new "uint8_t[128]", ffi.new "uint8_t[128]"
+  assert(ffi.C.sched_getaffinity(0, 128, set) >= 0)
+  for i = 0, 1023 do
+    local bit = 2 ^ (i % 8)
+    if math.floor(set[i / 8] / bit) % 2 == 1 then
+      one[i / 8] = bit
+      break
+    end
+  end
+  assert(ffi.C.sched_setaffinity(0, 128, one) == 0)
+end
+
+--- Compute on the first processor until the gate, a file, is there.
+function M.compute_until(gate, log)
+  pin()
+  enter(log)
+  local file
+  repeat
+    local n = 0
+    for i = 1, 1e6 do
+      n = n + i % 3
+    end
+    file = io.open(gate)
+  until file
+  file:close()
+end
+
+--- Let others have the first processor for so long, at least.
+function M.stand_back(log, seconds)
+  pin()
+  local stop = treadle.now() + seconds
+  repeat
+    ffi.C.sched_yield()
+  until treadle.now() >= stop
+  enter(log)
+end
+
+function M.hold(gate, text)
+  return require("tasks").hold(gate, text)
 end
 
 function M.recycle()

@@ -1,8 +1,12 @@
 #include "supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "../base/stall.h"
 #include "deadlines.h"
@@ -105,19 +109,46 @@ static uint64_t used_ns(const tdl_worker *w) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Whether it waits in the kernel, not for a processor; 1 where nobody knows. */
+static int stands_still(const tdl_worker *w) {
+  char text[128];
+  const char *name_end;
+  ssize_t n = -1;
+  int fd;
+  snprintf(text, sizeof(text), "/proc/self/task/%d/stat", (int)w->tid);
+  fd = open(text, O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+  }
+  text[n > 0 ? n : 0] = 0;
+  name_end = strrchr(text, ')'); /* "12 (name) R ..." */
+  return name_end == NULL || strncmp(name_end, ") R", 3) != 0;
+}
+
 /* Whether the FORCED job that runs has had its chance to end. */
 static int goes_on_locked(tdl_worker *w, uint64_t now) {
   tdl_stop *s = &w->stop;
   tdl_job *job = tdl_worker_runs_forced(w) ? tdl_worker_running(w) : NULL;
+  int was_still = s->is_still;
+  uint64_t seen_ns = s->seen_ns;
+  s->seen_ns = now;
   if (job == NULL || job != s->suspect) {
     s->suspect = job;
-    s->since_ns = now;
     s->used_ns = used_ns(w);
+    s->still_ns = 0;
+    s->is_still = 0;
     s->pause_ns = TDL_STOP_AGAIN_NS;
     return 0;
   }
-  return used_ns(w) - s->used_ns >= TDL_STOP_COMPUTE_NS ||
-         now - s->since_ns >= TDL_STOP_STILL_NS;
+  if (used_ns(w) - s->used_ns >= TDL_STOP_COMPUTE_NS) {
+    return 1;
+  }
+  s->is_still = stands_still(w);
+  /* Seen twice: with few processors looks are rare, and it may have been on its
+  ** way in between. */
+  s->still_ns += s->is_still && was_still ? now - seen_ns : 0;
+  return s->still_ns >= TDL_STOP_STILL_NS;
 }
 
 /* When what it runs must end. */

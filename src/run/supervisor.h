@@ -14,9 +14,10 @@
 **     whether one comes. Until it came the job is not recycled.
 ** S3  A worker is guilty when the code that runs in it belongs to a FORCED job
 **     and has computed for TDL_STOP_COMPUTE_NS under the supervisor's eyes, or
-**     stood still for TDL_STOP_STILL_NS; or when its `end_ns` is over. It is condemned then: asked to leave its
-**     state, and interrupted again and again, until it has obeyed, or was
-**     pardoned because it had ended by itself what it was condemned for.
+**     stood still for TDL_STOP_STILL_NS, not for want of a processor; or when
+**     its `end_ns` is over. It is condemned then: asked to leave its state, and
+**     interrupted again and again, until it has obeyed, or was pardoned because
+**     it had ended by itself what it was condemned for.
 ** S4  Who stays guilty for TDL_STOP_PATIENCE_NS is stuck in C: it is written
 **     off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
 **     its slot, unless the pool is STOPPED. From then on the thread touches
@@ -41,8 +42,10 @@ typedef struct tdl_stop {
   int given_up;      /* stuck in C: S4 */
   int written_off;   /* the same, and it has lost its slot */
   tdl_job *suspect;  /* FORCED, and its code ran at the last look */
-  uint64_t since_ns; /* since when; and what its thread had used then, of */
-  uint64_t used_ns;  /* the processors' time */
+  uint64_t used_ns;  /* of the processors' time, when that began */
+  uint64_t still_ns; /* how long it was seen to stand still since */
+  uint64_t seen_ns;  /* the last look */
+  int is_still;      /* it stood still then */
   uint64_t end_ns;   /* when all that it runs must end; TDL_NEVER */
   uint64_t leave_ns; /* the same, if it is still to leave its slot by then */
   uint64_t due_ns;   /* next look */
