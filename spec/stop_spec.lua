@@ -374,6 +374,27 @@ describe("what is stopped while something else happens to it", function()
     hog:await()
   end)
 
+  it("a task that obeys late for want of a processor keeps its thread", function()
+    local gate, pool = helpers.new_path(), open()
+    local crowd = open { threads = 8 }
+    local hogs = {}
+    for i = 1, 8 do
+      local log = helpers.new_path()
+      hogs[i] = crowd.call.compute_until(gate, log)
+      entered(log)
+    end
+    for _ = 1, 5 do
+      local log = helpers.new_path()
+      local late = pool.call.loop_there(log)
+      entered(log)
+      late:cancel { force = true }
+      assert.equal(1, pool.call.age():await())
+    end
+    assert.same({ 0, 5 }, { pool:stats().written_off, pool:stats().restarts })
+    helpers.write(gate, "open")
+    treadle.all(hogs):await()
+  end)
+
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
     local pool = open()

@@ -328,6 +328,17 @@ function M.compute_until(gate, log)
   file:close()
 end
 
+--- Compute there for ever, but let others go first again and again.
+function M.loop_there(log)
+  pin()
+  enter(log)
+  while true do
+    local stop = treadle.now() + 3e-4
+    repeat until treadle.now() >= stop
+    ffi.C.sched_yield()
+  end
+end
+
 --- Let others have the first processor for so long, at least.
 function M.stand_back(log, seconds)
   pin()

@@ -1,12 +1,8 @@
 #include "supervisor.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #include "../base/stall.h"
 #include "deadlines.h"
@@ -50,6 +46,7 @@ static void list_locked(tdl_worker *w, uint64_t due) {
     s->next = sv.listed;
     s->pause_ns = TDL_STOP_AGAIN_NS;
     s->due_ns = due;
+    tdl_chance_pause(&s->chance);
     sv.listed = w;
   }
   s->due_ns = due < s->due_ns ? due : s->due_ns;
@@ -98,57 +95,19 @@ static void expire_locked(uint64_t now) {
 
 /* --- stopping (S3, S4) ---------------------------------------------------- */
 
-/* What the thread, which has not ended, has used of the processors' time. */
-static uint64_t used_ns(const tdl_worker *w) {
-  clockid_t clock;
-  struct timespec t;
-  if (pthread_getcpuclockid(w->thread, &clock) != 0 ||
-      clock_gettime(clock, &t) != 0) {
-    return 0;
-  }
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Whether it waits in the kernel, not for a processor; 1 where nobody knows. */
-static int stands_still(const tdl_worker *w) {
-  char text[128];
-  const char *name_end;
-  ssize_t n = -1;
-  int fd;
-  snprintf(text, sizeof(text), "/proc/self/task/%d/stat", (int)w->tid);
-  fd = open(text, O_RDONLY | O_CLOEXEC);
-  if (fd >= 0) {
-    n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-  }
-  text[n > 0 ? n : 0] = 0;
-  name_end = strrchr(text, ')'); /* "12 (name) R ..." */
-  return name_end == NULL || strncmp(name_end, ") R", 3) != 0;
-}
-
 /* Whether the FORCED job that runs has had its chance to end. */
-static int goes_on_locked(tdl_worker *w, uint64_t now) {
+static int goes_on_locked(tdl_worker *w) {
   tdl_stop *s = &w->stop;
   tdl_job *job = tdl_worker_runs_forced(w) ? tdl_worker_running(w) : NULL;
-  int was_still = s->is_still;
-  uint64_t seen_ns = s->seen_ns;
-  s->seen_ns = now;
   if (job == NULL || job != s->suspect) {
     s->suspect = job;
-    s->used_ns = used_ns(w);
-    s->still_ns = 0;
-    s->is_still = 0;
+    s->used_ns = s->chance.used_ns;
+    s->still_ns = s->chance.still_ns;
     s->pause_ns = TDL_STOP_AGAIN_NS;
     return 0;
   }
-  if (used_ns(w) - s->used_ns >= TDL_STOP_COMPUTE_NS) {
-    return 1;
-  }
-  s->is_still = stands_still(w);
-  /* Seen twice: with few processors looks are rare, and it may have been on its
-  ** way in between. */
-  s->still_ns += s->is_still && was_still ? now - seen_ns : 0;
-  return s->still_ns >= TDL_STOP_STILL_NS;
+  return s->chance.used_ns - s->used_ns >= TDL_STOP_COMPUTE_NS ||
+         s->chance.still_ns - s->still_ns >= TDL_STOP_STILL_NS;
 }
 
 /* When what it runs must end. */
@@ -162,7 +121,7 @@ static int is_guilty_locked(tdl_worker *w, uint64_t now) {
            (end_of(&w->stop) != TDL_NEVER &&
             now >= end_of(&w->stop) + w->pool->terminate_ns);
   }
-  return now >= end_of(&w->stop) || goes_on_locked(w, now);
+  return now >= end_of(&w->stop) || goes_on_locked(w);
 }
 
 /* Running, and its worker will not end it. */
@@ -260,6 +219,7 @@ static void look_locked(tdl_worker *w, uint64_t now) {
   uint64_t patience = tdl_worker_life(w) == TDL_CLOSING ? TDL_STOP_CLOSE_NS
                                                         : TDL_STOP_PATIENCE_NS;
   s->due_ns = now + s->pause_ns;
+  tdl_chance_look(&s->chance, w->thread, now);
   if (s->forced > 0 && !s->given_up && tdl_worker_life(w) != TDL_CLOSING) {
     force_call_locked(w);
   }
@@ -282,8 +242,9 @@ static void look_locked(tdl_worker *w, uint64_t now) {
     s->due_ns = now + s->pause_ns;
     if (s->condemned_ns == 0) {
       s->condemned_ns = now;
+      s->had_ns = s->chance.used_ns + s->chance.still_ns;
       tdl_worker_ask(w, TDL_ASK_LEAVE);
-    } else if (now - s->condemned_ns >= patience) {
+    } else if (s->chance.used_ns + s->chance.still_ns - s->had_ns >= patience) {
       write_off_locked(w);
     }
   }

@@ -18,8 +18,8 @@
 **     its `end_ns` is over. It is condemned then: asked to leave its state, and
 **     interrupted again and again, until it has obeyed, or was pardoned because
 **     it had ended by itself what it was condemned for.
-** S4  Who stays guilty for TDL_STOP_PATIENCE_NS is stuck in C: it is written
-**     off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
+** S4  Who stays guilty for TDL_STOP_PATIENCE_NS in which its thread had the
+**     chance to obey (chance.h) is stuck in C: it is written off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
 **     its slot, unless the pool is STOPPED. From then on the thread touches
 **     nothing of the pool's but its own struct, and ends when C returns: it is
 **     interrupted, rarely, until then, since it may be in Lua again.
@@ -28,6 +28,7 @@
 #ifndef TDL_SUPERVISOR_H
 #define TDL_SUPERVISOR_H
 
+#include "chance.h"
 #include "loop.h"
 
 struct tdl_worker;
@@ -37,20 +38,20 @@ typedef struct tdl_stop {
   struct tdl_worker *next;      /* of those that it looks at */
   struct tdl_worker *next_lost; /* of those of its pool without a slot */
   int listed;
-  int forced;        /* FORCED jobs that have not ended */
-  int exhausted;     /* it has exceeded its memory: end_ns is over */
-  int given_up;      /* stuck in C: S4 */
-  int written_off;   /* the same, and it has lost its slot */
-  tdl_job *suspect;  /* FORCED, and its code ran at the last look */
-  uint64_t used_ns;  /* of the processors' time, when that began */
-  uint64_t still_ns; /* how long it was seen to stand still since */
-  uint64_t seen_ns;  /* the last look */
-  int is_still;      /* it stood still then */
+  int forced;       /* FORCED jobs that have not ended */
+  int exhausted;    /* it has exceeded its memory: end_ns is over */
+  int given_up;     /* stuck in C: S4 */
+  int written_off;  /* the same, and it has lost its slot */
+  tdl_job *suspect; /* FORCED, and its code ran at the last look */
+  uint64_t used_ns; /* its chance's, when that began */
+  uint64_t still_ns;
   uint64_t end_ns;   /* when all that it runs must end; TDL_NEVER */
   uint64_t leave_ns; /* the same, if it is still to leave its slot by then */
   uint64_t due_ns;   /* next look */
   uint64_t pause_ns; /* from that one to the one after it */
   uint64_t condemned_ns; /* since when; 0: it is not */
+  uint64_t had_ns;       /* of its chance, then, in all */
+  tdl_chance chance;     /* to end, while it is looked at */
 } tdl_stop;
 
 /* A pool is open: the supervisor stays. The last drop ends its thread. */

@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
@@ -732,7 +731,7 @@ static void *thread_main(void *arg) {
   tdl_worker *w = arg;
   treadle_pool *pool = w->pool;
   enum tdl_standing end;
-  w->tid = gettid();
+  tdl_chance_start(&w->stop.chance);
   name_thread(w);
   w->boot_status = boot(w, &w->report);
   if (w->boot_status == 0 || tdl_size_wants(w)) { /* else it was given up */

@@ -52,7 +52,6 @@ typedef struct tdl_worker {
   _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
   tdl_interrupt interrupt; /* open while there is a state */
   pthread_t thread;
-  pid_t tid;                /* of the thread, by itself before it runs a job */
   pthread_mutex_t lock;     /* guards `seen` and its entries' `held` */
   struct tdl_vm *seen;      /* the vm, for the supervisor */
   tdl_note started, exited; /* to the pool's home */
