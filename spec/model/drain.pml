@@ -1,4 +1,4 @@
-/* The end of a pool: DRAINING in src/run/worker.c (P2, P5). The home brings
+/* The end of a pool: DRAINING in src/run/turns.c (P2, P5). The home brings
 ** jobs, then drains; two workers run them, one job makes a call of its own.
 **
 ** Steps:   <drain.H1> is tdl_pool_stop by the home, <drain.T1> the phase as a

@@ -1,4 +1,4 @@
-/* Which worker is woken: src/run/pool.c and src/run/worker.c. Senders bring
+/* Which worker is woken: src/run/pool.c and src/run/turns.c. Senders bring
 ** jobs, workers take them (P3, P4).
 **
 ** Steps:   <wake.S1> to <wake.S4> are tdl_pool_submit with is_taken_soon,

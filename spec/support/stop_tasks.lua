@@ -348,6 +348,7 @@ function M.stand_back(log, seconds)
   until treadle.now() >= stop
   enter(log)
 end
+jit.off(M.stand_back) -- compiling it would take its time
 
 function M.hold(gate, text)
   return require("tasks").hold(gate, text)

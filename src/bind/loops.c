@@ -8,6 +8,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/status.h"
+#include "../run/turns.h"
 
 /* now() -> seconds of the monotonic clock */
 static int core_now(lua_State *L) {
@@ -120,8 +121,8 @@ static int core_arm(lua_State *L) {
   int armed;
   b->L = L; /* timers may fire */
   armed = tdl_loop_arm(b->loop);
-  if (armed && b->vm != NULL && !tdl_worker_goes_abroad(b->vm->worker)) {
-    tdl_worker_is_back(b->vm->worker);
+  if (armed && b->vm != NULL && !tdl_turns_go_abroad(b->vm->worker)) {
+    tdl_turns_are_back(b->vm->worker);
     tdl_loop_disarm(b->loop);
     armed = 0;
   }
@@ -139,7 +140,7 @@ static int core_disarm(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   b->L = L; /* timers may fire */
   if (b->vm != NULL) {
-    tdl_worker_is_back(b->vm->worker);
+    tdl_turns_are_back(b->vm->worker);
   }
   tdl_loop_disarm(b->loop);
   return 0;

@@ -5,7 +5,7 @@
 
 #include "../base/stall.h"
 #include "phase.h"
-#include "worker.h"
+#include "thread.h"
 
 enum {
   HEARING = 32, /* the note has arrived */
@@ -50,7 +50,7 @@ static void on_news(tdl_note *note, treadle_loop *at) {
     report(pool, TDL_NEWS_CALM, TDL_POOL_CALM);
     report(pool, TDL_NEWS_SETTLED, TDL_POOL_SETTLED);
     if (pool->heard & TDL_NEWS_CLOSED) {
-      tdl_worker_refuse_all(pool);
+      tdl_thread_refuse_all(pool);
     }
     report(pool, TDL_NEWS_CLOSED, TDL_POOL_CLOSED);
     TDL_STALL();

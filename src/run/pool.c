@@ -9,7 +9,7 @@
 #include "news.h"
 #include "phase.h"
 #include "supervisor.h"
-#include "worker.h"
+#include "thread.h"
 
 /* --- fork ----------------------------------------------------------------- */
 
@@ -82,10 +82,10 @@ static void free_pool(treadle_pool *pool) {
   uint32_t slots = tdl_pool_slots(pool);
   tdl_supervisor_forget_pool(pool);
   for (uint32_t i = 0; i < slots; i++) {
-    tdl_worker_empty(tdl_slot_worker(pool->slots[i]));
+    tdl_thread_drop_inbox(tdl_slot_worker(pool->slots[i]));
   }
   for (w = pool->lost; w != NULL; w = w->stop.next_lost) {
-    tdl_worker_empty(w);
+    tdl_thread_drop_inbox(w);
   }
   for (uint32_t i = 0; i < slots; i++) {
     tdl_worker_free(tdl_slot_worker(pool->slots[i]));

@@ -4,7 +4,7 @@
 #include "news.h"
 #include "phase.h"
 #include "supervisor.h"
-#include "worker.h"
+#include "thread.h"
 
 /* --- one slot ------------------------------------------------------------- */
 
@@ -40,7 +40,7 @@ static int start_locked(treadle_pool *pool, tdl_slot *slot) {
       atomic_load_explicit(&slot->states, memory_order_relaxed); /* no thread */
   slot->seat.state = TDL_SEAT_TAKEN;
   tdl_worker_set_life(w, TDL_BOOTING);
-  status = tdl_worker_start(w);
+  status = tdl_thread_start(w);
   if (status != 0) {
     slot->seat.state = TDL_SEAT_EMPTY;
     tdl_worker_set_life(w, TDL_ENDED);

@@ -1,8 +1,7 @@
 /* tdl_vm: the Lua state of a worker, and the jobs that are in progress in it.
-** Threads: made, used and closed on the worker's thread.
+** Threads: the worker's; the supervisor looks under the worker's lock.
 ** Owns:    the state; the jobs in progress, from tdl_vm_run to send_home.
-** Fails:   boot with a status and an encoded error; a job's failure goes into
-**          the job.
+** Fails:   a job's failure goes into the job. Making it, and its end: state.h.
 **
 ** V1  Everything runs under the lua_pcall of tdl_vm_enter. What escapes there
 **     (out of memory) fails the job that was being started; or, out of the
@@ -79,18 +78,6 @@ typedef struct tdl_vm {
   void *allocate_ud;
 #endif
 } tdl_vm;
-
-/* Makes the state; boots it: loads the module, runs init. The report for the
-** home, good or bad, is in `report`. */
-int tdl_vm_open(tdl_worker *worker, tdl_vm **out);
-int tdl_vm_boot(tdl_vm *vm, tdl_bytes *report);
-
-/* The end, in this order: runs the script's teardown; closes the state, or if
-** that was interrupted gives back what can be; frees the rest. */
-void tdl_vm_tear_down(tdl_vm *vm);
-void tdl_vm_close(tdl_vm *vm);
-void tdl_vm_lose(tdl_vm *vm);
-void tdl_vm_free(tdl_vm *vm);
 
 /* Calls fn(vm) with V1's protection: 0, or TREADLE_ENOMEM after an error, from
 ** which recover makes the state fit to go on. */

@@ -1,21 +1,11 @@
-/* tdl_worker: one thread with its state: takes jobs, runs them, sends them
-** home.
+/* tdl_worker: one thread with its state, as the others see it: what they ask of
+** it, and what it shows them.
 ** Threads: made and freed by the pool or the supervisor; the fields say who
 **          else touches them.
 ** Owns:    its loop and its vm.
 ** Fails:   a worker that cannot start says so in its first note.
 **
-** Its life is a row of states (tdl_vm), one after the other: each is booted,
-** serves, and is closed. Most have one alone; another follows when the worker is
-** recycled or condemned.
-**
-** One turn of a state that serves:
-**   1. handle what arrived in the inbox; let the Lua scheduler run what is
-**      ready
-**   2. leave when the pool is stopped
-**   3. take a job, if the pool's concurrency allows: one sent to its slot, else
-**      the oldest of the run queue; run it; next turn
-**   4. nothing to do: search (spin), then sleep */
+** What its thread does: thread.h, and turns.h. */
 #ifndef TDL_WORKER_H
 #define TDL_WORKER_H
 
@@ -89,6 +79,10 @@ typedef struct tdl_worker {
 /* any thread that keeps the pool. */
 void tdl_worker_ask(tdl_worker *worker, enum tdl_ask what);
 void tdl_worker_unask(tdl_worker *worker, uint32_t what);
+static inline uint32_t tdl_worker_is_asked(const tdl_worker *w) {
+  /* [asked] seq_cst: after the announcement [park] */
+  return atomic_load_explicit(&w->asked, memory_order_seq_cst);
+}
 
 /* P6. The worker has started a job; as many hold a place of its more, or fewer.
 ** The supervisor: it is written off. */
@@ -124,6 +118,8 @@ int tdl_worker_replace(tdl_worker *worker, int starts);
 /* home or supervisor; 1 when it has not ended, and was not left alone before:
 ** the caller detaches its thread (P1). */
 int tdl_worker_leave_alone(tdl_worker *worker);
+/* worker, as its last act but one; 0 when it was left alone. */
+int tdl_worker_has_ended(tdl_worker *worker);
 int tdl_worker_is_left_alone(const tdl_worker *worker);
 
 /* any thread that keeps the pool; a note to the pool's home, with a reference
@@ -133,26 +129,11 @@ void tdl_worker_post(tdl_worker *worker, tdl_note *note);
 /* worker; the job, whose code runs now, or NULL. */
 void tdl_worker_runs(tdl_worker *worker, tdl_job *job);
 
-/* home; the pool is closed: whatever lies in its queues comes home as
-** TREADLE_ECLOSED. */
-void tdl_worker_refuse_all(treadle_pool *pool);
-
-/* Starting: with the supervisor's lock; it has no thread. */
+/* Starting: with the supervisor's lock. */
 int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
                    tdl_worker **out);
-int tdl_worker_start(tdl_worker *worker);
-/* The pool's end: first all workers are emptied, because what lies in one's
-** inbox may be another's, then all are freed. */
-void tdl_worker_empty(tdl_worker *worker);
+
+/* The pool's end, when all inboxes are empty (thread.h). */
 void tdl_worker_free(tdl_worker *worker);
-
-/* worker thread; 1 when a turn would find something to do. The second look
-** before it sleeps [park]. */
-int tdl_worker_has_work(const tdl_worker *worker);
-
-/* worker thread; its script's own loop may sleep on its bell, which is announced:
-** 0 when there is work after all. And has slept. */
-int tdl_worker_goes_abroad(tdl_worker *worker);
-void tdl_worker_is_back(tdl_worker *worker);
 
 #endif
