@@ -20,7 +20,8 @@ local MAY_INCLUDE = {
 local FOR_ALL = { ["treadle.h"] = true, ["config.h"] = true }
 
 -- Foreign headers, and the Lua patterns of the files that may include them.
-local LUA_USERS = { "^codec/", "^run/vm", "^run/heap", "^run/interrupt", "^bind/", "^cli/" }
+local LUA_USERS = { "^codec/", "^run/vm", "^run/state", "^run/heap", "^run/interrupt", "^bind/",
+  "^cli/" }
 local FOREIGN = {
   ["lua.h"] = LUA_USERS,
   ["lauxlib.h"] = LUA_USERS,

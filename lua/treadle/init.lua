@@ -5,17 +5,19 @@ local abort = require "treadle.abort"
 local combine = require "treadle.combine"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
+local news = require "treadle.news"
 local options = require "treadle.options"
 local pool = require "treadle.pool"
+local submit = require "treadle.submit"
 local task = require "treadle.task"
 
 local treadle = {}
 
 core.setup {
   future = future.mt,
-  refused = pool.hooks.refused,
-  rejected = pool.hooks.rejected,
-  pool_event = pool.hooks.pool_event,
+  refused = submit.refused,
+  rejected = news.rejected,
+  pool_event = news.pool_event,
   cancelled = loop.cancel_job,
   turn = loop.poll,
   wait = loop.worker_wait,

@@ -9,23 +9,18 @@ local events = require "treadle.events"
 local future = require "treadle.future"
 local inline = require "treadle.inline"
 local loop = require "treadle.loop"
+local news = require "treadle.news"
 local options = require "treadle.options"
-local retry = require "treadle.retry"
+local records = require "treadle.records"
 local stats = require "treadle.stats"
 local schedule = require "treadle.schedule"
+local submit = require "treadle.submit"
 local tasks = require "treadle.task"
 
 local M = {}
 
 local methods = {}
 local mt = { __name = "treadle.pool" }
-
---- What is known of a pool: its tasks (`names`, `options`, `index`), `started`, `closed`, `reason`,
--- `failure`, its `schedule`, if it has one, and who waits for it to be `drained`. Calls settle
--- after the pool has been dropped, too: C keeps the record until the pool is over. It does not hold
--- the handle, so that the pool can be dropped.
-local records = setmetatable({}, { __mode = "k" }) -- handle -> record
-local handles = setmetatable({}, { __mode = "kv" }) -- record -> handle
 
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
@@ -40,9 +35,6 @@ local RUN_OPTIONS = {
   key = "key", priority = "priority",
   signal = abort.check,
 }
-
---- The number that stands for a function that travels with its call.
-local SHIPPED = 0
 
 --- `pool.threads` is the present size, also after the pool has ended.
 function mt:__index(key)
@@ -75,56 +67,6 @@ end
 
 -- --- calls -------------------------------------------------------------------------------------
 
---- What limits one call: the call's own options, else the task's, else the pool's.
-local function policy_of(self, task, given)
-  local own = self._record.options[task] or {}
-  local timeout = given and given.timeout or own.timeout or self._timeout
-  if not timeout then
-    return nil
-  elseif given and (given.timeout or given.default ~= nil or given.error ~= nil) then
-    return {
-      timeout = timeout,
-      default = given.default, has_default = given.default ~= nil,
-      error = given.error, has_error = given.error ~= nil,
-    }
-  end
-  return own.timeout and own or { timeout = timeout }
-end
-
-local function task_name(record, number)
-  return number == SHIPPED and "function" or record and record.names and record.names[number] or nil
-end
-
---- @param place see `schedule.place`
--- @param signal ends the wait for room, if the call must wait for that
-local function submit_once(self, task, place, policy, timeout, signal, ...)
-  local record = self._record
-  if record.schedule then
-    local name = task_name(record, task)
-    return record.schedule:call(self._handle, task, name, place, policy, timeout, signal, ...)
-  end
-  local f = core.submit(self._handle, task, place, timeout, ...)
-  return policy and future.limit(f, policy) or f
-end
-
-local function submit(self, task, place, policy, retries, signal, ...)
-  if not retries then
-    return submit_once(self, task, place, policy, policy and policy.timeout or -1, signal, ...)
-  end
-  local deadline = policy and core.now() + policy.timeout
-  return retry.call(retries, function(...)
-    local left = deadline and math.max(0, deadline - core.now()) or -1
-    return submit_once(self, task, place, policy, left, signal, ...)
-  end, ...)
-end
-
---- How often a call is made again when its worker dies, nil for never.
-local function retries_of(self, task, given)
-  local own = self._record.options[task] or {}
-  local retries = given and given.retries or own.retries
-  return retries and retries > 0 and retries or nil
-end
-
 local function bound(signal, f)
   return signal and signal:bind(f) or f
 end
@@ -141,13 +83,13 @@ local function make_caller(self, name)
     error(("pool '%s' has no task '%s'; it has: %s"):format(self.name, tostring(name),
       #known > 0 and table.concat(known, ", ") or "none"), 3)
   end
-  local policy, retries = policy_of(self, task), retries_of(self, task)
+  local policy, retries = submit.policy_of(self, task), submit.retries_of(self, task)
   local place = schedule.place(self._handle, {}, self._record.options[task])
   if not policy and not retries and place == core.ANY and not self._record.schedule then
     return direct.caller(self._handle, task, future.mt)
   end
   return function(...)
-    return submit(self, task, place, policy, retries, nil, ...)
+    return submit.call(self, task, place, policy, retries, nil, ...)
   end
 end
 
@@ -163,7 +105,7 @@ end
 
 local function task_number(self, name, task, level)
   if type(task) == "function" then
-    return SHIPPED
+    return records.SHIPPED
   end
   options.argument(1, name, task, "string or function", level + 1)
   local number = self._record.index[task]
@@ -202,7 +144,7 @@ function methods:run(task, args, given)
       or ("field 'n': how many arguments there are expected, got %s"):format(tostring(args.n)))
   end
   given = options.check(3, "run", given, RUN_OPTIONS)
-  local policy = policy_of(self, number, given)
+  local policy = submit.policy_of(self, number, given)
   if not policy and (given.default ~= nil or given.error ~= nil) then
     options.bad_argument(3, "run", "'default' and 'error' need a 'timeout'")
   end
@@ -213,15 +155,16 @@ function methods:run(task, args, given)
     options.bad_argument(3, "run", "'worker' and 'key' both choose a worker")
   end
   local place = schedule.place(self._handle, given, self._record.options[number])
-  local retries = retries_of(self, number, given)
+  local retries = submit.retries_of(self, number, given)
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then -- before anything is queued
     return signal:bind(future.new())
-  elseif number == SHIPPED then
-    return bound(signal, submit(self, number, place, policy, retries, signal, task,
+  elseif number == records.SHIPPED then
+    return bound(signal, submit.call(self, number, place, policy, retries, signal, task,
       unpack(args, 1, n)))
   end
-  return bound(signal, submit(self, number, place, policy, retries, signal, unpack(args, 1, n)))
+  return bound(signal, submit.call(self, number, place, policy, retries, signal,
+    unpack(args, 1, n)))
 end
 
 --- Call a task once on every worker.
@@ -229,13 +172,13 @@ end
 function methods:broadcast(task, ...)
   check_self(self, "broadcast")
   local number = task_number(self, "broadcast", task, 1)
-  local policy = policy_of(self, number)
+  local policy = submit.policy_of(self, number)
   local list = {}
   for worker = 1, self.threads do
-    if number == SHIPPED then
-      list[worker] = submit(self, number, worker, policy, nil, nil, task, ...)
+    if number == records.SHIPPED then
+      list[worker] = submit.call(self, number, worker, policy, nil, nil, task, ...)
     else
-      list[worker] = submit(self, number, worker, policy, nil, nil, ...)
+      list[worker] = submit.call(self, number, worker, policy, nil, nil, ...)
     end
   end
   return combine.all(list)
@@ -273,211 +216,6 @@ function methods:drained()
     f:_resolve()
   end
   return f
-end
-
--- --- what C tells ------------------------------------------------------------------------------
-
---- Calls whose arguments could not be encoded: with a future among them they wait for it, else they
--- are rejected.
-local function refused(handle, number, place, timeout, kind, message, n, ...)
-  local record = records[handle]
-  local args = { ... }
-  local waits = false
-  for i = 1, n do
-    waits = waits or future.is(args[i])
-  end
-  local target = future.new()
-  if not waits or kind == "closed" then
-    if kind == "closed" and record and record.failure then
-      kind, message = record.failure.kind, record.failure.message
-    end
-    target:_reject(errors.new(kind, message, { task = task_name(record, number) }))
-    return target
-  end
-  local deadline = timeout >= 0 and core.now() + timeout or nil
-  if record and record.held then
-    record.held[target] = true -- until it is submitted or garbage
-  end
-  loop.spawn(target, function()
-    for i = 1, n do
-      if future.is(args[i]) then
-        local result = { args[i]:pawait() }
-        if not result[1] then
-          target:_reject(result[2])
-          return
-        end
-        args[i] = result[2]
-      end
-    end
-    if not future.is_pending(target) then
-      return
-    end
-    if record and record.held then
-      record.held[target] = nil
-    end
-    local left = deadline and math.max(0, deadline - core.now()) or -1
-    local self = { _handle = handle, _record = record or {} }
-    place = place == core.HOME and core.ANY or place -- there may be room now
-    local f = submit_once(self, number, place, nil, left, nil, unpack(args, 1, n))
-    future.set_upstream(target, function(reason) f:cancel(reason) end)
-    local function pass(ok, ...)
-      if ok then
-        return ...
-      elseif errors.is((...)) and (...).kind == "timeout" then
-        future.expire(target)
-      else
-        target:_reject((...))
-      end
-    end
-    return pass(f:pawait())
-  end)
-  return target
-end
-
-local DEFAULT_MESSAGES = {
-  crashed = "its worker's state was lost while it ran: stopped for another job, recycled, or stuck",
-  cancelled = "the call was cancelled",
-  closed = "the pool is closed",
-  memory = "not enough memory for the call or its results",
-  timeout = "the time for the call is over",
-}
-
---- A job that came home without results.
-local function rejected(f, kind, worker, record, number, message, traceback, value)
-  local fields = {
-    worker = worker > 0 and worker or nil,
-    task = task_name(record, number),
-    traceback = traceback,
-    value = value,
-  }
-  if kind == "timeout" and not message then -- else it is not the call's own
-    return future.expire(f, fields)
-  elseif kind == "closed" and record and record.failure then
-    kind, message, traceback = record.failure.kind, record.failure.message, record.failure.traceback
-    fields.traceback = traceback
-  end
-  if not message and kind == "memory" and record and record.max_memory then
-    message = ("the worker's Lua heap exceeded max_memory (%d bytes)"):format(record.max_memory)
-  end
-  if not message and kind == "closed" and record then
-    message = record.reason or handles[record] and core.pool_told(handles[record])
-  end
-  f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
-end
-
---- Without a text the worker had no memory to write one.
-local function load_error(record, text)
-  if text == nil then
-    return errors.new("memory", record.max_memory
-      and ("a worker does not fit into max_memory (%d bytes)"):format(record.max_memory)
-      or "not enough memory for a worker to start")
-  end
-  local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
-  return errors.new("load", message or text, { traceback = traceback })
-end
-
-local function learn_tasks(record, names, task_options)
-  record.names, record.options, record.index = names, task_options, {}
-  for i, name in ipairs(names) do
-    record.index[name] = i
-  end
-end
-
---- Whether the next time is to be told, too.
-local function tell_drained(record, handle)
-  local list = record.drained
-  record.drained = {}
-  for _, f in ipairs(list) do
-    f:_resolve()
-  end
-  return handle ~= nil and events.drained(record, handle)
-end
-
---- Nothing runs in the pool that anybody waits for.
-local function stop(record)
-  if not future.is_pending(record.stopped) then
-    return
-  end
-  record.stopped:_resolve()
-  if record.schedule then
-    record.schedule:close()
-  end
-  tell_drained(record, handles[record])
-end
-
---- The workers have come to rest once. What is under way now is the home's, or has just come.
-local function calm(record, handle)
-  local calls, settled, guests = core.pool_calls(handle)
-  if guests > 0 then -- their end tells
-    return
-  end
-  -- What is settled may have started to run since; the next time it has not, and never comes home:
-  -- its worker is stuck and was replaced.
-  local is_over = calls == 0 or calls == settled and record.settled == settled
-  record.settled = not is_over and calls == settled and settled or nil
-  if not is_over then
-    core.pool_watch(handle, true)
-  elseif not tell_drained(record, handle) then
-    core.pool_watch(handle, false)
-  end
-end
-
-local function pool_event(record, event, worker, ...)
-  local handle = handles[record]
-  if event == "started" then
-    if future.is_pending(record.started) then
-      learn_tasks(record, ...)
-      record.started:_resolve()
-    end
-  elseif event == "failed" then
-    local failure = load_error(record, (...))
-    failure.worker = worker
-    if future.is_pending(record.started) then
-      record.started:_reject(failure)
-    else
-      record.failure = failure
-      if handle then
-        core.pool_terminate(handle)
-      end
-      stop(record)
-    end
-  elseif event == "cut_off" and future.is_pending(record.started) then
-    record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
-  elseif event == "closed" then
-    stop(record)
-    record.closed:_resolve()
-    inline.close(record)
-  elseif event == "room" and handle and record.schedule then
-    record.schedule:serve(handle)
-  elseif event == "calm" and handle then
-    calm(record, handle)
-  elseif event == "settled" then
-    inline.sweep()
-  elseif event == "heard" then
-    events.heard(record, worker, ...)
-  end
-  for look in pairs(record.changing) do
-    look()
-  end
-end
-
---- A future that resolves when `is_done()`, which every news of a worker may change, or when the
--- pool has ended; for a task of the pool, which hears no news, at once.
-local function when_changed(self, is_done)
-  local record, target = self._record, future.new()
-  local function look()
-    if self._is_own or not future.is_pending(record.stopped) or is_done() then
-      if record.changing then
-        record.changing[look] = nil
-      end
-      target:_resolve()
-      return true
-    end
-  end
-  if not look() then
-    record.changing[look] = true
-  end
-  return target
 end
 
 -- --- making a pool -----------------------------------------------------------------------------
@@ -634,7 +372,7 @@ local function open(given, opts, level, only)
     options.bad_argument(2, "pool", errors.text(handle), level)
   end
   self._handle = handle
-  records[handle], handles[record] = record, handle
+  records.by_handle[handle], records.handle_of[record] = record, handle
   loop.wait_for(record.started)
   if not record.index then
     self:terminate()
@@ -669,8 +407,8 @@ function M.own(name, names, task_options, only)
     name = name, _handle = handle, _is_own = true, _only = only,
     _record = { stopped = future.new(), drained = {}, held = new_held() },
   }, mt)
-  learn_tasks(self._record, names, task_options)
-  records[handle] = self._record
+  records.learn_tasks(self._record, names, task_options)
+  records.by_handle[handle] = self._record
   self.call = call_proxy(self)
   return self
 end
@@ -745,7 +483,7 @@ function methods:recycle()
     before[worker] = core.pool_states(handle, worker)
   end
   core.pool_recycle(handle)
-  return when_changed(self, function()
+  return news.when_changed(self, function()
     for worker = 1, core.pool_size(handle) or 0 do -- those that have left meanwhile are gone, too
       if core.pool_states(handle, worker) == before[worker] then
         return false
@@ -778,7 +516,7 @@ function methods:resize(min, max)
   end
   local handle = self._handle
   core.pool_resize(handle, min, max or min)
-  return when_changed(self, function() return core.pool_is_sized(handle) end)
+  return news.when_changed(self, function() return core.pool_is_sized(handle) end)
 end
 
 --- Call `fn(event)` whenever something of that name happens: "worker_start", "worker_exit",
@@ -804,10 +542,8 @@ function methods:terminate(reason)
     core.pool_reason(self._handle, record.reason)
   end
   core.pool_terminate(self._handle, record.reason)
-  stop(record)
+  news.stop(record)
   inline.sweep()
 end
-
-M.hooks = { refused = refused, rejected = rejected, pool_event = pool_event }
 
 return M

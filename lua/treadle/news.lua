@@ -1,0 +1,153 @@
+--- What C tells of pools: how calls ended that brought no results, and what became of the workers.
+-- @module treadle.news
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local events = require "treadle.events"
+local future = require "treadle.future"
+local inline = require "treadle.inline"
+local records = require "treadle.records"
+
+local M = {}
+
+local DEFAULT_MESSAGES = {
+  crashed = "its worker's state was lost while it ran: stopped for another job, recycled, or stuck",
+  cancelled = "the call was cancelled",
+  closed = "the pool is closed",
+  memory = "not enough memory for the call or its results",
+  timeout = "the time for the call is over",
+}
+
+--- A job that came home without results.
+function M.rejected(f, kind, worker, record, number, message, traceback, value)
+  local fields = {
+    worker = worker > 0 and worker or nil,
+    task = records.task_name(record, number),
+    traceback = traceback,
+    value = value,
+  }
+  if kind == "timeout" and not message then -- else it is not the call's own
+    return future.expire(f, fields)
+  elseif kind == "closed" and record and record.failure then
+    local failure = record.failure
+    kind, message, traceback = failure.kind, failure.message, failure.traceback
+    fields.traceback = traceback
+  end
+  if not message and kind == "memory" and record and record.max_memory then
+    message = ("the worker's Lua heap exceeded max_memory (%d bytes)"):format(record.max_memory)
+  end
+  if not message and kind == "closed" and record then
+    local handle = records.handle_of[record]
+    message = record.reason or handle and core.pool_told(handle)
+  end
+  f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
+end
+
+--- Without a text the worker had no memory to write one.
+local function load_error(record, text)
+  if text == nil then
+    return errors.new("memory", record.max_memory
+      and ("a worker does not fit into max_memory (%d bytes)"):format(record.max_memory)
+      or "not enough memory for a worker to start")
+  end
+  local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
+  return errors.new("load", message or text, { traceback = traceback })
+end
+
+--- Whether the next time is to be told, too.
+local function tell_drained(record, handle)
+  local list = record.drained
+  record.drained = {}
+  for _, f in ipairs(list) do
+    f:_resolve()
+  end
+  return handle ~= nil and events.drained(record, handle)
+end
+
+--- Nothing runs in the pool that anybody waits for.
+function M.stop(record)
+  if not future.is_pending(record.stopped) then
+    return
+  end
+  record.stopped:_resolve()
+  if record.schedule then
+    record.schedule:close()
+  end
+  tell_drained(record, records.handle_of[record])
+end
+
+--- The workers have come to rest once. What is under way now is the home's, or has just come.
+local function calm(record, handle)
+  local calls, settled, guests = core.pool_calls(handle)
+  if guests > 0 then -- their end tells
+    return
+  end
+  -- What is settled may have started to run since; the next time it has not, and never comes home:
+  -- its worker is stuck and was replaced.
+  local is_over = calls == 0 or calls == settled and record.settled == settled
+  record.settled = not is_over and calls == settled and settled or nil
+  if not is_over then
+    core.pool_watch(handle, true)
+  elseif not tell_drained(record, handle) then
+    core.pool_watch(handle, false)
+  end
+end
+
+function M.pool_event(record, event, worker, ...)
+  local handle = records.handle_of[record]
+  if event == "started" then
+    if future.is_pending(record.started) then
+      records.learn_tasks(record, ...)
+      record.started:_resolve()
+    end
+  elseif event == "failed" then
+    local failure = load_error(record, (...))
+    failure.worker = worker
+    if future.is_pending(record.started) then
+      record.started:_reject(failure)
+    else
+      record.failure = failure
+      if handle then
+        core.pool_terminate(handle)
+      end
+      M.stop(record)
+    end
+  elseif event == "cut_off" and future.is_pending(record.started) then
+    record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
+  elseif event == "closed" then
+    M.stop(record)
+    record.closed:_resolve()
+    inline.close(record)
+  elseif event == "room" and handle and record.schedule then
+    record.schedule:serve(handle)
+  elseif event == "calm" and handle then
+    calm(record, handle)
+  elseif event == "settled" then
+    inline.sweep()
+  elseif event == "heard" then
+    events.heard(record, worker, ...)
+  end
+  for look in pairs(record.changing) do
+    look()
+  end
+end
+
+--- A future that resolves when `is_done()`, which every news of a worker may change, or when the
+-- pool has ended; for a task of the pool, which hears no news, at once.
+function M.when_changed(self, is_done)
+  local record, target = self._record, future.new()
+  local function look()
+    if self._is_own or not future.is_pending(record.stopped) or is_done() then
+      if record.changing then
+        record.changing[look] = nil
+      end
+      target:_resolve()
+      return true
+    end
+  end
+  if not look() then
+    record.changing[look] = true
+  end
+  return target
+end
+
+return M
