@@ -24,6 +24,7 @@ int treadle_loop_open(treadle_loop **out) {
 
 void treadle_loop_close(treadle_loop *loop) {
   tdl_loop_disarm(loop);
+  tdl_loop_dispatch(loop); /* last notes of pools that were given up */
   tdl_loop_drop(loop);
 }
 

@@ -143,7 +143,8 @@ void tdl_pool_watch(treadle_pool *pool) {
   /* [pool-watch] seq_cst: before the look at the parkers [park] */
   atomic_store_explicit(&pool->watched, pool->watches, memory_order_seq_cst);
   tdl_pool_wake_all(pool);
-  /* [astir] seq_cst: where no worker is there that could say it */
+  /* [astir] seq_cst: where no worker is there that could say it; who has gone
+  ** since sees the number */
   if (atomic_load_explicit(&pool->astir, memory_order_seq_cst) == 0 &&
       tdl_backlog_empty(&pool->run)) {
     tdl_news_tell(pool, TDL_NEWS_CALM);
@@ -159,7 +160,7 @@ void tdl_pool_calm(treadle_pool *pool) {
   TDL_STALL();
   /* [astir] seq_cst: the last one sees every queue as the others left it */
   if (atomic_fetch_sub_explicit(&pool->astir, 1, memory_order_seq_cst) == 1 &&
-      tdl_backlog_empty(&pool->run)) {
+      tdl_pool_is_watched(pool) && tdl_backlog_empty(&pool->run)) {
     tdl_news_tell(pool, TDL_NEWS_CALM);
   }
   TDL_STALL();
