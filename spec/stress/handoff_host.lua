@@ -33,7 +33,7 @@ return function(seed, jobs, workers, answered)
   --- Whether a call may end with this error.
   local function is_allowed(call, err)
     return call.may[err.kind] or call.fails and err.message == "failed " .. call.number
-      or may_close and err.message:find("closed", 1, true)
+      or may_close and err.message:find("clos", 1, true) -- closed, or closing: the reason why
   end
 
   --- Take a call's answer. Waits.
