@@ -6,6 +6,7 @@ local treadle = require "treadle"
 ffi.cdef [[
   int sched_getaffinity(int, size_t, void *);
   int sched_setaffinity(int, size_t, const void *);
+  int sched_setscheduler(int, int, const int *);
   int sched_yield(void);
 ]]
 
@@ -339,9 +340,13 @@ function M.loop_there(log)
   end
 end
 
---- Let others have the first processor for so long, at least.
+local SCHED_IDLE = 5
+
+--- Let others have the first processor for so long, at least. Among equals a yield would not do:
+-- the kernel lets go first who has had less so far.
 function M.stand_back(log, seconds)
   pin()
+  assert(ffi.C.sched_setscheduler(0, SCHED_IDLE, ffi.new("int[1]")) == 0)
   local stop = treadle.now() + seconds
   repeat
     ffi.C.sched_yield()
