@@ -161,6 +161,21 @@ describe("a time limit", function()
   end)
 end)
 
+it("a call whose maker's time is over owes no warning", function()
+  local _, err = helpers.child("luajit", [[
+    local treadle = require "treadle"
+    local pool = treadle.pool("tasks", { threads = 2 })
+    pool:run(function()
+      require("treadle").worker.pool.call.sleep(1)
+      os.execute("sleep 0.025") -- not long enough to be stopped
+    end, {}, { timeout = 0.01 }):wait()
+    pool:broadcast(function() require("treadle").poll() end):await()
+    pool:broadcast(function() collectgarbage() collectgarbage() end):await()
+    pool:close()
+  ]])
+  assert.equal("", err)
+end)
+
 local OVER = "the time for the call that made it is over"
 
 for _, threads in ipairs { 1, 2 } do

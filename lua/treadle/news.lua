@@ -40,6 +40,9 @@ function M.rejected(f, kind, worker, record, number, message, traceback, value)
     message = record.reason or handle and core.pool_told(handle)
   end
   f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
+  if kind == "timeout" then -- of the job that made the call: its caller hears of it
+    future.seen(f)
+  end
 end
 
 --- Without a text the worker had no memory to write one.
