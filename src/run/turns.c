@@ -190,12 +190,17 @@ static int has_calls(const tdl_worker *w, int on_own) {
   return job != NULL;
 }
 
+/* Nothing is to be done in it for its own pool. */
+static int is_idle(tdl_worker *w) {
+  return w->vm->progress == 0 && !has_calls(w, 1) &&
+         tdl_queue_empty(&w->slot->calls);
+}
+
 /* <drain.Q1> Nothing can come of this worker unless somebody sends it
 ** something, another pool's results included. What looks empty may hold a call
 ** behind a push that is half done. */
 static int is_quiet(tdl_worker *w) {
-  return w->vm->progress == 0 && !has_calls(w, 1) &&
-         tdl_queue_empty(&w->slot->calls) && tdl_queue_empty(&w->loop.inbox);
+  return is_idle(w) && tdl_queue_empty(&w->loop.inbox);
 }
 
 static void lose_patience(void *ctx, uint32_t id) {
@@ -220,6 +225,21 @@ static int waits_for_others(tdl_worker *w) {
     }
   }
   return 1;
+}
+
+/* Others' results may come again and again, and keep it from sleeping: what
+** was left behind calls again. When its patience is over it rests all the same,
+** for a moment in each turn. */
+static void rest_awake(tdl_worker *w) {
+  if (is_idle(w) && !waits_for_others(w) && w->patience == TDL_IS_OVER) {
+    TDL_STALL();
+    if (tdl_pool_rest(w->pool)) { /* <drain.R3> */
+      TDL_STALL();
+      tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
+    }
+    TDL_STALL();
+    tdl_pool_add_busy(w->pool); /* <drain.G1> */
+  }
 }
 
 /* Undoes what sleep_on announced; also after an error out of a wait. */
@@ -344,6 +364,9 @@ void tdl_turns(tdl_vm *vm) {
         has_left(w)) { /* 2 */
       tdl_vm_take_leave(vm);
       return;
+    }
+    if (TDL_UNLIKELY(w->phase == TDL_POOL_DRAINING) && arrived) {
+      rest_awake(w);
     }
     job = take(w); /* 3 */
     if (job != NULL) {
