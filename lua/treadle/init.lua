@@ -1,27 +1,40 @@
 --- treadle: run Lua functions on a pool of LuaJIT states, one per thread.
 -- @module treadle
 local core = require "treadle.core"
-local abort = require "treadle.abort"
-local combine = require "treadle.combine"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
-local news = require "treadle.news"
 local options = require "treadle.options"
-local pool = require "treadle.pool"
-local submit = require "treadle.submit"
-local task = require "treadle.task"
 
 local treadle = {}
 
 core.setup {
   future = future.mt,
-  refused = submit.refused,
-  rejected = news.rejected,
-  pool_event = news.pool_event,
   cancelled = loop.cancel_job,
   turn = loop.poll,
   wait = loop.worker_wait,
 }
+
+local rawset = rawset -- the script may have its own
+
+--- What is loaded when it is first used, because most workers never do: name -> module.
+local LATER = {
+  pool = "treadle.pool",
+  task = "treadle.task", import = "treadle.task",
+  all = "treadle.combine", any = "treadle.combine", race = "treadle.combine",
+  all_settled = "treadle.combine", as_completed = "treadle.combine",
+  abort = "treadle.abort",
+}
+
+setmetatable(treadle, {
+  __index = function(self, name)
+    local module = LATER[name]
+    if module then
+      local value = core.require(module)[name]
+      rawset(self, name, value)
+      return value
+    end
+  end,
+})
 
 --- True in the host, false in a worker.
 treadle.is_main = core.worker == nil
@@ -36,23 +49,13 @@ treadle.cores = core.cores
 --- The monotonic clock, in seconds.
 treadle.now = core.now
 
-treadle.pool = pool.pool
-treadle.task = task.task
-treadle.import = task.import
-
-treadle.all = combine.all
-treadle.any = combine.any
-treadle.race = combine.race
-treadle.all_settled = combine.all_settled
-treadle.as_completed = combine.as_completed
-
-treadle.abort = abort.abort
-
 treadle.encode = core.encode
 treadle.decode = core.decode
 treadle.class = core.class
 
-local SLEEP_OPTIONS = { signal = abort.check }
+local SLEEP_OPTIONS = {
+  signal = function(value) return core.require("treadle.abort").check(value) end,
+}
 
 --- Wait `seconds`: yields inside a coroutine, runs the loop outside one.
 -- @tparam number seconds
@@ -63,7 +66,7 @@ function treadle.sleep(seconds, given)
   if given ~= nil then
     given = options.check(2, "sleep", given, SLEEP_OPTIONS)
     if given.signal then
-      abort.signal_of(given.signal):bind(timer)
+      core.require("treadle.abort").signal_of(given.signal):bind(timer)
     end
   end
   timer:await()

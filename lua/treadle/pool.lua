@@ -22,6 +22,12 @@ local M = {}
 local methods = {}
 local mt = { __name = "treadle.pool" }
 
+core.hooks {
+  refused = submit.refused,
+  rejected = news.rejected,
+  pool_event = news.pool_event,
+}
+
 local POOL_OPTIONS = {
   threads = "count", concurrency = "count", timeout = "seconds", max_payload = "bytes",
   terminate_timeout = "seconds", data = "any", init = "name", teardown = "name", name = "name",

@@ -146,13 +146,22 @@ function M.boot(boot)
   end
   loading = true
   local names, fns, opts, exports
+  local rawset = rawset -- the script may have its own
   if boot.module then
     names, fns, opts, exports = from_module(boot.module)
   else
     names, fns, opts, exports = from_table(boot)
   end
   loading = false
-  info.pool = require("treadle.pool").own(boot.name, names, opts, boot.only)
+  setmetatable(info, {
+    __index = function(self, key)
+      if key == "pool" then
+        local own = core.require("treadle.pool").own(boot.name, names, opts, boot.only)
+        rawset(self, key, own)
+        return own
+      end
+    end,
+  })
   local init, teardown = hook(exports, "init", boot.init), hook(exports, "teardown", boot.teardown)
   if init then
     init()
