@@ -83,9 +83,10 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */
-  if (TDL_UNLIKELY(job->reason != NULL)) {
+  if (TDL_UNLIKELY(job->has_reason)) {
     tdl_free(job->reason);
     job->reason = NULL;
+    job->has_reason = 0;
   }
   if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_BUSY_BYTES) {
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
@@ -149,6 +150,7 @@ void tdl_job_set_reason(tdl_job *job, const char *text) {
   size_t size = strlen(text) + 1;
   if (job->reason == NULL && (job->reason = tdl_alloc(size)) != NULL) {
     memcpy(job->reason, text, size);
+    job->has_reason = 1;
   }
 }
 

@@ -60,7 +60,7 @@ struct treadle_loop;
 struct treadle_pool;
 
 typedef struct tdl_job {
-  /* --- the home state's --- */
+  /* --- the home state's: a cache line for each call --- */
   struct tdl_job *next_idle;
   struct treadle_pool *pool; /* where it was submitted */
   /* reports the outcome, once, on the home's thread; `bytes` are the results
@@ -68,21 +68,23 @@ typedef struct tdl_job {
   void (*done)(struct tdl_job *job, int status, const tdl_bytes *bytes,
                void *ctx);
   void *ctx;
-  uint64_t deadline_ns;  /* TDL_NEVER: none; the worker reads one, too */
-  uint32_t slot;         /* its number at home, for as long as it exists */
-  uint32_t parent;       /* the entry of the job that made the call, or 0; in a
-                         ** host the guest's serial number */
-  tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
-  uint32_t heap_index;   /* the supervisor's: its place, 0 for none */
-  uint8_t expiring;      /* the supervisor's until the job is forgotten */
-  int8_t verdict;        /* with which `expiry` comes */
-  uint8_t came_home;     /* and waits for `expiry` */
-  uint8_t away;          /* reported (L3), and still to come home */
-  int8_t untold;         /* the home settled it and has yet to report this */
-  uint8_t inherited;     /* its deadline is that of the job that made it */
-  uint8_t refused;       /* never queued: the pool takes no calls */
+  uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads one, too */
+  uint32_t slot;        /* its number at home, for as long as it exists */
+  uint32_t parent;      /* the entry of the job that made the call, or 0; in a
+                        ** host the guest's serial number */
+  uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
+  uint8_t expiring;     /* the supervisor's until the job is forgotten */
+  int8_t verdict;       /* with which `expiry` comes */
+  uint8_t came_home;    /* and waits for `expiry` */
+  uint8_t away;         /* reported (L3), and still to come home */
+  int8_t untold;        /* the home settled it and has yet to report this */
+  uint8_t inherited;    /* its deadline is that of the job that made it */
+  uint8_t refused;      /* never queued: the pool takes no calls */
+  uint8_t has_reason;
+  /* --- and what few calls need --- */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */
-  char *reason;          /* J5: why it was cancelled, or NULL */
+  tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
+  char *reason;          /* J5: why it was cancelled; see has_reason */
   uint64_t submitted_ns; /* if it is stamped; the worker reads these two */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;

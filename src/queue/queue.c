@@ -29,12 +29,6 @@ void tdl_queue_fini(tdl_queue *q) {
   }
 }
 
-static uint32_t spilled(const tdl_queue *q) {
-  /* [queue-spill] acquire: with the store in count_locked, orders what a
-  ** thread does after it saw the list change */
-  return atomic_load_explicit(&q->spilled, memory_order_acquire);
-}
-
 static void count_locked(tdl_queue *q, uint32_t n) {
   /* [queue-spill] seq_cst: publishes before the pusher looks for sleepers,
   ** as the ring's tail does [park] */
@@ -52,13 +46,13 @@ static void spill(tdl_queue *q, tdl_node *node) {
       q->last->next = node;
     }
     q->last = node;
-    count_locked(q, spilled(q) + 1);
+    count_locked(q, tdl_queue_spilled(q) + 1);
   }
   pthread_mutex_unlock(&q->lock);
 }
 
 static void refill_locked(tdl_queue *q) {
-  uint32_t n = spilled(q);
+  uint32_t n = tdl_queue_spilled(q);
   while (q->first != NULL) {
     tdl_node *next = q->first->next; /* a popper owns the node after push */
     if (!tdl_ring_push(&q->ring, q->first)) {
@@ -73,7 +67,7 @@ static void refill_locked(tdl_queue *q) {
 }
 
 void tdl_queue_push(tdl_queue *q, tdl_node *node) {
-  if (spilled(q) != 0 || !tdl_ring_push(&q->ring, node)) {
+  if (tdl_queue_spilled(q) != 0 || !tdl_ring_push(&q->ring, node)) {
     spill(q, node);
   }
 }
@@ -81,7 +75,7 @@ void tdl_queue_push(tdl_queue *q, tdl_node *node) {
 tdl_node *tdl_queue_pop(tdl_queue *q) {
   tdl_node *node = tdl_ring_pop(&q->ring);
   TDL_STALL();
-  if (spilled(q) == 0) {
+  if (tdl_queue_spilled(q) == 0) {
     return node;
   }
   if (node != NULL) { /* refill by halves, and only if nobody else does */
@@ -98,7 +92,7 @@ tdl_node *tdl_queue_pop(tdl_queue *q) {
   if (node == NULL && tdl_ring_length(&q->ring) == 0 && q->first != NULL) {
     node = q->first; /* I2 */
     q->first = node->next;
-    count_locked(q, spilled(q) - 1);
+    count_locked(q, tdl_queue_spilled(q) - 1);
   }
   refill_locked(q);
   pthread_mutex_unlock(&q->lock);
@@ -112,10 +106,6 @@ int tdl_queue_empty(const tdl_queue *q) {
          atomic_load_explicit(&q->spilled, memory_order_seq_cst) == 0;
 }
 
-int tdl_queue_ready(const tdl_queue *q) {
-  return tdl_ring_ready(&q->ring) || spilled(q) != 0;
-}
-
 uint32_t tdl_queue_length(const tdl_queue *q) {
-  return tdl_ring_length(&q->ring) + spilled(q);
+  return tdl_ring_length(&q->ring) + tdl_queue_spilled(q);
 }

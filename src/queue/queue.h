@@ -24,6 +24,13 @@ typedef struct tdl_queue {
   tdl_node *first, *last;
 } tdl_queue;
 
+/* private; nodes in the list. */
+static inline uint32_t tdl_queue_spilled(const tdl_queue *q) {
+  /* [queue-spill] acquire: with the store in count_locked, orders what a
+  ** thread does after it saw the list change */
+  return atomic_load_explicit(&q->spilled, memory_order_acquire);
+}
+
 int tdl_queue_init(tdl_queue *q, uint32_t cells);
 void tdl_queue_fini(tdl_queue *q);
 
@@ -36,7 +43,9 @@ tdl_node *tdl_queue_pop(tdl_queue *q);
 
 /* 1 when pop would find a node at once; cheaper for the pushers than empty, and
 ** no ground to sleep on. */
-int tdl_queue_ready(const tdl_queue *q);
+static inline int tdl_queue_ready(const tdl_queue *q) {
+  return tdl_ring_ready(&q->ring) || tdl_queue_spilled(q) != 0;
+}
 
 /* 0 as soon as a push is certain to be seen by a later pop. */
 int tdl_queue_empty(const tdl_queue *q);

@@ -26,16 +26,6 @@
 #include "../base/stall.h"
 #include "../treadle.h"
 
-/* Neighbouring positions lie in different cache lines, so that pusher and
-** popper do not fight over one: the top two bits become the lowest. */
-static tdl_ring_cell *cell_at(const tdl_ring *r, uint64_t pos) {
-  uint64_t i = pos & ((1u << r->bits) - 1);
-  if (r->bits >= 4) {
-    i = ((i << 2) | (i >> (r->bits - 2))) & ((1u << r->bits) - 1);
-  }
-  return &r->cells[i];
-}
-
 int tdl_ring_init(tdl_ring *r, uint32_t cells) {
   r->bits = 1;
   while ((1u << r->bits) < cells) {
@@ -95,7 +85,7 @@ int tdl_ring_push(tdl_ring *r, void *item) {
     if (atomic_compare_exchange_weak_explicit(
             &r->tail, &pos, pos + 1, memory_order_seq_cst,
             memory_order_relaxed)) { /* relaxed: a guess, as above */
-      tdl_ring_cell *cell = cell_at(r, pos);
+      tdl_ring_cell *cell = tdl_ring_cell_at(r, pos);
       TDL_STALL();
       /* <ring.P7> I1; relaxed: the turn publishes it */
       atomic_store_explicit(&cell->item, item, memory_order_relaxed);
@@ -103,7 +93,7 @@ int tdl_ring_push(tdl_ring *r, void *item) {
       /* <ring.P8> [ring-turn] release: the item is written */
       atomic_store_explicit(&cell->turn, (pos >> r->bits) + 1,
                             memory_order_release);
-      tdl_prefetch(cell_at(r, pos + 2));
+      tdl_prefetch(tdl_ring_cell_at(r, pos + 2));
       return 1;
     }
   }
@@ -113,7 +103,7 @@ void *tdl_ring_pop(tdl_ring *r) {
   /* <ring.Q1> relaxed: a guess that the compare-and-swap checks */
   uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
   for (;;) {
-    tdl_ring_cell *cell = cell_at(r, pos);
+    tdl_ring_cell *cell = tdl_ring_cell_at(r, pos);
     uint64_t full = (pos >> r->bits) + 1;
     /* <ring.Q2> [ring-turn] acquire: the item is written */
     uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
@@ -127,7 +117,7 @@ void *tdl_ring_pop(tdl_ring *r) {
       if (atomic_compare_exchange_weak_explicit(
               &r->head, &pos, pos + 1, memory_order_release,
               memory_order_relaxed)) { /* relaxed: a guess, as above */
-        cell = cell_at(r, pos + 1);
+        cell = tdl_ring_cell_at(r, pos + 1);
         full = ((pos + 1) >> r->bits) + 1;
         /* relaxed, both: a hint; the next item's memory is on its way while
         ** this one is handled */
@@ -142,13 +132,6 @@ void *tdl_ring_pop(tdl_ring *r) {
       pos = atomic_load_explicit(&r->head, memory_order_relaxed);
     }
   }
-}
-
-int tdl_ring_ready(const tdl_ring *r) {
-  /* relaxed, both: pop looks again */
-  uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
-  return atomic_load_explicit(&cell_at(r, pos)->turn, memory_order_relaxed) ==
-         (pos >> r->bits) + 1;
 }
 
 uint32_t tdl_ring_length(const tdl_ring *r) {

@@ -23,6 +23,16 @@ typedef struct tdl_ring {
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t head; /* next pop; poppers */
 } tdl_ring;
 
+/* private; neighbouring positions lie in different cache lines, so that pusher and
+** popper do not fight over one: the top two bits become the lowest. */
+static inline tdl_ring_cell *tdl_ring_cell_at(const tdl_ring *r, uint64_t pos) {
+  uint64_t i = pos & ((1u << r->bits) - 1);
+  if (r->bits >= 4) {
+    i = ((i << 2) | (i >> (r->bits - 2))) & ((1u << r->bits) - 1);
+  }
+  return &r->cells[i];
+}
+
 /* `cells` is a power of two, at least 2. Returns 0 or TREADLE_ENOMEM. */
 int tdl_ring_init(tdl_ring *r, uint32_t cells);
 void tdl_ring_fini(tdl_ring *r);
@@ -36,7 +46,12 @@ void *tdl_ring_pop(tdl_ring *r);
 
 /* 1 when pop would find an item: a look at the next cell alone, which leaves
 ** the pushers' line to them. Says nothing about pushes under way. */
-int tdl_ring_ready(const tdl_ring *r);
+static inline int tdl_ring_ready(const tdl_ring *r) {
+  /* relaxed, both: pop looks again */
+  uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
+  return atomic_load_explicit(&tdl_ring_cell_at(r, pos)->turn,
+                              memory_order_relaxed) == (pos >> r->bits) + 1;
+}
 
 /* Items claimed and not popped; exact when nobody else is at work. */
 uint32_t tdl_ring_length(const tdl_ring *r);

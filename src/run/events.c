@@ -16,10 +16,6 @@ void tdl_events_listen(treadle_pool *pool, int listens) {
                         memory_order_relaxed);
 }
 
-int tdl_events_wanted(const treadle_pool *pool) {
-  return atomic_load_explicit(&pool->listens, memory_order_relaxed) != 0;
-}
-
 static void on_event(tdl_note *note, treadle_loop *at) {
   event *e = TDL_CONTAINER(note, event, note);
   treadle_pool *pool = e->pool;

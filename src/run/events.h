@@ -12,7 +12,9 @@
 void tdl_events_listen(treadle_pool *pool, int listens);
 
 /* any thread that keeps the pool; one load that rarely misses. */
-int tdl_events_wanted(const treadle_pool *pool);
+static inline int tdl_events_wanted(const treadle_pool *pool) {
+  return atomic_load_explicit(&pool->listens, memory_order_relaxed) != 0;
+}
 
 /* The same. Reaches pool->event with these values as a payload: the event's
 ** name, and what belongs to it, where it does: the number of the task, the

@@ -531,10 +531,6 @@ int tdl_interrupt_withdraw(tdl_interrupt *i) {
   return was;
 }
 
-int tdl_interrupt_has_struck(const tdl_interrupt *i) {
-  return i->struck;
-}
-
 /* --- any thread ----------------------------------------------------------- */
 
 int tdl_interrupt_is_requested(const tdl_interrupt *i) {

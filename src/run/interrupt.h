@@ -117,7 +117,9 @@ void tdl_interrupt_seal(tdl_interrupt *i);
 int tdl_interrupt_withdraw(tdl_interrupt *i);
 
 /* the thread: 1 when what runs, or ran before, has felt a request. */
-int tdl_interrupt_has_struck(const tdl_interrupt *i);
+static inline int tdl_interrupt_has_struck(const tdl_interrupt *i) {
+  return i->struck;
+}
 
 /* any thread: C code that can end early asks this. */
 int tdl_interrupt_is_requested(const tdl_interrupt *i);

@@ -7,12 +7,6 @@
 #include "news.h"
 #include "worker.h"
 
-enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
-  /* acquire: what was done before the phase was raised */
-  return (enum tdl_pool_phase)atomic_load_explicit(&pool->phase,
-                                                   memory_order_acquire);
-}
-
 static uint32_t phase_now(const treadle_pool *pool) {
   /* [size] seq_cst: after what the caller has counted */
   return atomic_load_explicit(&pool->phase, memory_order_seq_cst);

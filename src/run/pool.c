@@ -55,12 +55,6 @@ static int new_slot(treadle_pool *pool, uint32_t id, tdl_slot **out) {
   return 0;
 }
 
-uint32_t tdl_pool_slots(const treadle_pool *pool) {
-  /* seq_cst: after what was published; whoever has a slot that we do not see
-  ** looks at it after that [park] */
-  return atomic_load_explicit(&pool->threads, memory_order_seq_cst);
-}
-
 int tdl_pool_add_slot_locked(treadle_pool *pool) {
   uint32_t n = tdl_pool_slots(pool);
   int status = new_slot(pool, n + 1, &pool->slots[n]);
@@ -210,15 +204,15 @@ static int claim_idle(treadle_pool *pool) {
   return -1;
 }
 
-static int any_idle(const treadle_pool *pool) {
-  uint32_t slots = tdl_pool_slots(pool);
-  for (uint32_t w = 0; w * 64 < slots; w++) {
+static inline int any_idle(const treadle_pool *pool) {
+  uint32_t slots = tdl_pool_slots(pool), w = 0;
+  do { /* there is a slot at least */
     /* [park] seq_cst: after the sender published */
-    if (atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) != 0 ||
-        atomic_load_explicit(&pool->abroad[w], memory_order_seq_cst) != 0) {
+    if ((atomic_load_explicit(&pool->idle[w], memory_order_seq_cst) |
+         atomic_load_explicit(&pool->abroad[w], memory_order_seq_cst)) != 0) {
       return 1;
     }
-  }
+  } while (TDL_UNLIKELY(++w * 64 < slots));
   return 0;
 }
 
@@ -332,7 +326,9 @@ void tdl_pool_refuse(tdl_job *job) {
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   treadle_loop *home = job->home;
   int limited = job->deadline_ns != TDL_NEVER;
-  int takes = tdl_pool_takes(pool, job);
+  int takes = TDL_LIKELY(tdl_pool_phase(pool) == TDL_POOL_OPEN)
+                  ? !tdl_pool_forked()
+                  : tdl_pool_takes(pool, job);
   /* where the caller counts: a pool's callers are its home and its workers */
   tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
   int status = 0;

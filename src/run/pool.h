@@ -238,10 +238,18 @@ void tdl_pool_lose(treadle_pool *pool, struct tdl_worker *worker);
 /* any thread that keeps the pool; who has the slot now [slot]. */
 struct tdl_worker *tdl_slot_worker(const tdl_slot *slot);
 
-enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool);
+static inline enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
+  /* acquire: what was done before the phase was raised */
+  return (enum tdl_pool_phase)atomic_load_explicit(&pool->phase,
+                                                   memory_order_acquire);
+}
 
 /* any thread that keeps the pool; how many slots there are. */
-uint32_t tdl_pool_slots(const treadle_pool *pool);
+static inline uint32_t tdl_pool_slots(const treadle_pool *pool) {
+  /* seq_cst: after what was published; whoever has a slot that we do not see
+  ** looks at it after that [park] */
+  return atomic_load_explicit(&pool->threads, memory_order_seq_cst);
+}
 
 /* any thread that keeps the pool, with the supervisor's lock: a slot more.
 ** 0 or TREADLE_ENOMEM. */

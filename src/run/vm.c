@@ -161,12 +161,8 @@ uint64_t tdl_vm_heap_bytes(const tdl_vm *vm) {
 
 /* The state's worker gets a fresh one after so many jobs, or when they have left
 ** too much behind. */
-static void count_ended(tdl_vm *vm) {
+static void look_at_age(tdl_vm *vm) {
   const treadle_pool *pool = vm->worker->pool;
-  vm->ended++;
-  if (TDL_LIKELY(pool->recycle_after == 0 && pool->recycle_bytes == 0)) {
-    return;
-  }
   if (pool->recycle_after > 0 && vm->ended >= pool->recycle_after) {
     tdl_vm_retire(vm);
   } else if (pool->recycle_bytes > 0 &&
@@ -224,70 +220,78 @@ static int is_late(const tdl_job *job) {
   return (job->timed & TDL_JOB_LIMITED) && tdl_now_ns() >= job->deadline_ns;
 }
 
+/* The entry's job has ended, and somebody had settled it meanwhile. 1 when it
+** stays until the scheduler has been told (V5). */
+static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
+  if (!e->ended) {
+    tdl_supervisor_job_ended(vm->worker, e->job);
+    if (e->heard_ns != 0) {
+      tell_end(vm, e, status);
+    }
+  }
+  if (!e->childless && e->calls + e->others > 0) {
+    tdl_vm_cancel_calls(vm);
+  }
+  if (e->known && !e->cancelled) {
+    e->ended = 1;
+    tdl_worker_ask(vm->worker, TDL_ASK_CANCEL);
+    return 1;
+  }
+  return 0;
+}
+
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
   tdl_job *job = e->job;
-  tdl_tally *tally = vm->worker->loop.tally;
+  tdl_worker *w = vm->worker;
+  treadle_pool *pool = w->pool;
   if (TDL_UNLIKELY(status != 0) && is_late(job)) {
     status = TREADLE_ETIMEOUT;
     job->bytes.len = 0;
   }
   if (TDL_UNLIKELY(vm->heap.is_over ||
-                   tdl_interrupt_has_struck(&vm->worker->interrupt) ||
-                   tdl_pool_phase(job->pool) == TDL_POOL_STOPPED)) {
+                   tdl_interrupt_has_struck(&w->interrupt) ||
+                   tdl_pool_phase(pool) == TDL_POOL_STOPPED)) {
     status = verdict(vm, job);
     job->bytes.len = 0;
   }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
-  set_exempt(vm, -is_exempt(e));
-  e->co = NULL;
+  if (TDL_UNLIKELY(e->co != NULL)) { /* it has waited */
+    set_exempt(vm, -is_exempt(e));
+    e->co = NULL;
+  }
   job->status = (int8_t)status;
   if (TDL_UNLIKELY(e->began_ns != 0)) {
-    tdl_stats_ran(job->pool->stats, tally, job, tdl_now_ns() - e->began_ns);
-    tdl_stats_heap(tally, tdl_vm_heap_bytes(vm));
+    tdl_stats_ran(pool->stats, w->loop.tally, job, tdl_now_ns() - e->began_ns);
+    tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(vm));
     e->began_ns = 0; /* V5: it may come here again */
   }
   if (TDL_LIKELY(tdl_job_finish(job))) {
-    tdl_stats_ended(tally, job);
+    tdl_stats_ended(w->loop.tally, job);
     if (TDL_UNLIKELY(e->heard_ns != 0)) {
       tell_end(vm, e, status);
     }
-  } else { /* it goes home all the same (J2) */
-    if (!e->ended) {
-      tdl_supervisor_job_ended(vm->worker, job);
-      if (e->heard_ns != 0) {
-        tell_end(vm, e, status);
-      }
-    }
-    if (!e->childless && e->calls + e->others > 0) {
-      tdl_vm_cancel_calls(vm);
-    }
-    if (e->known && !e->cancelled) { /* V5 */
-      e->ended = 1;
-      tdl_worker_ask(vm->worker, TDL_ASK_CANCEL);
-      return;
-    }
+  } else if (ended_settled(vm, e, status)) { /* else it goes home (J2) */
+    return;
   }
   e->job = NULL;
   vm->progress--;
-  if (TDL_UNLIKELY(vm->worker->pool->regulated)) {
-    tdl_worker_load(vm->worker, -1);
-    tdl_worker_set_running(vm->worker, vm->progress);
+  if (TDL_UNLIKELY(pool->regulated)) {
+    tdl_worker_load(w, -1);
+    tdl_worker_set_running(w, vm->progress);
   }
   free_entry_if_done(vm, i);
-  if (tdl_worker_running(vm->worker) == job) { /* it is the home's now */
-    tdl_worker_runs(vm->worker, NULL);
+  if (tdl_worker_running(w) == job) { /* it is the home's now */
+    tdl_worker_runs(w, NULL);
   }
   tdl_loop_send_home(job);
-  count_ended(vm); /* last: finalizers may run, without an end */
-}
-
-int tdl_vm_has_room(const tdl_vm *vm) {
-  return vm->progress - vm->exempt < vm->worker->pool->concurrency &&
-         (!vm->retiring || vm->exempt > 0);
+  vm->ended++;
+  if (TDL_UNLIKELY((pool->recycle_after | pool->recycle_bytes) != 0)) {
+    look_at_age(vm); /* last: finalizers may run, without an end */
+  }
 }
 
 void tdl_vm_retire(tdl_vm *vm) {
@@ -295,10 +299,6 @@ void tdl_vm_retire(tdl_vm *vm) {
     tdl_supervisor_end(vm->worker, vm->worker->pool->terminate_ns);
   }
   vm->retiring = 1;
-}
-
-int tdl_vm_is_retired(const tdl_vm *vm) {
-  return vm->retiring && vm->progress == 0;
 }
 
 void tdl_vm_fail(tdl_vm *vm, uint32_t entry, int status) {
@@ -437,8 +437,11 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tdl_worker_take_place(vm->worker);
     tdl_worker_set_running(vm->worker, vm->progress);
   }
-  tdl_vm_set_current(vm, entry);
-  vm->starting = entry;
+  if (TDL_UNLIKELY(vm->current != 0)) {
+    tdl_vm_set_current(vm, 0); /* who runs it waits (treadle.poll) */
+  }
+  vm->current = vm->starting = entry;
+  tdl_worker_runs(vm->worker, job);
   if (TDL_UNLIKELY(vm->co == NULL)) {
     new_coroutine(vm);
   }
@@ -479,7 +482,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     new_coroutine(vm);
   }
   /* not earlier: an error out of here fails the entry (V1) */
-  tdl_vm_set_current(vm, 0);
+  vm->current = 0; /* its job is over, or held */
+  tdl_worker_runs(vm->worker, NULL);
   vm->starting = 0;
 }
 

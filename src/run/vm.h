@@ -87,7 +87,9 @@ void tdl_vm_recover(tdl_vm *vm);
 /* It takes no more jobs than those in progress need (V3). Retired: they have
 ** ended. */
 void tdl_vm_retire(tdl_vm *vm);
-int tdl_vm_is_retired(const tdl_vm *vm);
+static inline int tdl_vm_is_retired(const tdl_vm *vm) {
+  return vm->retiring && vm->progress == 0;
+}
 
 /* Runs the job, or as much of it as goes without waiting. Takes the job. */
 void tdl_vm_run(tdl_vm *vm, tdl_job *job);
@@ -99,7 +101,10 @@ void tdl_vm_set_current(tdl_vm *vm, uint32_t entry);
 void tdl_vm_turn(tdl_vm *vm);
 
 /* 1 when the concurrency lets another job start. */
-int tdl_vm_has_room(const tdl_vm *vm);
+static inline int tdl_vm_has_room(const tdl_vm *vm) {
+  return vm->progress - vm->exempt < vm->worker->pool->concurrency &&
+         (!vm->retiring || vm->exempt > 0);
+}
 
 /* Waits in the script's own loop (luv): 0 when it has none. */
 int tdl_vm_wait(tdl_vm *vm);

@@ -42,11 +42,6 @@ void tdl_worker_set_running(tdl_worker *w, uint32_t jobs) {
   atomic_store_explicit(&w->running, jobs, memory_order_relaxed);
 }
 
-void tdl_worker_runs(tdl_worker *w, tdl_job *job) {
-  /* relaxed: the supervisor's look may be late, a handler's is this thread's */
-  atomic_store_explicit(&w->runs, job, memory_order_relaxed);
-}
-
 /* --- what is asked of it ---------------------------------------------------- */
 
 void tdl_worker_ask(tdl_worker *w, enum tdl_ask what) {
@@ -79,10 +74,6 @@ enum tdl_worker_life tdl_worker_life(const tdl_worker *w) {
 
 void tdl_worker_set_life(tdl_worker *w, enum tdl_worker_life life) {
   atomic_store_explicit(&w->life, life, memory_order_relaxed); /* as above */
-}
-
-tdl_job *tdl_worker_running(const tdl_worker *w) {
-  return atomic_load_explicit(&w->runs, memory_order_relaxed); /* see runs */
 }
 
 int tdl_worker_runs_forced(const tdl_worker *w) {

@@ -99,7 +99,9 @@ void tdl_worker_listen(tdl_worker *worker);
 
 /* any thread; whose code runs, or NULL. The job stays a record for as long as
 ** the pool exists. */
-tdl_job *tdl_worker_running(const tdl_worker *worker);
+static inline tdl_job *tdl_worker_running(const tdl_worker *w) {
+  return atomic_load_explicit(&w->runs, memory_order_relaxed); /* see runs */
+}
 
 /* any thread, and its signal handler; that job is FORCED. */
 int tdl_worker_runs_forced(const tdl_worker *worker);
@@ -127,7 +129,10 @@ int tdl_worker_is_left_alone(const tdl_worker *worker);
 void tdl_worker_post(tdl_worker *worker, tdl_note *note);
 
 /* worker; the job, whose code runs now, or NULL. */
-void tdl_worker_runs(tdl_worker *worker, tdl_job *job);
+static inline void tdl_worker_runs(tdl_worker *w, tdl_job *job) {
+  /* relaxed: the supervisor's look may be late, a handler's is this thread's */
+  atomic_store_explicit(&w->runs, job, memory_order_relaxed);
+}
 
 /* Starting: with the supervisor's lock. */
 int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
