@@ -344,14 +344,15 @@ local SCHED_IDLE = 5
 
 --- Let others have the first processor for so long, at least. Among equals a yield would not do:
 -- the kernel lets go first who has had less so far.
-function M.stand_back(log, seconds)
+function M.stand_back(log, done_log, seconds)
+  enter(log)
   pin()
   assert(ffi.C.sched_setscheduler(0, SCHED_IDLE, ffi.new("int[1]")) == 0)
   local stop = treadle.now() + seconds
   repeat
     ffi.C.sched_yield()
   until treadle.now() >= stop
-  enter(log)
+  enter(done_log)
 end
 jit.off(M.stand_back) -- compiling it would take its time
 
