@@ -14,7 +14,7 @@ core.setup {
   wait = loop.worker_wait,
 }
 
-local rawset = rawset -- the script may have its own
+local require, rawset = require, rawset -- the script may have its own
 
 --- What is loaded when it is first used, because most workers never do: name -> module.
 local LATER = {
@@ -29,7 +29,7 @@ setmetatable(treadle, {
   __index = function(self, name)
     local module = LATER[name]
     if module then
-      local value = core.require(module)[name]
+      local value = require(module)[name]
       rawset(self, name, value)
       return value
     end
@@ -54,7 +54,7 @@ treadle.decode = core.decode
 treadle.class = core.class
 
 local SLEEP_OPTIONS = {
-  signal = function(value) return core.require("treadle.abort").check(value) end,
+  signal = function(value) return require("treadle.abort").check(value) end,
 }
 
 --- Wait `seconds`: yields inside a coroutine, runs the loop outside one.
@@ -66,7 +66,7 @@ function treadle.sleep(seconds, given)
   if given ~= nil then
     given = options.check(2, "sleep", given, SLEEP_OPTIONS)
     if given.signal then
-      core.require("treadle.abort").signal_of(given.signal):bind(timer)
+      require("treadle.abort").signal_of(given.signal):bind(timer)
     end
   end
   timer:await()

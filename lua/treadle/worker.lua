@@ -146,7 +146,7 @@ function M.boot(boot)
   end
   loading = true
   local names, fns, opts, exports
-  local rawset = rawset -- the script may have its own
+  local require, rawset = require, rawset -- the script may have its own
   if boot.module then
     names, fns, opts, exports = from_module(boot.module)
   else
@@ -156,7 +156,7 @@ function M.boot(boot)
   setmetatable(info, {
     __index = function(self, key)
       if key == "pool" then
-        local own = core.require("treadle.pool").own(boot.name, names, opts, boot.only)
+        local own = require("treadle.pool").own(boot.name, names, opts, boot.only)
         rawset(self, key, own)
         return own
       end

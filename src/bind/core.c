@@ -167,37 +167,6 @@ static int core_hooks(lua_State *L) {
   return 0;
 }
 
-/* Modules that were being loaded when memory ran out: LuaJIT's mark, a number,
-** stays in package.loaded, and would be an error for ever. Modules are tables. */
-static void forget_half_loaded(lua_State *L) {
-  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-  lua_pushnil(L);
-  while (lua_istable(L, -2) && lua_next(L, -2) != 0) {
-    int is_mark = !lua_istable(L, -1) && lua_type(L, -2) == LUA_TSTRING &&
-                  strncmp(lua_tostring(L, -2), "treadle.", 8) == 0;
-    lua_pop(L, 1);
-    if (is_mark) {
-      lua_pushvalue(L, -1);
-      lua_pushnil(L);
-      lua_rawset(L, -4); /* a field that is there: it may be emptied */
-    }
-  }
-}
-
-/* require(name) -> a module of treadle's, loaded at its first use; upvalue 1 is
-** `require`. May be tried again when memory ran out. */
-static int core_require(lua_State *L) {
-  lua_settop(L, 1);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushvalue(L, 1);
-  if (lua_pcall(L, 1, 1, 0) != 0) {
-    forget_half_loaded(L);
-    lua_settop(L, 2);
-    return lua_error(L);
-  }
-  return 1;
-}
-
 /* --- the module ----------------------------------------------------------- */
 
 static void set_number(lua_State *L, const char *name, double value) {
@@ -218,9 +187,6 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_setfield(L, -2, "setup");
   lua_pushcfunction(L, core_hooks);
   lua_setfield(L, -2, "hooks");
-  lua_getglobal(L, "require");
-  lua_pushcclosure(L, core_require, 1);
-  lua_setfield(L, -2, "require");
   set_number(L, "STATE", TDL_F_STATE);
   set_number(L, "VALUE", TDL_F_VALUE);
   set_number(L, "COUNT", TDL_F_COUNT);
@@ -261,8 +227,8 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   return 1;
 }
 
-/* The loader in package.preload: upvalue 1 is the embedded module. */
-static int load_embedded(lua_State *L) {
+/* name -> module, by the chunk in upvalue 1 */
+static int run_embedded(lua_State *L) {
   const struct tdl_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
   lua_settop(L, 1);
   if (luaL_loadbuffer(L, (const char *)e->data, e->size, e->name) != 0) {
@@ -276,11 +242,29 @@ static int load_embedded(lua_State *L) {
   return 1;
 }
 
+/* The loader in package.preload. A module that could not be loaded, for want of
+** memory, can be required again: `require` would remember that it failed. */
+static int load_embedded(lua_State *L) {
+  lua_settop(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, 1);
+  if (lua_pcall(L, 1, 1, 0) != 0) {
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    lua_pushvalue(L, 1);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    return lua_error(L);
+  }
+  return 1;
+}
+
 static void preload(lua_State *L) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "preload");
   for (const struct tdl_embedded *e = tdl_embedded; e->name != NULL; e++) {
     lua_pushlightuserdata(L, (void *)(uintptr_t)e);
+    lua_pushcclosure(L, run_embedded, 1);
     lua_pushcclosure(L, load_embedded, 1);
     lua_setfield(L, -2, e->name);
   }
