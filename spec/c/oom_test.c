@@ -106,14 +106,17 @@ static traces look(void) {
   return t;
 }
 
-/* A thread that was joined is in the list for a moment yet; one that stays is
-** the watchdog's. */
+/* Of the process, before there is a pool. */
+static long first_threads;
+
+/* A thread that was joined is in the list for a moment yet, also one of the run
+** before; one that stays is the watchdog's. */
 static int left_behind(const traces *before) {
-  traces now = look();
-  while (now.threads > before->threads) {
+  traces now;
+  while (look().threads > first_threads) {
     usleep(100);
-    now = look();
   }
+  now = look(); /* what the last thread gave back */
   if (now.blocks == before->blocks && now.host_blocks == before->host_blocks &&
       now.descriptors == before->descriptors) {
     return 0;
@@ -609,6 +612,7 @@ static int is_sweep(const char *name) {
 }
 
 int main(int argc, char **argv) {
+  first_threads = look().threads;
   signal(SIGALRM, bark);
   srandom(check_seed());
   if (argc > 1 && !is_sweep(argv[1])) {

@@ -5,6 +5,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "news.h"
 #include "phase.h"
 #include "thread.h"
 #include "vm.h"
@@ -120,8 +121,7 @@ int tdl_worker_is_left_alone(const tdl_worker *w) {
 }
 
 void tdl_worker_post(tdl_worker *w, tdl_note *note) {
-  tdl_pool_hold(w->pool); /* P1: the note's; the thread may end before */
-  tdl_loop_post(w->pool->home, &note->node);
+  tdl_news_post(w->pool, note); /* the thread may end before it arrives */
 }
 
 /* --- the home's thread ---------------------------------------------------- */
