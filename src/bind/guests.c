@@ -42,7 +42,7 @@ void tdl_bind_guest_calls(tdl_bind *b, tdl_job *job) {
   uint32_t guest = b->loop->guest;
   const tdl_job *maker = tdl_bind_guest(b, guest);
   if (maker != NULL) {
-    job->parent = (uint32_t)b->guests[guest].serial;
+    tdl_job_set_parent(job, (uint32_t)b->guests[guest].serial);
     tdl_bind_inherit(job, maker);
   }
 }
@@ -67,7 +67,7 @@ static int look_at_calls(tdl_bind *b, uint32_t guest) {
   }
   for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    if (job->parent == (uint32_t)b->guests[guest].serial) {
+    if (tdl_job_parent(job) == (uint32_t)b->guests[guest].serial) {
       tdl_loop_cancel(job, reason_of(maker), tdl_job_is_forced(maker));
     }
   }

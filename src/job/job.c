@@ -65,7 +65,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
   job->bytes.len = 0;
   job->deadline_ns = TDL_NEVER;
   job->status = 0;
-  job->parent = 0;
+  tdl_job_set_parent(job, 0);
   job->worker = 0;
   job->expiring = 0;
   job->came_home = 0;

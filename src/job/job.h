@@ -70,16 +70,17 @@ typedef struct tdl_job {
   void *ctx;
   uint64_t deadline_ns; /* TDL_NEVER: none; the worker reads one, too */
   uint32_t slot;        /* its number at home, for as long as it exists */
-  uint32_t parent;      /* the entry of the job that made the call, or 0; in a
-                        ** host the guest's serial number */
-  uint32_t heap_index;  /* the supervisor's: its place, 0 for none */
-  uint8_t expiring;     /* the supervisor's until the job is forgotten */
-  int8_t verdict;       /* with which `expiry` comes */
-  uint8_t came_home;    /* and waits for `expiry` */
-  uint8_t away;         /* reported (L3), and still to come home */
-  int8_t untold;        /* the home settled it and has yet to report this */
-  uint8_t inherited;    /* its deadline is that of the job that made it */
-  uint8_t refused;      /* never queued: the pool takes no calls */
+  /* the entry of the job that made the call, or 0; in a host the guest's serial
+  ** number */
+  _Atomic uint32_t parent;
+  uint32_t heap_index; /* the supervisor's: its place, 0 for none */
+  uint8_t expiring;    /* the supervisor's until the job is forgotten */
+  int8_t verdict;      /* with which `expiry` comes */
+  uint8_t came_home;   /* and waits for `expiry` */
+  uint8_t away;        /* reported (L3), and still to come home */
+  int8_t untold;       /* the home settled it and has yet to report this */
+  uint8_t inherited;   /* its deadline is that of the job that made it */
+  uint8_t refused;     /* never queued: the pool takes no calls */
   uint8_t has_reason;
   /* --- and what few calls need --- */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */
@@ -138,6 +139,15 @@ int tdl_job_start(tdl_job *job);
 
 /* worker; RUNNING to DONE. 0 when it was settled meanwhile (J2). */
 int tdl_job_finish(tdl_job *job);
+
+/* home; and the supervisor, whose look may be late: the generation tells. */
+static inline uint32_t tdl_job_parent(const tdl_job *job) {
+  return atomic_load_explicit(&job->parent, memory_order_relaxed);
+}
+static inline void tdl_job_set_parent(tdl_job *job, uint32_t parent) {
+  atomic_store_explicit(&job->parent, parent,
+                        memory_order_relaxed); /* as above */
+}
 
 /* home; the text for its cancellation, which comes next (J5). Copied; without
 ** memory there is none. */

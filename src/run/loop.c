@@ -277,10 +277,10 @@ void tdl_loop_cancel(tdl_job *job, const char *reason, int force) {
 
 /* The job is over for everybody; its caller has been told. */
 static void recycle(treadle_loop *loop, tdl_job *job) {
-  if (job->parent != 0 && loop->child_home != NULL) {
+  if (tdl_job_parent(job) != 0 && loop->child_home != NULL) {
     loop->child_home(loop->owner, job);
   }
-  job->parent = 0;
+  tdl_job_set_parent(job, 0);
   tdl_jobs_give(&loop->jobs, job);
 }
 
@@ -353,7 +353,7 @@ void tdl_loop_renew(treadle_loop *loop, int settle) {
   for (tdl_job *job = tdl_jobs_next(&loop->jobs, NULL); job != NULL;
        job = tdl_jobs_next(&loop->jobs, job)) {
     job->done = ignore;
-    job->parent = 0;
+    tdl_job_set_parent(job, 0);
     if (settle) {
       tdl_pool_settle(job, TDL_JOB_CANCELLED);
     }

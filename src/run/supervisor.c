@@ -183,12 +183,13 @@ static void write_off_locked(tdl_worker *w) {
 /* The call's maker, if it waits in a worker of this pool. */
 static tdl_job *maker_locked(const treadle_pool *pool, const tdl_job *job) {
   tdl_job *maker = NULL;
+  uint32_t parent = tdl_job_parent(job);
   for (uint32_t i = 0; i < tdl_pool_slots(pool); i++) {
     tdl_worker *w = tdl_slot_worker(pool->slots[i]);
     if (&w->loop == job->home) {
       pthread_mutex_lock(&w->lock);
-      if (w->seen != NULL && job->parent < w->seen->entry_count) {
-        maker = w->seen->entries[job->parent].held;
+      if (w->seen != NULL && parent < w->seen->entry_count) {
+        maker = w->seen->entries[parent].held;
       }
       pthread_mutex_unlock(&w->lock);
       break;

@@ -107,7 +107,7 @@ static int is_own(const tdl_vm *vm, const tdl_job *job) {
 void tdl_vm_call_made(tdl_vm *vm, tdl_job *job) {
   tdl_entry *e = tdl_vm_entry(vm, vm->current);
   if (e != NULL) { /* else the code is nobody's */
-    job->parent = vm->current;
+    tdl_job_set_parent(job, vm->current);
     e->childless = 0;
     if (is_own(vm, job)) {
       tdl_vm_add_calls(vm, vm->current, 1);
@@ -119,10 +119,10 @@ void tdl_vm_call_made(tdl_vm *vm, tdl_job *job) {
 
 void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job) {
   if (is_own(vm, job)) {
-    tdl_vm_add_calls(vm, job->parent, -1);
+    tdl_vm_add_calls(vm, tdl_job_parent(job), -1);
   } else {
-    vm->entries[job->parent].others--;
-    free_entry_if_done(vm, job->parent);
+    vm->entries[tdl_job_parent(job)].others--;
+    free_entry_if_done(vm, tdl_job_parent(job));
   }
 }
 
@@ -131,7 +131,7 @@ void tdl_vm_cancel_calls(tdl_vm *vm) {
   const tdl_jobs *jobs = &vm->worker->loop.jobs;
   for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    tdl_entry *e = tdl_vm_entry(vm, job->parent);
+    tdl_entry *e = tdl_vm_entry(vm, tdl_job_parent(job));
     if (e != NULL && tdl_job_is_settled(e->job)) {
       tdl_loop_cancel(job, tdl_job_reason(e->job), tdl_job_is_forced(e->job));
     }
@@ -545,7 +545,7 @@ static void abort_calls(tdl_vm *vm) {
   const tdl_jobs *jobs = &vm->worker->loop.jobs;
   for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    const tdl_entry *e = tdl_vm_entry(vm, job->parent);
+    const tdl_entry *e = tdl_vm_entry(vm, tdl_job_parent(job));
     if (e != NULL) {
       tdl_loop_cancel(job, tdl_status_text(verdict(vm, e->job)), 0);
     }
