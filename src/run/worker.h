@@ -100,7 +100,8 @@ void tdl_worker_listen(tdl_worker *worker);
 /* any thread; whose code runs, or NULL. The job stays a record for as long as
 ** the pool exists. */
 static inline tdl_job *tdl_worker_running(const tdl_worker *w) {
-  return atomic_load_explicit(&w->runs, memory_order_relaxed); /* see runs */
+  /* [runs-job] acquire: the record was made */
+  return atomic_load_explicit(&w->runs, memory_order_acquire);
 }
 
 /* any thread, and its signal handler; that job is FORCED. */
@@ -130,8 +131,9 @@ void tdl_worker_post(tdl_worker *worker, tdl_note *note);
 
 /* worker; the job, whose code runs now, or NULL. */
 static inline void tdl_worker_runs(tdl_worker *w, tdl_job *job) {
-  /* relaxed: the supervisor's look may be late, a handler's is this thread's */
-  atomic_store_explicit(&w->runs, job, memory_order_relaxed);
+  /* [runs-job] release: the record; the supervisor's look may be late, a
+  ** handler's is this thread's */
+  atomic_store_explicit(&w->runs, job, memory_order_release);
 }
 
 /* Starting: with the supervisor's lock. */
