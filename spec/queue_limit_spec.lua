@@ -238,6 +238,24 @@ describe("a pool's queue", function()
   end)
 
   describe("with on_full = 'wait'", function()
+    it("lets a coroutine go on to which room is given before it waits for it", function()
+      local loop, f = require "treadle.loop", treadle.resolved()
+      local went_on = treadle.spawn(function() return loop.wait_for(f) end)
+      assert.equal("resolved", went_on:state())
+      for _ = 1, 20 do
+        local pool = open { threads = 2, max_queue = 1, on_full = "wait" }
+        local all = treadle.spawn(function()
+          local list = {}
+          for i = 1, 100 do
+            list[i] = pool.call.add(i, 0)
+          end
+          return treadle.all(list):await()
+        end)
+        assert.is_true(all:wait(helpers.TIMEOUT))
+        assert.equal(100, all:await()[100])
+      end
+    end)
+
     local function wait_pool(max_queue)
       return open { threads = 1, max_queue = max_queue or 0, on_full = "wait" }
     end

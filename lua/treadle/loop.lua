@@ -486,7 +486,9 @@ end
 function loop.wait_for(future, deadline)
   local co = running()
   loop.check()
-  if not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
+  if future[STATE] ~= PENDING then -- nobody would resume who waits for it
+    return true
+  elseif not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
   if co then
