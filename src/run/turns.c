@@ -328,8 +328,7 @@ static int answer(tdl_worker *w, uint32_t asked) {
   if (asked & TDL_ASK_RECYCLE) {
     tdl_vm_retire(w->vm);
   }
-  tdl_worker_unask(w, TDL_ASK_RECYCLE | TDL_ASK_CANCEL | TDL_ASK_WAKE |
-                          TDL_ASK_MOVE);
+  tdl_worker_unask(w, asked & ~(uint32_t)TDL_ASK_LEAVE); /* and no later one */
   if (asked & TDL_ASK_MOVE) { /* after it is unasked: see tdl_worker_is_asked */
     w->vm->leaving = !tdl_size_wants(w);
   }
