@@ -154,7 +154,8 @@ static void lose_jobs_locked(tdl_worker *w) {
   pthread_mutex_unlock(&w->lock);
 }
 
-/* Without memory or threads for another one it keeps its slot for now. */
+/* Without memory or threads for another one it keeps its slot until a later
+** look. */
 static void write_off_locked(tdl_worker *w) {
   treadle_pool *pool = w->pool;
   int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED;
