@@ -20,27 +20,12 @@ describe("what fails elsewhere:", function()
     end
   end)
 
-  --- "resolved", the kind of the error, or "pending".
-  local function outcome(f)
-    if not f:wait(helpers.TIMEOUT) then
-      return "pending"
-    end
-    local ok, err = f:pawait()
-    return ok and "resolved" or err.kind
-  end
-
-  local function entered(path, times)
-    helpers.poll_until(function()
-      return #helpers.lines(path) >= (times or 1)
-    end, "the task has begun")
-  end
-
   it("an aborted job does not take its neighbour down", function()
     open { threads = 1, concurrency = 2 }
     local log = helpers.new_path()
     local neighbour = pool.call.nap(log, 0.05)
     local aborted = pool.call.nap(log)
-    entered(log, 2)
+    helpers.entered(log, 2)
     aborted:cancel("enough")
     assert.equal("slept", neighbour:await())
   end)
@@ -56,12 +41,12 @@ describe("what fails elsewhere:", function()
       end
       return "undisturbed"
     end, { log, gate })
-    entered(log)
+    helpers.entered(log)
     local stuck = pool.call.loop("pcalls", log)
-    entered(log, 2)
+    helpers.entered(log, 2)
     stuck:cancel { force = true }
-    assert.equal("cancelled", outcome(stuck))
-    assert.equal("resolved", outcome(pool.call.echo(1)))
+    assert.equal("cancelled", helpers.outcome(stuck))
+    assert.equal("resolved", helpers.outcome(pool.call.echo(1)))
     helpers.write(gate, "")
     assert.equal("undisturbed", neighbour:await())
   end)
@@ -74,7 +59,7 @@ describe("what fails elsewhere:", function()
     end
     pool:close()
     for i = 1, 200 do
-      assert.equal("resolved", outcome(list[i]))
+      assert.equal("resolved", helpers.outcome(list[i]))
     end
   end)
 
@@ -86,7 +71,7 @@ describe("what fails elsewhere:", function()
       list[i] = pool.call.echo(i)
     end
     pool:close()
-    assert.equal("timeout", outcome(stuck))
+    assert.equal("timeout", helpers.outcome(stuck))
     for i = 1, 100 do
       assert.equal(i, list[i]:await())
     end
@@ -96,7 +81,7 @@ describe("what fails elsewhere:", function()
     open { threads = 2 }
     for _, how in ipairs { "loop", "stuck" } do
       local args = how == "loop" and { "empty" } or { nil, 19, n = 2 }
-      assert.equal("timeout", outcome(pool:run(how, args, { timeout = 0.01, worker = 1 })))
+      assert.equal("timeout", helpers.outcome(pool:run(how, args, { timeout = 0.01, worker = 1 })))
       assert.same({ 1, 2 }, pool:broadcast("id"):await())
       assert.equal(1, pool:run("id", {}, { worker = 1 }):await())
     end
@@ -105,7 +90,8 @@ describe("what fails elsewhere:", function()
   it("a hard timeout does not kill the pool", function()
     open { threads = 1 }
     for i = 1, 20 do
-      assert.equal("timeout", outcome(pool:run("loop", { "in_coroutine" }, { timeout = 0.005 })))
+      local f = pool:run("loop", { "in_coroutine" }, { timeout = 0.005 })
+      assert.equal("timeout", helpers.outcome(f))
       assert.equal(i, pool.call.echo(i):await())
     end
   end)
@@ -114,8 +100,8 @@ describe("what fails elsewhere:", function()
     open { threads = 1 }
     local log, never = helpers.new_path(), helpers.new_path()
     local running = pool.call.nap(log, 0.05)
-    entered(log)
-    assert.equal("timeout", outcome(pool:run("note", { never }, { timeout = 0.001 })))
+    helpers.entered(log)
+    assert.equal("timeout", helpers.outcome(pool:run("note", { never }, { timeout = 0.001 })))
     assert.equal("slept", running:await())
     assert.equal(1, pool.call.echo(1):await()) -- behind it in the queue
     assert.same({}, helpers.lines(never))
@@ -125,7 +111,7 @@ describe("what fails elsewhere:", function()
     open { threads = 1 }
     local log, never = helpers.new_path(), helpers.new_path()
     local running = pool.call.nap(log, 0.01)
-    entered(log)
+    helpers.entered(log)
     pool.call.note(never):cancel()
     pool.call.note(never):cancel { force = true }
     running:await()
@@ -142,7 +128,7 @@ describe("what fails elsewhere:", function()
     end
     local log = helpers.new_path()
     local later = pool.call.nap(log, 0.02) -- in the record that the others had
-    entered(log)
+    helpers.entered(log)
     for i = 1, 100 do
       old[i]:cancel { force = true }
     end
@@ -155,7 +141,7 @@ describe("what fails elsewhere:", function()
       local f = pool.call.echo(i)
       f:cancel { force = true }
       assert.equal(i, pool.call.echo(i):await())
-      outcome(f)
+      helpers.outcome(f)
     end
   end)
 
@@ -164,10 +150,10 @@ describe("what fails elsewhere:", function()
     local log = helpers.new_path()
     local hung = pool:run("loop", { "interpreted", log }, { worker = 1 })
     local in_c = pool:run("stuck", { log, 20 }, { worker = 2 })
-    entered(log, 2)
+    helpers.entered(log, 2)
     assert.is_true(pool:recycle():wait(helpers.TIMEOUT))
-    assert.equal("crashed", outcome(hung))
-    assert.equal("crashed", outcome(in_c))
+    assert.equal("crashed", helpers.outcome(hung))
+    assert.equal("crashed", helpers.outcome(in_c))
     assert.same({ 1, 1 }, pool:broadcast("age"):await())
   end)
 
@@ -209,7 +195,7 @@ describe("what fails elsewhere:", function()
     open { threads = 1 }
     assert.equal(5, pool.call.nest("nest", "echo", 5):await())
     local f = pool.call.nest_with({ timeout = 0.01 }, "loop", "empty")
-    assert.is_not.equal("pending", outcome(f))
+    assert.is_not.equal("pending", helpers.outcome(f))
     assert.equal(6, pool.call.nest("echo", 6):await())
   end)
 
@@ -218,7 +204,7 @@ describe("what fails elsewhere:", function()
     local settled = 0
     local f = pool:run("stuck", { nil, 18, n = 2 }, { timeout = 0.005 })
     f:finally(function() settled = settled + 1 end):catch(function() end)
-    assert.equal("timeout", outcome(f))
+    assert.equal("timeout", helpers.outcome(f))
     pool:close()
     treadle.poll()
     assert.equal(1, settled)

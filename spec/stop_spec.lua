@@ -265,22 +265,6 @@ describe("what is stopped while something else happens to it", function()
     end
   end)
 
-  --- The kind of its error, or "resolved", or "pending" if it does not settle.
-  local function outcome(f)
-    if not f:wait(helpers.TIMEOUT) then
-      return "pending"
-    end
-    local ok, err = f:pawait()
-    return ok and "resolved" or err.kind
-  end
-
-  --- Wait until somebody has written to the log.
-  local function entered(path, times)
-    helpers.poll_until(function()
-      return #helpers.lines(path) >= (times or 1)
-    end, "the task has begun")
-  end
-
   describe("a task that turns the loop by itself", function()
     for how, after in pairs {
       ["is stuck in C"] = function(pool, log)
@@ -294,8 +278,8 @@ describe("what is stopped while something else happens to it", function()
         local pool = open { concurrency = 2 }
         local inner = after(pool, helpers.new_path())
         local outer = pool.call.turn_the_loop()
-        assert.equal("timeout", outcome(inner))
-        assert.equal("crashed", outcome(outer))
+        assert.equal("timeout", helpers.outcome(inner))
+        assert.equal("crashed", helpers.outcome(outer))
         assert.equal(1, pool.call.echo(1):await())
       end)
     end
@@ -307,9 +291,9 @@ describe("what is stopped while something else happens to it", function()
         local pool = open { terminate_timeout = 0.05 }
         local log = helpers.new_path()
         local f = pool.call.loop(name, log)
-        entered(log)
+        helpers.entered(log)
         local recycled = pool:recycle()
-        assert.equal("crashed", outcome(f))
+        assert.equal("crashed", helpers.outcome(f))
         assert.is_true(recycled:wait(helpers.TIMEOUT))
         assert.equal(1, pool.call.age():await())
       end)
@@ -318,9 +302,9 @@ describe("what is stopped while something else happens to it", function()
         local pool = open { terminate_timeout = 0.05 }
         local log = helpers.new_path()
         local f = pool.call.nap_then_loop(0.001, name, log)
-        entered(log)
+        helpers.entered(log)
         local recycled = pool:recycle()
-        assert.equal("crashed", outcome(f))
+        assert.equal("crashed", helpers.outcome(f))
         assert.is_true(recycled:wait(helpers.TIMEOUT))
         assert.equal(1, pool.call.age():await())
       end)
@@ -342,7 +326,7 @@ describe("what is stopped while something else happens to it", function()
       return helpers.threads() <= threads + 1
     end, "ended")
     assert.equal(2, open().call.echo(2):await())
-    assert.equal("timeout", outcome(f))
+    assert.equal("timeout", helpers.outcome(f))
   end)
 
   -- It was freed with its slot, which it had kept, and once more as one that had lost it.
@@ -351,9 +335,9 @@ describe("what is stopped while something else happens to it", function()
       local pool = open { terminate_timeout = 0.2 }
       local log = helpers.new_path()
       local f = pool.call.stuck(log, 19)
-      entered(log)
+      helpers.entered(log)
       pool:terminate()
-      assert.equal("closed", outcome(f))
+      assert.equal("closed", helpers.outcome(f))
       pool:close()
       assert.equal(round, open().call.echo(round):await())
     end
@@ -362,16 +346,16 @@ describe("what is stopped while something else happens to it", function()
   it("a task that is late for want of a processor is not stopped", function()
     local gate, log, done_log = helpers.new_path(), helpers.new_path(), helpers.new_path()
     local hog = open().call.compute_until(gate, log)
-    entered(log)
+    helpers.entered(log)
     local pool = open { concurrency = 2 }
     local held = pool.call.hold(gate, "held")
-    entered(gate .. ".entered")
+    helpers.entered(gate .. ".entered")
     local late_log = helpers.new_path()
     local late = pool.call.stand_back(late_log, done_log, 0.15)
-    entered(late_log)
+    helpers.entered(late_log)
     late:cancel { force = true }
-    assert.equal("cancelled", outcome(late))
-    entered(done_log)
+    assert.equal("cancelled", helpers.outcome(late))
+    helpers.entered(done_log)
     helpers.write(gate, "open")
     assert.equal("held", held:await()) -- it waits in the same state
     hog:await()
@@ -384,12 +368,12 @@ describe("what is stopped while something else happens to it", function()
     for i = 1, 8 do
       local log = helpers.new_path()
       hogs[i] = crowd.call.compute_until(gate, log)
-      entered(log)
+      helpers.entered(log)
     end
     for _ = 1, 5 do
       local log = helpers.new_path()
       local late = pool.call.loop_there(log)
-      entered(log)
+      helpers.entered(log)
       late:cancel { force = true }
       assert.equal(1, pool.call.age():await())
     end
@@ -401,7 +385,8 @@ describe("what is stopped while something else happens to it", function()
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
     local pool = open()
-    assert.equal("timeout", outcome(pool:run("stuck_then_loop", { 19 }, { timeout = 0.01 })))
+    local stuck = pool:run("stuck_then_loop", { 19 }, { timeout = 0.01 })
+    assert.equal("timeout", helpers.outcome(stuck))
     assert.equal(1, pool.call.age():await())
     pool:close()
     ended()
@@ -411,9 +396,9 @@ describe("what is stopped while something else happens to it", function()
     local pool = open { threads = 2 }
     local log = helpers.new_path()
     local f = pool:run("stuck", { log, 20 }, { worker = 1 })
-    entered(log)
+    helpers.entered(log)
     pool:run("terminate", { "enough" }, { worker = 2 })
-    assert.equal("closed", outcome(f))
+    assert.equal("closed", helpers.outcome(f))
   end)
 
   -- The error that the interrupt had raised in their module was the pool's failure.
@@ -429,22 +414,22 @@ describe("what is stopped while something else happens to it", function()
     opened[#opened + 1] = pool
     local log = helpers.new_path()
     local f = pool.call.nap(log)
-    entered(log)
+    helpers.entered(log)
     pool:run(function()
       require("treadle").worker.pool:terminate("enough")
     end):catch(function() end)
-    assert.equal("closed", outcome(f))
+    assert.equal("closed", helpers.outcome(f))
     pool:close()
-    assert.equal("closed", outcome(pool.call.echo(1)))
+    assert.equal("closed", helpers.outcome(pool.call.echo(1)))
   end)
 
   it("a task whose own pool it terminates is closed, not crashed", function()
     local pool = open { threads = 2 }
     local log = helpers.new_path()
     local f = pool:run("loop", { "interpreted", log }, { worker = 1 })
-    entered(log)
+    helpers.entered(log)
     pool:run("terminate", { "enough" }, { worker = 2 })
-    assert.equal("closed", outcome(f))
+    assert.equal("closed", helpers.outcome(f))
   end)
 
   it("leaves no thread and no descriptor", function() done() end)

@@ -104,10 +104,6 @@ function checks.callable(value)
   return type(value) == "function", "a function"
 end
 
-function checks.boolean(value)
-  return type(value) == "boolean", "a boolean"
-end
-
 function checks.limit(value)
   return value == math.huge or value == 0 or checks.count(value), "a whole number of at least 0"
 end

@@ -199,59 +199,56 @@ static void the_counts_add_up_and_say_how_calls_ended(void) {
   treadle_loop_close(loop);
 }
 
-/* Its thread is written off, and frees the pool when it comes back. */
-static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  long live = tdl_alloc_live();
+/* A pool with one worker that is stuck in that task. */
+static treadle_pool *open_stuck(treadle_loop *loop, const char *task,
+                                const void *arg, outcome *out) {
   treadle_pool_options o = options();
-  treadle_loop *loop;
   treadle_pool *pool;
   treadle_call *call;
-  outcome out = {0};
   o.threads = 1;
-  CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(pthread_mutex_lock(&lock) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "lock"), 1, &call) == 0);
-  treadle_put_number(call, (double)(uintptr_t)&lock);
-  CHECK(treadle_submit(call, -1, keep, &out) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call) == 0);
+  treadle_put_number(call, (double)(uintptr_t)arg);
+  CHECK(treadle_submit(call, -1, keep, out) == 0);
   while (stats_of(pool).running == 0) {
     sched_yield();
   }
-  treadle_pool_terminate(pool);
-  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
-  treadle_loop_close(loop);
-  pthread_mutex_unlock(&lock);
+  return pool;
+}
+
+/* A thread that was written off frees what it holds once it is back. */
+static void wait_until_freed(long live) {
   while (tdl_alloc_live() != live) { /* less: freed twice */
     CHECK(tdl_alloc_live() > live);
     sched_yield();
   }
 }
 
+/* Its thread is written off, and frees the pool when it comes back. */
+static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  long live = tdl_alloc_live();
+  treadle_loop *loop;
+  outcome out = {0};
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(pthread_mutex_lock(&lock) == 0);
+  treadle_pool_terminate(open_stuck(loop, "lock", &lock, &out));
+  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
+  treadle_loop_close(loop);
+  pthread_mutex_unlock(&lock);
+  wait_until_freed(live);
+}
+
 /* Its finalizers do not run, those of the pool's handle neither. */
 static void a_state_that_cannot_be_closed_leaves_no_part_of_its_pool(void) {
   long live = tdl_alloc_live();
-  treadle_pool_options o = options();
   treadle_loop *loop;
-  treadle_pool *pool;
-  treadle_call *call;
   outcome out = {0};
-  o.threads = 1;
   CHECK(treadle_loop_open(&loop) == 0);
-  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "never"), 0, &call) ==
-        0);
-  CHECK(treadle_submit(call, -1, keep, &out) == 0);
-  while (stats_of(pool).running == 0) {
-    sched_yield();
-  }
-  treadle_pool_terminate(pool);
+  treadle_pool_terminate(open_stuck(loop, "never", NULL, &out));
   CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
   treadle_loop_close(loop);
-  while (tdl_alloc_live() != live) { /* it may have been written off */
-    CHECK(tdl_alloc_live() > live);
-    sched_yield();
-  }
+  wait_until_freed(live);
 }
 
 static void count_done(int status, treadle_values *values, void *ctx) {

@@ -2,7 +2,7 @@
 ** jobs, then drains; two workers run them, one job makes a call of its own.
 **
 ** Steps:   <drain.H1> is tdl_pool_stop by the home, <drain.T1> the phase as a
-**          turn sees it, <drain.Q1> is_quiet, <drain.R1> and <drain.R2> rest,
+**          turn sees it, <drain.Q1> is_quiet, <drain.R1> and <drain.R2> is_last,
 **          <drain.R3> tdl_pool_stop by the last to rest, <drain.G1> get_up.
 ** Memory:  everything is seq_cst or comes with the phase, so there is one
 **          order. A push claims its place first and is there later, as in

@@ -130,6 +130,22 @@ function helpers.poll_until(fn, what)
   end
 end
 
+--- Wait until tasks have written so many lines, 1 unless told, to a file.
+function helpers.entered(path, times)
+  helpers.poll_until(function()
+    return #helpers.lines(path) >= (times or 1)
+  end, "the task has begun")
+end
+
+--- "resolved", the kind of a future's error, or "pending" if it does not settle.
+function helpers.outcome(f)
+  if not f:wait(helpers.TIMEOUT) then
+    return "pending"
+  end
+  local ok, err = f:pawait()
+  return ok and "resolved" or err.kind
+end
+
 -- --- what the kernel sees ------------------------------------------------------------------------
 
 local function count_entries(path)

@@ -72,6 +72,11 @@ void *tdl_calloc(size_t size) {
   return refused() ? NULL : counted(calloc(1, size));
 }
 
+char *tdl_strdup(const char *text) {
+  char *copy = refused() ? NULL : strdup(text);
+  return counted(copy);
+}
+
 void *tdl_realloc(void *ptr, size_t size) {
   if (ptr == NULL) {
     return tdl_alloc(size);

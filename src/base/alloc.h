@@ -11,6 +11,7 @@ void *tdl_alloc(size_t size);                       /* uninitialised */
 void *tdl_calloc(size_t size);                      /* zeroed */
 void *tdl_realloc(void *ptr, size_t size);          /* ptr may be NULL */
 void *tdl_alloc_aligned(size_t align, size_t size); /* zeroed */
+char *tdl_strdup(const char *text);                 /* a copy */
 void tdl_free(void *ptr);                           /* any of them, or NULL */
 
 /* Zeroed pages, which are there only once they are written. */

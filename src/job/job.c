@@ -147,9 +147,7 @@ int tdl_job_finish(tdl_job *job) {
 }
 
 void tdl_job_set_reason(tdl_job *job, const char *text) {
-  size_t size = strlen(text) + 1;
-  if (job->reason == NULL && (job->reason = tdl_alloc(size)) != NULL) {
-    memcpy(job->reason, text, size);
+  if (job->reason == NULL && (job->reason = tdl_strdup(text)) != NULL) {
     job->has_reason = 1;
   }
 }

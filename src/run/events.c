@@ -20,9 +20,7 @@ static void on_event(tdl_note *note, treadle_loop *at) {
   event *e = TDL_CONTAINER(note, event, note);
   treadle_pool *pool = e->pool;
   at->noting = note; /* L3 */
-  if (pool->event != NULL) {
-    pool->event(pool, TDL_POOL_HEARD, e->worker, &e->bytes, pool->ctx);
-  }
+  tdl_pool_tell(pool, TDL_POOL_HEARD, e->worker, &e->bytes);
   at->noting = NULL;
   tdl_bytes_reset(&e->bytes, NULL, 0);
   tdl_free(e);

@@ -43,9 +43,7 @@ void tdl_news_post(treadle_pool *pool, tdl_note *note) {
 static void report(treadle_pool *pool, enum tdl_news bit,
                    tdl_pool_event event) {
   if (pool->heard & bit) {
-    if (pool->event != NULL) {
-      pool->event(pool, event, 0, NULL, pool->ctx);
-    }
+    tdl_pool_tell(pool, event, 0, NULL);
     pool->heard &= ~bit; /* not earlier: the handler may raise (L3) */
   }
 }

@@ -1,7 +1,5 @@
 #include "phase.h"
 
-#include <string.h>
-
 #include "../base/alloc.h"
 #include "../base/stall.h"
 #include "news.h"
@@ -75,7 +73,8 @@ void tdl_pool_add_busy(treadle_pool *pool) {
   atomic_fetch_add_explicit(&pool->busy, 1, memory_order_seq_cst);
 }
 
-int tdl_pool_rest(treadle_pool *pool) {
+/* 1 when with the last one a drain has come to its end. */
+static int is_last(treadle_pool *pool) {
   /* <drain.R1> [drain] seq_cst: the last to rest sees every queue as the
   ** others left it, <drain.R2> */
   return atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_seq_cst) == 1 &&
@@ -84,7 +83,8 @@ int tdl_pool_rest(treadle_pool *pool) {
 }
 
 void tdl_pool_drop_busy(treadle_pool *pool) {
-  if (tdl_pool_rest(pool)) {
+  if (is_last(pool)) { /* <drain.R3> */
+    TDL_STALL();
     tdl_pool_stop(pool, TDL_POOL_STOPPED);
   }
 }
@@ -112,12 +112,10 @@ void tdl_pool_wake_all(treadle_pool *pool) {
 }
 
 void tdl_pool_set_reason(treadle_pool *pool, const char *text) {
-  size_t size = strlen(text) + 1;
-  char *copy = tdl_alloc(size), *none = NULL;
+  char *copy = tdl_strdup(text), *none = NULL;
   if (copy == NULL) {
     return;
   }
-  memcpy(copy, text, size);
   /* release: the text; relaxed: it is not looked at */
   if (!atomic_compare_exchange_strong_explicit(&pool->reason, &none, copy,
                                                memory_order_release,

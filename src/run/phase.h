@@ -19,11 +19,9 @@ const char *tdl_pool_reason(const treadle_pool *pool);
 /* Every worker takes another turn. */
 void tdl_pool_wake_all(treadle_pool *pool);
 
-/* P5. Somebody more, or less, that may bring forth calls. `rest` gives 1 when
-** with the last one a drain has come to its end: the caller stops the pool;
-** `drop_busy` does that itself. */
+/* P5. Somebody more, or less, that may bring forth calls. With the last one a
+** drain comes to its end: the pool is stopped. */
 void tdl_pool_add_busy(treadle_pool *pool);
-int tdl_pool_rest(treadle_pool *pool);
 void tdl_pool_drop_busy(treadle_pool *pool);
 
 /* P10. A thread is about to start: 0 when none may. One did not; the home: one

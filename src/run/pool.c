@@ -304,16 +304,17 @@ static int is_taken_soon(const treadle_pool *pool) {
 
 /* --- calls ---------------------------------------------------------------- */
 
+/* P2; a guest is as good as a worker's job. */
+static inline int takes(const treadle_pool *pool, const tdl_job *job) {
+  enum tdl_pool_phase phase = tdl_pool_phase(pool);
+  return TDL_LIKELY(phase == TDL_POOL_OPEN) ? !tdl_pool_forked()
+         : phase == TDL_POOL_DRAINING
+             ? job->home != pool->home || job->home->guest != 0
+             : 0;
+}
+
 int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job) {
-  switch (tdl_pool_phase(pool)) {
-  case TDL_POOL_OPEN:
-    return !tdl_pool_forked();
-  case TDL_POOL_DRAINING:
-    /* P2; a guest is as good as a worker's job */
-    return job->home != pool->home || job->home->guest != 0;
-  default:
-    return 0;
-  }
+  return takes(pool, job);
 }
 
 /* It was never counted, and the pool may be gone when it comes home. */
@@ -326,17 +327,14 @@ void tdl_pool_refuse(tdl_job *job) {
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   treadle_loop *home = job->home;
   int limited = job->deadline_ns != TDL_NEVER;
-  int takes = TDL_LIKELY(tdl_pool_phase(pool) == TDL_POOL_OPEN)
-                  ? !tdl_pool_forked()
-                  : tdl_pool_takes(pool, job);
   /* where the caller counts: a pool's callers are its home and its workers */
   tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
   int status = 0;
   job->pool = pool;
   job->timed = limited ? TDL_JOB_LIMITED : 0;
-  job->refused = !takes;
+  job->refused = !takes(pool, job);
   tdl_jobs_submit(&home->jobs, job);
-  if (TDL_UNLIKELY(!takes)) {
+  if (TDL_UNLIKELY(job->refused)) {
     return 0;
   }
   tdl_stats_submitted(pool->stats, tally, job);

@@ -235,6 +235,14 @@ void tdl_pool_recycle(treadle_pool *pool);
 /* supervisor; the worker has been written off. */
 void tdl_pool_lose(treadle_pool *pool, struct tdl_worker *worker);
 
+/* home; told to whoever opened the pool, while it listens; may raise (L3). */
+static inline void tdl_pool_tell(treadle_pool *pool, tdl_pool_event event,
+                                 uint32_t worker, const tdl_bytes *bytes) {
+  if (pool->event != NULL) {
+    pool->event(pool, event, worker, bytes, pool->ctx);
+  }
+}
+
 /* any thread that keeps the pool; who has the slot now [slot]. */
 struct tdl_worker *tdl_slot_worker(const tdl_slot *slot);
 

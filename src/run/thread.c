@@ -59,42 +59,33 @@ void tdl_thread_refuse_all(treadle_pool *pool) {
 
 /* --- notes to the home; run on the home's thread -------------------------- */
 
+/* One event of a worker's, and the reference of its note (P1). */
+static void tell(tdl_worker *w, tdl_note *note, treadle_loop *at,
+                 tdl_pool_event event, const tdl_bytes *bytes) {
+  at->noting = note; /* L3 */
+  tdl_pool_tell(w->pool, event, w->id, bytes);
+  at->noting = NULL;
+  tdl_pool_drop(w->pool);
+}
+
 static void on_started(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, started);
-  treadle_pool *pool = w->pool;
   tdl_pool_event event = w->boot_status == 0                 ? TDL_POOL_STARTED
                          : w->boot_status == TREADLE_ECLOSED ? TDL_POOL_CUT_OFF
                                                              : TDL_POOL_FAILED;
-  at->noting = note; /* L3 */
-  if (pool->event != NULL) {
-    pool->event(pool, event, w->id, &w->report, pool->ctx);
-  }
-  at->noting = NULL;
-  tdl_pool_drop(pool); /* P1: the note's */
+  tell(w, note, at, event, &w->report);
 }
 
 static void on_renewed(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, renewed);
-  treadle_pool *pool = w->pool;
   /* [renewed] acq_rel: what is booted from here on posts again */
   atomic_exchange_explicit(&w->renewing, 0, memory_order_acq_rel);
-  at->noting = note; /* L3 */
-  if (pool->event != NULL) {
-    pool->event(pool, TDL_POOL_RENEWED, w->id, NULL, pool->ctx);
-  }
-  at->noting = NULL;
-  tdl_pool_drop(pool); /* P1: the note's */
+  tell(w, note, at, TDL_POOL_RENEWED, NULL);
 }
 
 static void on_failed(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, failed);
-  treadle_pool *pool = w->pool;
-  at->noting = note; /* L3 */
-  if (pool->event != NULL) {
-    pool->event(pool, TDL_POOL_FAILED, w->id, &w->last_words, pool->ctx);
-  }
-  at->noting = NULL;
-  tdl_pool_drop(pool); /* P1: the note's */
+  tell(w, note, at, TDL_POOL_FAILED, &w->last_words);
 }
 
 static void on_exited(tdl_note *note, treadle_loop *at) {
@@ -120,11 +111,9 @@ static void on_exited(tdl_note *note, treadle_loop *at) {
   if (w->last) {
     tdl_thread_refuse_all(pool);
   }
-  if (pool->event != NULL) {
-    pool->event(pool, TDL_POOL_EXITED, w->id, NULL, pool->ctx);
-  }
-  if (pool->event != NULL && w->last) {
-    pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
+  tdl_pool_tell(pool, TDL_POOL_EXITED, w->id, NULL);
+  if (w->last) {
+    tdl_pool_tell(pool, TDL_POOL_CLOSED, w->id, NULL);
   }
   at->noting = NULL;
   tdl_pool_drop(pool); /* P1: the thread's reference came with the note */
@@ -143,11 +132,11 @@ static void on_left(tdl_note *note, treadle_loop *at) {
     }
   }
   at->noting = note; /* L3 */
-  if (w->gone && pool->event != NULL) {
-    pool->event(pool, TDL_POOL_LEFT, w->id, NULL, pool->ctx);
+  if (w->gone) {
+    tdl_pool_tell(pool, TDL_POOL_LEFT, w->id, NULL);
   }
-  if (w->gone && pool->event != NULL && w->last) {
-    pool->event(pool, TDL_POOL_CLOSED, w->id, NULL, pool->ctx);
+  if (w->gone && w->last) {
+    tdl_pool_tell(pool, TDL_POOL_CLOSED, w->id, NULL);
   }
   at->noting = NULL;
   if (w->gone) {

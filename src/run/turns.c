@@ -233,10 +233,7 @@ static int waits_for_others(tdl_worker *w) {
 static void rest_awake(tdl_worker *w) {
   if (is_idle(w) && !waits_for_others(w) && w->patience == TDL_IS_OVER) {
     TDL_STALL();
-    if (tdl_pool_rest(w->pool)) { /* <drain.R3> */
-      TDL_STALL();
-      tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
-    }
+    tdl_pool_drop_busy(w->pool);
     TDL_STALL();
     tdl_pool_add_busy(w->pool); /* <drain.G1> */
   }
@@ -289,9 +286,8 @@ static void sleep_on(tdl_worker *w) {
   uint64_t start = tdl_now_ns();
   tdl_turns_stop_searching(w);
   TDL_STALL();
-  if (w->resting && tdl_pool_rest(w->pool)) { /* <drain.R3> */
-    TDL_STALL();
-    tdl_pool_stop(w->pool, TDL_POOL_STOPPED);
+  if (w->resting) {
+    tdl_pool_drop_busy(w->pool);
   }
   w->watched = tdl_pool_is_watched(w->pool);
   w->calm = w->watched && is_quiet(w);
