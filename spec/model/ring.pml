@@ -11,6 +11,8 @@
 **          done; the ring looks empty only when it is, in the moment of E2,
 **          so it never does between a push's P6 and the pop's Q4; turns only
 **          rise (I3); no push and no pop waits for ever.
+**          A turn is a lap plus 1 here, a position plus 1 there: to a cell
+**          the same order.
 ** Bounds:  one pusher brings MOST items, the other two. With three, the first
 **          cell is used in three laps.
 **

@@ -79,7 +79,7 @@ tdl_node *tdl_queue_pop(tdl_queue *q) {
     return node;
   }
   if (node != NULL) { /* refill by halves, and only if nobody else does */
-    if (tdl_ring_length(&q->ring) <= (1u << q->ring.bits) / 2 &&
+    if (tdl_ring_length(&q->ring) <= (q->ring.mask + 1) / 2 &&
         pthread_mutex_trylock(&q->lock) == 0) {
       refill_locked(q);
       pthread_mutex_unlock(&q->lock);

@@ -1,11 +1,11 @@
-/* A cell's turn tells which lap's item it holds:
+/* A position has a cell, which it shares with those of other laps; the cell's
+** turn tells whose item it holds:
 **
-**   position p = lap * cells + i            cell i
-**   push p:  waits for head > p - cells  -> item, then turn = lap + 1
-**   pop p:   waits for turn == lap + 1   -> item, then head = p + 1
+**   push p:  waits for head > p - cells  -> item, then turn = p + 1
+**   pop p:   waits for turn == p + 1     -> item, then head = p + 1
 **
-** I1  Only the thread that moved tail from p to p+1 writes cell i for p, and
-**     only once head has passed p - cells: what it overwrites was taken.
+** I1  Only the thread that moved tail from p to p+1 writes p's cell, and only
+**     once head has passed p - cells: what it overwrites was taken.
 ** I2  A popper reads the item first and then claims it by moving head from p
 **     to p+1. Until that succeeds nobody may overwrite the item (I1), and if
 **     it fails somebody else has it.
@@ -27,11 +27,8 @@
 #include "../treadle.h"
 
 int tdl_ring_init(tdl_ring *r, uint32_t cells) {
-  r->bits = 1;
-  while ((1u << r->bits) < cells) {
-    r->bits++;
-  }
-  r->cells = tdl_alloc_pages(sizeof(*r->cells) << r->bits);
+  r->mask = cells - 1;
+  r->cells = tdl_alloc_pages(sizeof(*r->cells) * cells);
   if (r->cells == NULL) {
     return TREADLE_ENOMEM;
   }
@@ -42,21 +39,20 @@ int tdl_ring_init(tdl_ring *r, uint32_t cells) {
 }
 
 void tdl_ring_fini(tdl_ring *r) {
-  tdl_free_pages(r->cells, sizeof(*r->cells) << r->bits);
+  tdl_free_pages(r->cells, sizeof(*r->cells) * (r->mask + 1));
   r->cells = NULL;
 }
 
 /* 1 when position `pos` may be pushed to (I1). A `pos` that is behind the
 ** times looks far ahead of head, and full. */
 static int has_room(tdl_ring *r, uint64_t pos) {
-  uint64_t cells = (uint64_t)1 << r->bits;
   /* <ring.P2> [ring-head] acquire: the poppers before it have read their
   ** items */
   uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire);
-  if (TDL_UNLIKELY(pos - head >= cells)) {
+  if (TDL_UNLIKELY(pos - head > r->mask)) {
     /* <ring.P3> [ring-head] acquire: the same */
     head = atomic_load_explicit(&r->head, memory_order_acquire);
-    if (pos - head >= cells) {
+    if (pos - head > r->mask) {
       return 0;
     }
     /* <ring.P4> [ring-head] release: passes on what the acquire has seen
@@ -91,8 +87,7 @@ int tdl_ring_push(tdl_ring *r, void *item) {
       atomic_store_explicit(&cell->item, item, memory_order_relaxed);
       TDL_STALL();
       /* <ring.P8> [ring-turn] release: the item is written */
-      atomic_store_explicit(&cell->turn, (pos >> r->bits) + 1,
-                            memory_order_release);
+      atomic_store_explicit(&cell->turn, pos + 1, memory_order_release);
       tdl_prefetch(tdl_ring_cell_at(r, pos + 2));
       return 1;
     }
@@ -104,10 +99,9 @@ void *tdl_ring_pop(tdl_ring *r) {
   uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
   for (;;) {
     tdl_ring_cell *cell = tdl_ring_cell_at(r, pos);
-    uint64_t full = (pos >> r->bits) + 1;
     /* <ring.Q2> [ring-turn] acquire: the item is written */
     uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
-    if (turn == full) {
+    if (turn == pos + 1) {
       TDL_STALL();
       /* <ring.Q3> I2; relaxed: the turn ordered it */
       void *item = atomic_load_explicit(&cell->item, memory_order_relaxed);
@@ -118,15 +112,15 @@ void *tdl_ring_pop(tdl_ring *r) {
               &r->head, &pos, pos + 1, memory_order_release,
               memory_order_relaxed)) { /* relaxed: a guess, as above */
         cell = tdl_ring_cell_at(r, pos + 1);
-        full = ((pos + 1) >> r->bits) + 1;
         /* relaxed, both: a hint; the next item's memory is on its way while
         ** this one is handled */
-        if (atomic_load_explicit(&cell->turn, memory_order_relaxed) == full) {
+        if (atomic_load_explicit(&cell->turn, memory_order_relaxed) ==
+            pos + 2) {
           tdl_prefetch(atomic_load_explicit(&cell->item, memory_order_relaxed));
         }
         return item;
       }
-    } else if (turn < full) {
+    } else if (turn <= pos) {
       return NULL;
     } else { /* relaxed: somebody else took pos; guess again */
       pos = atomic_load_explicit(&r->head, memory_order_relaxed);

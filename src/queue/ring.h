@@ -11,26 +11,23 @@
 #include "../config.h"
 
 typedef struct tdl_ring_cell {
-  _Atomic uint64_t turn; /* [ring-turn] the lap of its item, plus 1 */
+  _Atomic uint64_t turn; /* [ring-turn] the position of its item, plus 1 */
   _Atomic(void *) item;  /* turn orders it; several poppers may read it */
 } tdl_ring_cell;
 
 typedef struct tdl_ring {
   tdl_ring_cell *cells;                           /* read-only after init */
-  uint32_t bits;                                  /* read-only after init */
+  uint64_t mask;                                  /* read-only after init */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t tail; /* next push; pushers */
   _Atomic uint64_t head_seen;                     /* I4; pushers */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t head; /* next pop; poppers */
 } tdl_ring;
 
-/* private; neighbouring positions lie in different cache lines, so that pusher and
-** popper do not fight over one: the top two bits become the lowest. */
+/* private; a line holds four cells, and neighbouring positions are five cells
+** apart, so that pusher and popper do not fight over one. Five is odd: each
+** position of a lap has its own. */
 static inline tdl_ring_cell *tdl_ring_cell_at(const tdl_ring *r, uint64_t pos) {
-  uint64_t i = pos & ((1u << r->bits) - 1);
-  if (r->bits >= 4) {
-    i = ((i << 2) | (i >> (r->bits - 2))) & ((1u << r->bits) - 1);
-  }
-  return &r->cells[i];
+  return &r->cells[(pos * 5) & r->mask];
 }
 
 /* `cells` is a power of two, at least 2. Returns 0 or TREADLE_ENOMEM. */
@@ -50,7 +47,7 @@ static inline int tdl_ring_ready(const tdl_ring *r) {
   /* relaxed, both: pop looks again */
   uint64_t pos = atomic_load_explicit(&r->head, memory_order_relaxed);
   return atomic_load_explicit(&tdl_ring_cell_at(r, pos)->turn,
-                              memory_order_relaxed) == (pos >> r->bits) + 1;
+                              memory_order_relaxed) == pos + 1;
 }
 
 /* Items claimed and not popped; exact when nobody else is at work. */
