@@ -199,21 +199,23 @@ static void the_counts_add_up_and_say_how_calls_ended(void) {
   treadle_loop_close(loop);
 }
 
-/* A pool with one worker that is stuck in that task. */
-static treadle_pool *open_stuck(treadle_loop *loop, const char *task,
-                                const void *arg, outcome *out) {
+/* Ends a pool whose one worker is stuck in that task. */
+static void terminate_stuck(treadle_loop *loop, const char *task,
+                            const void *arg) {
   treadle_pool_options o = options();
   treadle_pool *pool;
   treadle_call *call;
+  outcome out = {0};
   o.threads = 1;
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call) == 0);
   treadle_put_number(call, (double)(uintptr_t)arg);
-  CHECK(treadle_submit(call, -1, keep, out) == 0);
+  CHECK(treadle_submit(call, -1, keep, &out) == 0);
   while (stats_of(pool).running == 0) {
     sched_yield();
   }
-  return pool;
+  treadle_pool_terminate(pool);
+  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
 }
 
 /* A thread that was written off frees what it holds once it is back. */
@@ -229,11 +231,9 @@ static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   long live = tdl_alloc_live();
   treadle_loop *loop;
-  outcome out = {0};
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(pthread_mutex_lock(&lock) == 0);
-  treadle_pool_terminate(open_stuck(loop, "lock", &lock, &out));
-  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
+  terminate_stuck(loop, "lock", &lock);
   treadle_loop_close(loop);
   pthread_mutex_unlock(&lock);
   wait_until_freed(live);
@@ -243,10 +243,8 @@ static void a_terminated_pool_is_freed_once_its_stuck_thread_returns(void) {
 static void a_state_that_cannot_be_closed_leaves_no_part_of_its_pool(void) {
   long live = tdl_alloc_live();
   treadle_loop *loop;
-  outcome out = {0};
   CHECK(treadle_loop_open(&loop) == 0);
-  treadle_pool_terminate(open_stuck(loop, "never", NULL, &out));
-  CHECK(out.calls == 1 && out.status == TREADLE_ECLOSED);
+  terminate_stuck(loop, "never", NULL);
   treadle_loop_close(loop);
   wait_until_freed(live);
 }
