@@ -137,6 +137,9 @@ local function results(self)
   end
 end
 
+--- All results of a resolved future.
+M.results = results
+
 --- The first result of a resolved future.
 function M.value(self)
   if self[COUNT] == nil then

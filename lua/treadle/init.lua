@@ -158,6 +158,19 @@ function treadle.using(x, fn)
   return close_after(x, pcall(fn, x))
 end
 
+--- Shared objects: each kind is a module that is loaded when it is first used.
+local SHARED = { event = true }
+
+setmetatable(treadle, {
+  __index = function(self, name)
+    if SHARED[name] then
+      local make = require("treadle." .. name).new
+      rawset(self, name, make)
+      return make
+    end
+  end,
+})
+
 if core.worker then
   --- In a worker: `id`, `name`, `data`, `pool`; nil in the host.
   treadle.worker = require("treadle.worker").info

@@ -20,6 +20,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include "../codec/payload.h"
 #include "../run/vm.h"
 
 enum tdl_future_field {
@@ -100,6 +101,9 @@ typedef struct tdl_bind {
   tdl_guest *guests; /* numbered from 1 */
   uint32_t guest_count, free_guest;
   uint64_t guest_serials;
+  struct tdl_ref *refs;         /* share.h: counted things, */
+  struct tdl_bound_wait *waits; /* and waits for them */
+  int refs_ref, kinds_ref, waits_ref;
   int closing; /* the state is being closed: no Lua any more */
 } tdl_bind;
 
@@ -109,7 +113,8 @@ tdl_bind *tdl_bind_of(lua_State *L);
 /* Pushes hooks[name]. */
 void tdl_bind_hook(tdl_bind *b, lua_State *L, const char *name);
 
-/* Pushes a pending future for futures[slot] or timers[slot]. */
+/* Pushes a pending future; for futures[slot] or timers[slot]. */
+void tdl_bind_push_future(tdl_bind *b, lua_State *L);
 void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own);
 
 /* Gives the values on top of the stack to the future at index `future` and

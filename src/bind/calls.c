@@ -9,12 +9,16 @@
 
 /* --- futures -------------------------------------------------------------- */
 
-void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own) {
+void tdl_bind_push_future(tdl_bind *b, lua_State *L) {
   lua_createtable(L, TDL_F_LAST, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->meta_ref);
   lua_setmetatable(L, -2);
   lua_pushinteger(L, TDL_PENDING);
   lua_rawseti(L, -2, TDL_F_STATE);
+}
+
+void tdl_bind_future(tdl_bind *b, lua_State *L, int slot, int own) {
+  tdl_bind_push_future(b, L);
   lua_pushinteger(L, slot);
   lua_rawseti(L, -2, TDL_F_SLOT);
   if (own) {
@@ -203,7 +207,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
       return;
     }
     status = n;
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
     lua_pop(L, 1);
   }
   reject(b, L, top + 2, job, status, bytes);

@@ -59,7 +59,8 @@ static int encode_any(lua_State *L, int n) {
   int status;
   b = take_buffer(L);
   b->out.len = 0;
-  status = tdl_encode(L, 1, n, "arguments", &b->out, TDL_PAYLOAD_CEILING_BYTES);
+  status = tdl_encode_plain(L, 1, n, "arguments", &b->out,
+                            TDL_PAYLOAD_CEILING_BYTES);
   if (status == 0) {
     lua_pushlstring(L, (const char *)b->out.data, b->out.len);
   }
@@ -97,7 +98,7 @@ static int l_decode(lua_State *L) {
     luaL_checktype(L, 1, LUA_TSTRING);
     s = lua_tolstring(L, 1, &len);
   }
-  n = tdl_decode(L, (const uint8_t *)s, len);
+  n = tdl_decode_flags(L, (const uint8_t *)s, len, TDL_DECODE_NO_THINGS);
   return n >= 0 ? n : luaL_error(L, "%s", lua_tostring(L, -1));
 }
 

@@ -10,6 +10,7 @@
 #include "codec_bind.h"
 #include "direct.h"
 #include "embedded.h"
+#include "share.h"
 
 TREADLE_API int luaopen_treadle(lua_State *L);
 TREADLE_API int luaopen_treadle_core(lua_State *L);
@@ -26,7 +27,7 @@ static void close_bind(tdl_bind *b) {
   b->closing = 1;
   for (uint32_t i = 1; i < b->guest_count; i++) { /* nobody ends them now */
     if (b->guests[i].job != NULL) {
-      b->guests[i].job->bytes.len = 0;
+      tdl_payload_clear(&b->guests[i].job->bytes);
       tdl_bind_end_guest(b, i, TREADLE_ECLOSED);
     }
   }
@@ -34,6 +35,7 @@ static void close_bind(tdl_bind *b) {
   b->guests = NULL;
   b->guest_count = b->free_guest = 0;
   tdl_bind_close_pools(b);
+  tdl_bind_end_waits(b);
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
   }
@@ -51,6 +53,7 @@ void tdl_bind_lose(tdl_vm *vm) {
   if (vm->bind != NULL) {
     close_bind(vm->bind);
     tdl_bind_lose_handles(vm->bind);
+    tdl_bind_lose_refs(vm->bind);
   }
 }
 
@@ -74,6 +77,15 @@ static void make_odd(lua_State *L) {
   (void)L;
 }
 
+static int new_weak_ref(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static int new_list_ref(lua_State *L) {
   lua_createtable(L, 2, 0);
   return luaL_ref(L, LUA_REGISTRYINDEX);
@@ -94,6 +106,9 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   b->meta_ref = new_table_ref(L);
   b->hooks_ref = new_table_ref(L);
   b->records_ref = new_table_ref(L);
+  b->kinds_ref = new_table_ref(L);
+  b->waits_ref = new_table_ref(L);
+  b->refs_ref = new_weak_ref(L);
   if (vm != NULL) {
     b->loop = &vm->worker->loop;
   } else if (tdl_loop_new(&b->loop) != 0) {
@@ -219,6 +234,9 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_pools(L);
   tdl_bind_jobs(L);
   tdl_bind_stats(L);
+  tdl_bind_refs(L);
+  tdl_bind_waits(L);
+  tdl_bind_event(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

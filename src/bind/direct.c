@@ -80,7 +80,7 @@ static int call_open(void *self, void *handle, uint32_t count) {
     }
   }
   d->box = handle;
-  d->job->bytes.len = 0;
+  tdl_payload_clear(&d->job->bytes);
   if (tdl_put_begin(&d->writer, &d->job->bytes, h->pool->max_payload, count) !=
       0) {
     return 0;

@@ -102,7 +102,7 @@ static int core_guest_take(lua_State *L) {
 /* The message on top is the error's report. */
 static void fail_guest(tdl_bind *b, uint32_t guest, lua_State *L, int status) {
   tdl_job *job = b->guests[guest].job;
-  job->bytes.len = 0;
+  tdl_payload_clear(&job->bytes);
   tdl_encode(L, lua_gettop(L), 1, "error", &job->bytes,
              TDL_PAYLOAD_CEILING_BYTES);
   tdl_bind_end_guest(b, guest, status);
@@ -120,7 +120,7 @@ static int core_guest_call(lua_State *L) {
   }
   if ((job->timed & TDL_JOB_LIMITED) &&
       tdl_now_ns() >= job->deadline_ns) { /* it never runs */
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
     tdl_bind_end_guest(b, guest, TREADLE_ETIMEOUT);
     return 0;
   }
@@ -218,7 +218,7 @@ static int guest_finish(lua_State *L) {
   tdl_job *job = check_guest(L, b);
   uint32_t guest = (uint32_t)lua_tointeger(L, 1);
   int status;
-  job->bytes.len = 0;
+  tdl_payload_clear(&job->bytes);
   status = tdl_encode(L, 2, lua_gettop(L) - 1, "results", &job->bytes,
                       job->pool->max_payload);
   if (status == 0) {
@@ -233,7 +233,7 @@ static int guest_fail(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_job *job = check_guest(L, b);
   int status = tdl_status_of_kind(luaL_checkstring(L, 2));
-  job->bytes.len = 0;
+  tdl_payload_clear(&job->bytes);
   if (lua_gettop(L) > 2 &&
       tdl_encode(L, 3, lua_gettop(L) - 2, "error", &job->bytes,
                  job->pool->max_payload) != 0) {

@@ -130,7 +130,7 @@ static int core_job_fail(lua_State *L) {
   uint32_t entry = check_entry(L, b);
   int status = tdl_status_of_kind(luaL_checkstring(L, 2));
   tdl_bytes *bytes = &b->vm->entries[entry].job->bytes;
-  bytes->len = 0;
+  tdl_payload_clear(bytes);
   if (lua_gettop(L) > 2 && tdl_encode(L, 3, lua_gettop(L) - 2, "error", bytes,
                                       b->vm->worker->pool->max_payload) != 0) {
     return lua_error(L);

@@ -87,6 +87,7 @@ static void free_handle(tdl_handle *h) {
   if (h->box != NULL) {
     h->box->handle = NULL;
   }
+  tdl_payload_clear(&h->boot);
   tdl_bytes_reset(&h->boot, NULL, 0);
   tdl_free(h);
 }
@@ -210,7 +211,6 @@ static int core_pool_open(lua_State *L) {
   o.event = on_event;
   o.ctx = h;
   status = tdl_pool_open(h->bind->loop, &o, &pool);
-  tdl_bytes_reset(&h->boot, NULL, 0);
   if (status != 0) {
     lua_pushnil(L);
     set_record(h, L, lua_gettop(L));

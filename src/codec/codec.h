@@ -21,6 +21,10 @@ void tdl_codec_open(lua_State *L);
 int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
                uint32_t limit);
 
+/* The same for bytes that may be copied and kept: no counted things. */
+int tdl_encode_plain(lua_State *L, int first, int n, const char *what,
+                     tdl_bytes *out, uint32_t limit);
+
 /* The same for values that are all scalars, into the memory that `out` has:
 ** 1; or 0, with nothing appended, when one is not or when there is too little
 ** memory. Calls nothing that could raise. */
@@ -32,8 +36,10 @@ int tdl_encode_scalars(lua_State *L, int first, int n, tdl_bytes *out);
 int tdl_decode(lua_State *L, const uint8_t *data, size_t len);
 
 /* The same with flags. NO_CODE refuses functions and modules: for payloads
-** from senders who are not trusted to run code here. */
-#define TDL_DECODE_NO_CODE 1u
+** from senders who are not trusted to run code here. NO_THINGS refuses counted
+** things: for bytes that may have been kept since, or made up. */
+#define TDL_DECODE_NO_CODE   1u
+#define TDL_DECODE_NO_THINGS 2u
 int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
                      unsigned flags);
 

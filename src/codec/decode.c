@@ -19,8 +19,10 @@
 #include "functions.h"
 #include "names.h"
 #include "numbers.h"
+#include "payload.h"
 #include "raw.h"
 #include "raw_tables.h"
+#include "things.h"
 
 /* Lua stack that one step takes, and that it needs at its end (callbacks,
 ** messages). It is asked for every so many steps, for the first ones at the
@@ -401,6 +403,8 @@ int tdl_decode_value(tdl_decoder *d, int depth) {
   case TDL_TAG_FUNCTION_LATER:
   case TDL_TAG_CFUNCTION:
     return get_code(d, tag, depth);
+  case TDL_TAG_THING:
+    return tdl_decode_thing(d);
   default:
     d->r.next--;
     return tdl_decode_malformed(d, "an unknown tag");
@@ -456,6 +460,7 @@ int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
   int status;
   d.L = L;
   d.data = data;
+  d.len = len;
   d.r.next = data;
   d.r.end = data + len;
   d.raw = tdl_raw_is_on();
@@ -476,6 +481,15 @@ int tdl_decode_flags(lua_State *L, const uint8_t *data, size_t len,
           !tdl_raw_room(L, d.raw, (int)count + STEPS_SLOTS + END_SLOTS))) {
     return tdl_decode_fail(&d, "payload holds more values than the Lua "
                                "stack");
+  }
+  if (d.flags & TDL_WIRE_THINGS) {
+    size_t list;
+    if ((flags & TDL_DECODE_NO_THINGS) ||
+        tdl_payload_things(data, len, &list) == 0 ||
+        list > tdl_get_left(&d.r)) {
+      return tdl_decode_fail(&d, "malformed payload: shared objects");
+    }
+    d.r.end -= list;
   }
   if (d.flags != 0) {
     open_slots(&d);

@@ -24,6 +24,7 @@ typedef struct tdl_decoder {
   lua_State *L;
   tdl_reader r;
   const uint8_t *data;
+  size_t len;
   int base;
   int code; /* functions are allowed */
   int raw;  /* arrays are filled in place (raw.h) */

@@ -21,6 +21,7 @@
 #include "codec.h"
 #include "functions.h"
 #include "raw_tables.h"
+#include "things.h"
 
 int tdl_encode_refuse(tdl_encoder *e, const tdl_path *path, const char *format,
                       ...) {
@@ -225,7 +226,7 @@ int tdl_encode_value(tdl_encoder *e, int idx, const tdl_path *path, int depth) {
   case LUA_TLIGHTUSERDATA:
     return tdl_encode_refuse(e, path, "cannot send a light userdata");
   default:
-    return tdl_encode_refuse(e, path, "cannot send a userdata");
+    return tdl_encode_thing(e, idx, path);
   }
 }
 
@@ -265,6 +266,9 @@ static int put_values(tdl_encoder *e, int from) {
     }
   }
   status = tdl_encode_bodies(e, 0, 0);
+  if (status == 0 && (e->flags & TDL_WIRE_THINGS)) {
+    status = tdl_encode_things(e);
+  }
   if (status == 0) {
     e->w.out->data[e->w.start] |= e->flags;
   }
@@ -274,6 +278,7 @@ static int put_values(tdl_encoder *e, int from) {
 /* Gives the scratch memory back; a message stays at the top. */
 static void put_back(tdl_encoder *e) {
   if (e->scratch != NULL) {
+    tdl_scratch_forget(e->scratch); /* what no payload has got */
     tdl_scratch_give(e->L, e->base + TDL_ENCODER_STORE,
                      e->base + TDL_ENCODER_SCRATCH);
     e->scratch = NULL;
@@ -349,7 +354,8 @@ static void push_reason(lua_State *L, int status, uint32_t limit) {
 
 /* The values from number `from` on, of which one is no scalar. */
 static int encode_rest(lua_State *L, int first, int n, int from,
-                       const char *list, tdl_writer *w, uint32_t limit) {
+                       const char *list, tdl_writer *w, uint32_t limit,
+                       int plain) {
   tdl_encoder e;
   const int raw = tdl_raw_is_on();
   int top = raw ? tdl_raw_top(L) : lua_gettop(L);
@@ -362,6 +368,7 @@ static int encode_rest(lua_State *L, int first, int n, int from,
   e.first = first;
   e.n = n;
   e.raw = raw;
+  e.plain = plain;
   e.guarded = 0;
   start(&e);
   status = put_values(&e, from);
@@ -431,13 +438,13 @@ int tdl_encode_scalars(lua_State *L, int first, int n, tdl_bytes *out) {
   return 0;
 }
 
-int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
-               uint32_t limit) {
+static int encode(lua_State *L, int first, int n, const char *what,
+                  tdl_bytes *out, uint32_t limit, int plain) {
   tdl_writer w;
   tdl_put_begin(&w, out, limit, (uint32_t)n);
   for (int i = 0; i < n; i++) {
     if (!put_scalar(L, first + i, &w) && w.status == 0) {
-      return encode_rest(L, first, n, i, what, &w, limit);
+      return encode_rest(L, first, n, i, what, &w, limit, plain);
     }
   }
   if (TDL_UNLIKELY(w.status != 0)) {
@@ -445,4 +452,14 @@ int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
     push_reason(L, w.status, limit);
   }
   return tdl_put_end(&w);
+}
+
+int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
+               uint32_t limit) {
+  return encode(L, first, n, what, out, limit, 0);
+}
+
+int tdl_encode_plain(lua_State *L, int first, int n, const char *what,
+                     tdl_bytes *out, uint32_t limit) {
+  return encode(L, first, n, what, out, limit, 1);
 }

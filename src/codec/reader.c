@@ -4,7 +4,8 @@
 
 int tdl_get_begin_slow(tdl_reader *r, const uint8_t *data, size_t len,
                        uint32_t *count, uint8_t *flags) {
-  const uint8_t known = TDL_WIRE_REFS | TDL_WIRE_LATER | TDL_WIRE_CODE;
+  const uint8_t known =
+      TDL_WIRE_REFS | TDL_WIRE_LATER | TDL_WIRE_CODE | TDL_WIRE_THINGS;
   uint32_t n;
   if (len < 2 || (data[0] & TDL_WIRE_VERSION_MASK) != TDL_WIRE_VERSION ||
       (data[0] & ~(known | TDL_WIRE_VERSION_MASK)) != 0) {

@@ -15,9 +15,19 @@
 /* Its address is the store's key in the registry. */
 static const char store_key = 0;
 
+void tdl_scratch_forget(tdl_scratch *s) {
+  while (s->thing_count > 0) {
+    tdl_counted_drop(s->things[--s->thing_count]);
+  }
+}
+
 static int scratch_gc(lua_State *L) {
   tdl_scratch *s = lua_touserdata(L, 1);
   if (s != NULL) {
+    tdl_scratch_forget(s);
+    tdl_free(s->things);
+    s->things = NULL;
+    s->thing_cap = 0;
     tdl_seen_fini(&s->seen);
     tdl_free(s->upvalues);
     s->upvalues = NULL;

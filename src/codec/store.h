@@ -7,6 +7,7 @@
 
 #include <lua.h>
 
+#include "../base/counted.h"
 #include "seen.h"
 
 /* Slots of the store. A codec that nobody uses fills none of them. */
@@ -46,7 +47,15 @@ typedef struct tdl_scratch {
   } * upvalues;
   uint32_t upvalue_count;
   uint32_t upvalue_cap;
+
+  /* The encoder's counted things, a reference of each. */
+  tdl_counted **things;
+  uint32_t thing_count;
+  uint32_t thing_cap;
 } tdl_scratch;
+
+/* Lets go of its things. */
+void tdl_scratch_forget(tdl_scratch *scratch);
 
 /* Pushes the store; makes it when it is missing. */
 void tdl_store_push(lua_State *L);

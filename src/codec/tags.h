@@ -16,6 +16,7 @@
 #define TDL_WIRE_REFS         0x10 /* objects are referred to by number */
 #define TDL_WIRE_LATER        0x20 /* bodies follow the values */
 #define TDL_WIRE_CODE         0x40 /* functions or modules occur */
+#define TDL_WIRE_THINGS       0x80 /* addresses follow: it cannot be kept */
 
 /* Numbers of things: a byte below this one, else this one and 32 bits. */
 #define TDL_WIRE_WIDE 0xff
@@ -42,6 +43,7 @@ typedef enum tdl_tag {
   TDL_TAG_CFUNCTION,      /* module, name (or nil: the module itself) */
   TDL_TAG_MODULE,         /* name; only as an upvalue */
   TDL_TAG_UPVALUE,        /* u32 upvalue; only as an upvalue: the same one */
+  TDL_TAG_THING,          /* u32: a counted thing of the list at the end */
   TDL_TAG_COUNT
 } tdl_tag;
 

@@ -5,6 +5,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../base/status.h"
+#include "../codec/payload.h"
 
 void tdl_jobs_init(tdl_jobs *jobs) {
   memset(jobs, 0, sizeof(*jobs));
@@ -13,6 +14,7 @@ void tdl_jobs_init(tdl_jobs *jobs) {
 void tdl_jobs_fini(tdl_jobs *jobs) {
   for (uint32_t i = 0; i < jobs->slab_count; i++) {
     for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
+      tdl_payload_clear(&jobs->slabs[i][k].bytes);
       tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
       tdl_free(jobs->slabs[i][k].reason);
     }
@@ -62,7 +64,6 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
     tdl_prefetch(&jobs->idle->node);
   }
   jobs->kept_bytes -= tdl_bytes_heap(&job->bytes);
-  job->bytes.len = 0;
   job->deadline_ns = TDL_NEVER;
   job->status = 0;
   tdl_job_set_parent(job, 0);
@@ -80,6 +81,7 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   /* relaxed: the job is ours alone (J4) */
   uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
   jobs->live -= TDL_JOB_STATE(word) != TDL_JOB_IDLE;
+  tdl_payload_clear(&job->bytes);
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */

@@ -5,6 +5,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/stall.h"
+#include "../codec/payload.h"
 #include "guests.h"
 #include "news.h"
 #include "phase.h"
@@ -94,6 +95,7 @@ static void free_pool(treadle_pool *pool) {
     tdl_stats_drop(pool->stats);
   }
   tdl_backlog_fini(&pool->run);
+  tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   /* relaxed: the last reference (P1) */
   tdl_free(atomic_load_explicit(&pool->reason, memory_order_relaxed));
@@ -148,15 +150,12 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
-  tdl_bytes_init(&pool->boot, NULL, 0);
+  pool->boot = *options->boot;
+  tdl_bytes_init(options->boot, NULL, 0);
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->phase, TDL_POOL_OPEN);
   tdl_news_init(pool);
   status = tdl_backlog_init(&pool->run);
-  if (status == 0) {
-    status =
-        tdl_bytes_append(&pool->boot, options->boot->data, options->boot->len);
-  }
   if (status == 0) {
     /* so many that nobody who looks at one ever sees them move */
     pool->slots = tdl_calloc(TDL_POOL_MAX_WORKERS * sizeof(*pool->slots));
@@ -320,7 +319,7 @@ int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job) {
 /* It was never counted, and the pool may be gone when it comes home. */
 void tdl_pool_refuse(tdl_job *job) {
   job->status = TREADLE_ECLOSED;
-  job->bytes.len = 0;
+  tdl_payload_clear(&job->bytes);
   tdl_loop_send_home(job);
 }
 
@@ -432,7 +431,7 @@ int tdl_pool_turn_away(tdl_job *job, int status, const tdl_bytes *report) {
     TDL_STALL();
     tdl_stats_refusing(stats);
     job->status = (int8_t)status;
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
     if (report != NULL) {
       tdl_bytes_append(&job->bytes, report->data, report->len);
     }

@@ -94,7 +94,8 @@ typedef struct tdl_pool_options {
   uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
   uint64_t cap_bytes;     /* of a worker's Lua heap; 0: none */
   const char *name;       /* thread names; copied */
-  const tdl_bytes *boot;  /* payload for the workers' boot function; copied */
+  tdl_bytes *boot; /* payload for the workers' boot function; taken, from the
+                   ** heap */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;

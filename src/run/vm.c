@@ -8,6 +8,7 @@
 #include "../base/stamp.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../codec/payload.h"
 #include "events.h"
 #include "phase.h"
 
@@ -248,13 +249,13 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   treadle_pool *pool = w->pool;
   if (TDL_UNLIKELY(status != 0) && is_late(job)) {
     status = TREADLE_ETIMEOUT;
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
   }
   if (TDL_UNLIKELY(vm->heap.is_over ||
                    tdl_interrupt_has_struck(&w->interrupt) ||
                    tdl_pool_phase(pool) == TDL_POOL_STOPPED)) {
     status = verdict(vm, job);
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
   }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
@@ -310,7 +311,7 @@ static void fail_text(tdl_vm *vm, uint32_t entry, int status, lua_State *L,
                       const char *text) {
   tdl_bytes *bytes = &vm->entries[entry].job->bytes;
   int top = lua_gettop(L);
-  bytes->len = 0;
+  tdl_payload_clear(bytes);
   if (text != NULL && lua_checkstack(L, 1)) {
     lua_pushstring(L, text);
     tdl_encode(L, top + 1, 1, "error", bytes, TDL_PAYLOAD_CEILING_BYTES);
@@ -322,7 +323,7 @@ static void fail_text(tdl_vm *vm, uint32_t entry, int status, lua_State *L,
 void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n) {
   tdl_job *job = vm->entries[entry].job;
   int status;
-  job->bytes.len = 0;
+  tdl_payload_clear(&job->bytes);
   status = tdl_encode(L, lua_gettop(L) - n + 1, n, "results", &job->bytes,
                       vm->worker->pool->max_payload);
   TDL_STAMP(job, ANSWERED);
@@ -426,7 +427,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   if (TDL_UNLIKELY(entry == 0)) {
     tdl_pool_load(vm->worker->pool, -1);
     job->status = TREADLE_ENOMEM;
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
     if (tdl_job_finish(job)) {
       tdl_stats_ended(tally, job);
     }
@@ -447,7 +448,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   }
   co = vm->co;
   if (TDL_UNLIKELY(job->timed != 0) && !look_at_clock(vm, entry)) {
-    job->bytes.len = 0;
+    tdl_payload_clear(&job->bytes);
     end_job(vm, entry, TREADLE_ETIMEOUT);
     tdl_vm_set_current(vm, 0);
     vm->starting = 0;
@@ -464,6 +465,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     vm->starting = 0;
     return;
   }
+  tdl_payload_clear(&job->bytes); /* Lua holds what it refers to */
   TDL_STAMP(job, DECODED);
   status = lua_resume(co, job->task > 0 ? n : n - 1);
   TDL_STAMP(job, RAN);
@@ -558,7 +560,7 @@ void tdl_vm_abort_all(tdl_vm *vm) {
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job != NULL) {
       vm->entries[i].cancelled = 1; /* there is no scheduler any more */
-      vm->entries[i].job->bytes.len = 0;
+      tdl_payload_clear(&vm->entries[i].job->bytes);
       end_job(vm, i, verdict(vm, vm->entries[i].job));
     }
   }
@@ -598,7 +600,7 @@ static void forget_fiber(tdl_vm *vm, uint32_t entry) {
 static void fail_entry(tdl_vm *vm, uint32_t entry) {
   if (vm->entries[entry].job != NULL) {
     forget_fiber(vm, entry);
-    vm->entries[entry].job->bytes.len = 0;
+    tdl_payload_clear(&vm->entries[entry].job->bytes);
     end_job(vm, entry, TREADLE_ENOMEM);
   }
 }

@@ -1,0 +1,41 @@
+/* tdl_counted: what several holders share; the last one to let go frees it.
+** Threads: any.
+** Owns:    what its kind's `free` frees.
+** Fails:   never. */
+#ifndef TDL_BASE_COUNTED_H
+#define TDL_BASE_COUNTED_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef struct tdl_counted tdl_counted;
+
+typedef struct tdl_kind {
+  const char *name;                   /* "channel" */
+  void (*free)(tdl_counted *counted); /* on the thread that lets go last */
+} tdl_kind;
+
+struct tdl_counted {
+  atomic_uint refs;
+  const tdl_kind *kind;
+};
+
+/* One reference: the caller's. */
+static inline void tdl_counted_init(tdl_counted *c, const tdl_kind *kind) {
+  atomic_init(&c->refs, 1);
+  c->kind = kind;
+}
+
+static inline void tdl_counted_hold(tdl_counted *c) {
+  /* relaxed: the caller has a reference */
+  atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+}
+
+static inline void tdl_counted_drop(tdl_counted *c) {
+  /* acq_rel: who frees it sees what the others did */
+  if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {
+    c->kind->free(c);
+  }
+}
+
+#endif

@@ -1,0 +1,88 @@
+/* share: counted things and waits for them, in one Lua state.
+** Threads: the state's own.
+** Owns:    a reference for each userdata, until it is closed or collected.
+** Fails:   functions of this layer raise Lua errors at the user.
+**
+** H1  A state has one userdata for a thing, as long as it lives: `==` and table
+**     keys do what they should.
+** H2  From its making until its finalizer has run a userdata is in `refs`: a
+**     state that is lost runs no finalizers.
+** H3  A wait that was granted, and that nobody takes, is undone by its kind: the
+**     message goes back, the lock is let go. */
+#ifndef TDL_BIND_SHARE_H
+#define TDL_BIND_SHARE_H
+
+#include "../base/counted.h"
+#include "../share/wait.h"
+#include "bind.h"
+
+/* The userdata. */
+typedef struct tdl_ref {
+  tdl_counted *thing; /* first, for the FFI; NULL once it is closed */
+  const tdl_kind *kind;
+  struct tdl_bind *bind;
+  struct tdl_ref *next, **at;
+} tdl_ref;
+
+/* Pushes the state's userdata for the thing; takes a reference of its own. Loads
+** the module treadle.KIND, which has made the metatable by core.kind, if need
+** be. */
+void tdl_bind_push_thing(lua_State *L, tdl_counted *thing);
+
+/* The same for one just made, whose only reference it takes over, also where it
+** raises. */
+void tdl_bind_push_new(lua_State *L, tdl_counted *thing);
+
+/* The thing of that kind in the userdata there; raises when it is something
+** else, or closed. */
+tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
+                                  const tdl_kind *kind);
+
+/* How a kind of wait is ended. */
+struct tdl_bound_wait;
+typedef struct tdl_wait_kind {
+  /* takes that waiter out of its list */
+  void (*leave)(struct tdl_bound_wait *wait, uint32_t index);
+  /* pushes what it was granted: how many values; nothing is left to undo then */
+  int (*deliver)(struct tdl_bound_wait *wait, lua_State *L);
+  void (*undo)(struct tdl_bound_wait *wait); /* H3; NULL: nothing to undo */
+} tdl_wait_kind;
+
+/* A wait of this state's. Its future is waits[address], until it is settled or
+** given up. */
+typedef struct tdl_bound_wait {
+  tdl_wait wait;
+  tdl_note note;
+  const tdl_wait_kind *kind;
+  tdl_bind *bind;
+  struct tdl_bound_wait *next, **at;
+  int told;       /* the note has arrived once (L3) */
+  uint32_t count; /* waiters */
+  struct tdl_place_held {
+    tdl_waiter waiter;
+    tdl_counted *thing; /* a reference, once it stands in its list */
+  } places[];
+} tdl_bound_wait;
+
+/* A wait for so many things, none of which knows it yet; pushes its future, and
+** its number for core.wait_end. Raises without memory. */
+tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
+                                  const tdl_wait_kind *kind, uint32_t count);
+
+/* It stands in that thing's list. */
+void tdl_bind_placed(tdl_bound_wait *wait, uint32_t index, tdl_counted *thing);
+
+/* It was not needed: it stands in no list, and nobody knows it. */
+void tdl_bind_drop_wait(tdl_bound_wait *wait);
+
+/* The end of the state: all waits are given up or undone; all references let go,
+** where no finalizer will. */
+void tdl_bind_end_waits(tdl_bind *b);
+void tdl_bind_lose_refs(tdl_bind *b);
+
+/* Each adds its functions to the table on top of the stack. */
+void tdl_bind_refs(lua_State *L);
+void tdl_bind_waits(lua_State *L);
+void tdl_bind_event(lua_State *L);
+
+#endif

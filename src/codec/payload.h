@@ -1,0 +1,32 @@
+/* payload: what a payload holds besides its bytes: references to counted things
+** (docs/wire-format.md, "References").
+** Threads: one at a time.
+** Owns:    a reference of every thing in it, until it is cleared.
+** Fails:   never. */
+#ifndef TDL_CODEC_PAYLOAD_H
+#define TDL_CODEC_PAYLOAD_H
+
+#include "../base/bytes.h"
+#include "../base/compiler.h"
+#include "../base/counted.h"
+#include "tags.h"
+
+/* The list behind a payload with TDL_WIRE_THINGS: how many it names, and the
+** bytes that it takes; 0 where it is malformed. */
+uint32_t tdl_payload_things(const uint8_t *data, size_t len, size_t *bytes);
+
+/* Number `i` of them. */
+tdl_counted *tdl_payload_thing(const uint8_t *data, size_t len, uint32_t i);
+
+/* The slow half of clear. */
+void tdl_payload_drop(tdl_bytes *bytes);
+
+/* Empties the bytes, which hold one payload or nothing. */
+static inline void tdl_payload_clear(tdl_bytes *bytes) {
+  if (TDL_UNLIKELY(bytes->len > 0 && (bytes->data[0] & TDL_WIRE_THINGS))) {
+    tdl_payload_drop(bytes);
+  }
+  bytes->len = 0;
+}
+
+#endif

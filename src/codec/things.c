@@ -1,0 +1,86 @@
+#include "things.h"
+
+#include <lauxlib.h>
+
+#include "../base/alloc.h"
+#include "payload.h"
+
+static const tdl_thing_hooks *hooks;
+
+void tdl_things_hook(const tdl_thing_hooks *given) {
+  hooks = given;
+}
+
+/* The scratch holds a reference until the payload does: an error on the way
+** leaves none behind. */
+static int keep(tdl_encoder *e, tdl_counted *thing) {
+  tdl_scratch *s;
+  if (tdl_encode_map(e) == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  s = e->scratch;
+  if (s->thing_count == s->thing_cap) {
+    uint32_t cap = s->thing_cap == 0 ? 8 : s->thing_cap * 2;
+    tdl_counted **things = tdl_realloc(s->things, cap * sizeof(*things));
+    if (things == NULL) {
+      return TREADLE_ENOMEM;
+    }
+    s->things = things;
+    s->thing_cap = cap;
+  }
+  tdl_counted_hold(thing);
+  s->things[s->thing_count++] = thing;
+  return 0;
+}
+
+int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
+  const char *why = "a userdata";
+  tdl_counted *thing = hooks != NULL ? hooks->of(e->L, idx, &why) : NULL;
+  int status;
+  if (thing == NULL || e->plain) {
+    return tdl_encode_refuse(e, path, "cannot %s %s",
+                             thing == NULL ? "send" : "keep in a string",
+                             thing == NULL ? why : thing->kind->name);
+  }
+  status = tdl_encode_known(e, lua_touserdata(e->L, idx), idx, path);
+  if (status != 0) {
+    return status < 0 ? status : 0;
+  }
+  status = keep(e, thing);
+  if (status != 0) {
+    return status;
+  }
+  e->flags |= TDL_WIRE_THINGS;
+  return tdl_put_tag_32(&e->w, TDL_TAG_THING, e->scratch->thing_count - 1);
+}
+
+int tdl_encode_things(tdl_encoder *e) {
+  tdl_scratch *s = e->scratch;
+  size_t size = s->thing_count * sizeof(*s->things);
+  uint8_t *p = tdl_put_room(&e->w, size + 4);
+  if (p == NULL) {
+    return e->w.status;
+  }
+  memcpy(p, s->things, size);
+  tdl_store_32(p + size, s->thing_count);
+  s->thing_count = 0; /* they are the payload's */
+  return 0;
+}
+
+int tdl_decode_thing(tdl_decoder *d) {
+  const uint8_t *p = tdl_get_room(&d->r, 4);
+  tdl_counted *thing;
+  if (p == NULL) {
+    return tdl_decode_malformed(d, "truncated");
+  }
+  thing = d->flags & TDL_WIRE_THINGS
+              ? tdl_payload_thing(d->data, d->len, tdl_load_32(p))
+              : NULL;
+  if (thing == NULL) {
+    return tdl_decode_malformed(d, "a shared object that does not follow");
+  }
+  luaL_checkstack(d->L, LUA_MINSTACK, NULL);
+  hooks->push(d->L, thing);
+  tdl_decode_number(d);
+  return 0;
+}
