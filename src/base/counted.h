@@ -32,7 +32,7 @@ static inline void tdl_counted_hold(tdl_counted *c) {
 }
 
 static inline void tdl_counted_drop(tdl_counted *c) {
-  /* acq_rel: who frees it sees what the others did */
+  /* [refs] acq_rel: who frees it sees what the others did */
   if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {
     c->kind->free(c);
   }

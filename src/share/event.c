@@ -26,7 +26,7 @@ int tdl_event_new(tdl_event **out) {
 void tdl_event_set(tdl_event *e) {
   tdl_waiter *woken = NULL, *w;
   pthread_mutex_lock(&e->lock);
-  /* release: what was done before it was set */
+  /* [event] release: what was done before it was set */
   atomic_store_explicit(&e->is_set, 1, memory_order_release);
   while ((w = tdl_waiters_grant(&e->waiters, NULL)) != NULL) {
     w->next = woken;
@@ -48,7 +48,7 @@ void tdl_event_reset(tdl_event *e) {
 }
 
 int tdl_event_is_set(const tdl_event *e) {
-  /* acquire: see set */
+  /* [event] acquire: see set */
   return atomic_load_explicit(&e->is_set, memory_order_acquire);
 }
 

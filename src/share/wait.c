@@ -31,7 +31,7 @@ tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value) {
     unsigned waiting = TDL_WAITING;
     tdl_waiters_remove(w);
     TDL_STALL();
-    /* acq_rel: W1; what goes with it goes by the home's inbox */
+    /* [wait-word] acq_rel: W1; what goes with it goes by the home's inbox */
     if (atomic_compare_exchange_strong_explicit(
             &w->wait->word, &waiting, TDL_GRANTED, memory_order_acq_rel,
             memory_order_acquire)) {
@@ -45,7 +45,7 @@ tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value) {
 
 int tdl_wait_give_up(tdl_wait *wait) {
   unsigned waiting = TDL_WAITING;
-  return atomic_compare_exchange_strong_explicit(/* acq_rel: W1 */
+  return atomic_compare_exchange_strong_explicit(/* [wait-word] acq_rel: W1 */
                                                  &wait->word, &waiting,
                                                  TDL_GONE, memory_order_acq_rel,
                                                  memory_order_acquire);
