@@ -144,6 +144,27 @@
 #define TDL_HEAP_KEEP_BYTES (8u << 20)
 #endif
 
+/* Shared memory: how it is aligned (a vector of AVX-512, a cache line); from
+** which size on it has pages of its own, which come zeroed when they are first
+** touched; and how much of it a state may drop without looking at it before it
+** collects garbage, since a handle's few bytes tell its collector nothing (a
+** full collection takes less than touching so many pages). */
+#ifndef TDL_BUFFER_ALIGN_BYTES
+#define TDL_BUFFER_ALIGN_BYTES 64
+#endif
+#ifndef TDL_BUFFER_PAGES_BYTES
+#define TDL_BUFFER_PAGES_BYTES 65536
+#endif
+#ifndef TDL_BUFFER_GARBAGE_BYTES
+#define TDL_BUFFER_GARBAGE_BYTES (64u << 20)
+#endif
+
+/* Lists of those who wait for an integer in shared memory to change: more than
+** threads that enter one at the same moment. */
+#ifndef TDL_ATOMICS_LISTS
+#define TDL_ATOMICS_LISTS 64
+#endif
+
 /* How much faster than the script allocates the collector works, in percent,
 ** above half of a heap's cap (LuaJIT's own is 200): it is through half of the
 ** cap before an eighth is allocated. */

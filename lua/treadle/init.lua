@@ -159,7 +159,10 @@ function treadle.using(x, fn)
 end
 
 --- Shared objects: each kind is a module that is loaded when it is first used.
-local SHARED = { event = true }
+local SHARED = {
+  event = true,
+  buffer = true, atomics = true, counter = true, move = true,
+}
 
 setmetatable(treadle, {
   __index = function(self, name)

@@ -141,6 +141,10 @@ function checks.balancer(value)
   return fine, "a function, " .. wanted, got
 end
 
+function checks.list(value)
+  return type(value) == "table", "a list"
+end
+
 function checks.any()
   return true
 end

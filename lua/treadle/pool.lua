@@ -39,7 +39,7 @@ local POOL_OPTIONS = {
 local RUN_OPTIONS = {
   timeout = "seconds", default = "any", error = "any", worker = "count", retries = "tally",
   key = "key", priority = "priority",
-  signal = abort.check,
+  signal = abort.check, transfer = "list",
 }
 
 --- `pool.threads` is the present size, also after the pool has ended.
@@ -137,7 +137,8 @@ end
 -- @tparam string|function task
 -- @tparam[opt] table args list of arguments; `args.n` counts, if it is there
 -- @tparam[opt] table given `timeout` (s), `default`, `error`, `signal`, `worker` (1 to the number
--- of workers), `retries` (how often it is made again when its worker dies), `key`, `priority`
+-- of workers), `retries` (how often it is made again when its worker dies), `key`, `priority`,
+-- `transfer` (a list of buffers among the arguments that are given away)
 -- @return a future
 function methods:run(task, args, given)
   check_self(self, "run")
@@ -162,6 +163,12 @@ function methods:run(task, args, given)
   end
   local place = schedule.place(self._handle, given, self._record.options[number])
   local retries = submit.retries_of(self, number, given)
+  if given.transfer then
+    if retries then
+      options.bad_argument(3, "run", "'transfer' gives away what 'retries' would send again")
+    end
+    args, n = require("treadle.move").append(args, n, given.transfer), n + 1
+  end
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then -- before anything is queued
     return signal:bind(future.new())

@@ -144,6 +144,17 @@ row("jobs of 1 ms", "rate", "share.stuck", {
   goal = function(m) return 2 / 3 * m["share.alone"] end, limit = "share.alone",
 })
 
+title "shared memory, each element; the limit is the same loop over ffi.new"
+for _, loop in ipairs { { "sum", "buf.ptr: sum" }, { "scale", "buf.ptr: x = a * x + b" } } do
+  local limit = "memory.ffi." .. loop[1]
+  row(loop[2], "time", "memory.ptr." .. loop[1], {
+    goal = function(m) return 1.05 * m[limit] end, limit = limit,
+  })
+end
+row("get and set", "time", "memory.methods", { limit = "memory.ffi.scale" })
+row("atomics.add", "time", "memory.atomic")
+row("counter:add", "time", "memory.counter")
+
 title "limits of this machine, in this run"
 row("cache line there and back", "time", "pingpong")
 row("futex there and back, one core", "time", "handoff")

@@ -43,6 +43,7 @@ local SECTIONS = {
   { name = "spinning", keys = { "crowd", "busy" } },
   { name = "queued", times = 3, keys = { "queued" } },
   { name = "stuck", keys = { "share" } },
+  { name = "memory", keys = { "memory" } },
 }
 
 -- Those of the page of stages, in turn: what the machine is busy with meets both alike.

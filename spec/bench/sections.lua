@@ -510,4 +510,76 @@ function sections.stuck(plan, emit)
   pool:close()
 end
 
+-- The loops over shared memory and over the FFI's own; `n` passes over all elements.
+local MEMORY_LOOPS = {
+  sum = [[
+    local p, count = ...
+    return function(n)
+      local sum = 0
+      for _ = 1, n do
+        for i = 0, count - 1 do sum = sum + p[i] end
+      end
+      return sum
+    end]],
+  scale = [[
+    local p, count = ...
+    return function(n)
+      for _ = 1, n do
+        for i = 0, count - 1 do p[i] = 0.5 * p[i] + 1 end
+      end
+    end]],
+  methods = [[
+    local buf, count = ...
+    return function(n)
+      for _ = 1, n do
+        for i = 0, count - 1 do buf:set(i, 0.5 * buf:get(i) + 1) end
+      end
+    end]],
+  atomic = [[
+    local buf, count, atomics = ...
+    return function(n)
+      for _ = 1, n do
+        for i = 0, count - 1 do atomics.add(buf, i, 1) end
+      end
+    end]],
+  counter = [[
+    local counter, count = ...
+    return function(n)
+      for _ = 1, n do
+        for _ = 1, count do counter:add(1) end
+      end
+    end]],
+}
+
+--- Compiled loops over a buffer, in turn with the same over an array of the FFI's.
+function sections.memory(plan, emit)
+  local ffi = require "ffi"
+  local treadle = require "treadle"
+  local count = 4096 -- 32 KiB: the loop is measured, and not the memory
+  local function body(name, ...)
+    return assert(loadstring(MEMORY_LOOPS[name], "=" .. name))(...)
+  end
+  local shared, own = treadle.buffer("double", count), ffi.new("double[?]", count)
+  local measures = {}
+  for _, name in ipairs { "sum", "scale" } do
+    measures[#measures + 1] = {
+      key = "memory.ffi." .. name, per = count, fn = body(name, own, count),
+    }
+    measures[#measures + 1] = {
+      key = "memory.ptr." .. name, per = count, fn = body(name, shared.ptr, count),
+    }
+  end
+  measures[#measures + 1] = {
+    key = "memory.methods", per = count, fn = body("methods", shared, count),
+  }
+  measures[#measures + 1] = {
+    key = "memory.atomic", per = count,
+    fn = body("atomic", treadle.buffer("int32_t", count), count, treadle.atomics),
+  }
+  measures[#measures + 1] = {
+    key = "memory.counter", per = count, fn = body("counter", treadle.counter(), count),
+  }
+  interleave(plan, emit, measures)
+end
+
 return sections

@@ -104,7 +104,8 @@ typedef struct tdl_bind {
   struct tdl_ref *refs;         /* share.h: counted things, */
   struct tdl_bound_wait *waits; /* and waits for them */
   int refs_ref, kinds_ref, waits_ref;
-  int closing; /* the state is being closed: no Lua any more */
+  size_t weight, weight_limit; /* of shared memory, see refs.c */
+  int closing;                 /* the state is being closed: no Lua any more */
 } tdl_bind;
 
 /* The state's tdl_bind; makes it (and a host's loop) at the first call. */

@@ -6,6 +6,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/guests.h"
+#include "share.h"
 
 /* --- futures -------------------------------------------------------------- */
 
@@ -299,7 +300,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   treadle_pool *pool = h == NULL ? NULL : h->pool;
   tdl_job *job;
   uint32_t guest = 0;
-  int own = 0, status;
+  int own = 0, transfers = 0, status;
   TDL_STAMP(NULL, BEGUN);
   if (TDL_UNLIKELY(pool == NULL)) {
     lua_pushliteral(L, "the pool is closed");
@@ -310,7 +311,14 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (job == NULL) {
     return luaL_error(L, "not enough memory");
   }
-  status = tdl_encode(L, first, n, "arguments", &job->bytes, pool->max_payload);
+  if (TDL_UNLIKELY(n > 0 && lua_isuserdata(L, first + n - 1))) {
+    transfers = tdl_bind_is_transfer(L, first + n - 1);
+  }
+  status = tdl_encode(L, first, n - transfers, "arguments", &job->bytes,
+                      pool->max_payload);
+  if (TDL_UNLIKELY(transfers && status == 0)) {
+    status = tdl_bind_transfer(L, first + n - 1, &job->bytes);
+  }
   if (TDL_UNLIKELY(status != 0)) {
     tdl_jobs_give(&b->loop->jobs, job);
     return refused(b, L, handle, first, n, task, place, timeout, status);
@@ -342,6 +350,9 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     return luaL_error(L, "not enough memory");
   }
   /* B2: nothing raises from here on */
+  if (!job->refused) {
+    tdl_bind_sent(b, &job->bytes);
+  }
   if (b->vm != NULL) {
     tdl_vm_call_made(b->vm, job);
   }

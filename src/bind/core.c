@@ -237,6 +237,9 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_refs(L);
   tdl_bind_waits(L);
   tdl_bind_event(L);
+  tdl_bind_buffer(L);
+  tdl_bind_atomics(L);
+  tdl_bind_counter(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

@@ -5,6 +5,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/guests.h"
+#include "share.h"
 
 uint32_t tdl_bind_new_guest(tdl_bind *b) {
   uint32_t i = b->free_guest;
@@ -222,6 +223,7 @@ static int guest_finish(lua_State *L) {
   status = tdl_encode(L, 2, lua_gettop(L) - 1, "results", &job->bytes,
                       job->pool->max_payload);
   if (status == 0) {
+    tdl_bind_sent(b, &job->bytes);
     tdl_bind_end_guest(b, guest, 0);
   } else {
     fail_guest(b, guest, L, status);

@@ -1,6 +1,9 @@
 /* Userdata for counted things. */
 #include "../base/compiler.h"
 #include "../codec/things.h"
+#include "../config.h"
+#include "../share/buffer.h"
+#include "../treadle.h"
 #include "share.h"
 
 /* --- making and finding them ---------------------------------------------- */
@@ -19,6 +22,38 @@ static void push_metatable(tdl_bind *b, lua_State *L, const tdl_kind *kind) {
   lua_remove(L, -2);
 }
 
+static int collect(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+/* Bytes behind a handle; those of a slice are the whole one's. */
+static size_t weight_of(const tdl_counted *thing) {
+  const tdl_buffer *buffer = (const tdl_buffer *)thing;
+  return thing->kind == &tdl_buffer_kind && buffer->whole == buffer
+             ? tdl_buffer_bytes(buffer)
+             : 0;
+}
+
+/* The collector knows nothing of the memory behind a handle. So when as much as
+** the state held then, and a good piece, has come since the last time, the
+** garbage goes. */
+static void weigh(tdl_bind *b, lua_State *L, const tdl_counted *fresh) {
+  int top = lua_gettop(L);
+  b->weight += weight_of(fresh);
+  if (TDL_LIKELY(b->weight <= b->weight_limit ||
+                 b->weight <= TDL_BUFFER_GARBAGE_BYTES)) {
+    return;
+  }
+  lua_cpcall(L, collect, NULL); /* finalizers may raise */
+  lua_settop(L, top);
+  b->weight_limit = 0;
+  for (const tdl_ref *ref = b->refs; ref != NULL; ref = ref->next) {
+    b->weight_limit += weight_of(ref->thing);
+  }
+  b->weight = 0;
+}
+
 static void push(lua_State *L, tdl_counted *thing, int is_new) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_ref *ref;
@@ -35,6 +70,7 @@ static void push(lua_State *L, tdl_counted *thing, int is_new) {
   ref = lua_newuserdata(L, sizeof(*ref));
   ref->thing = NULL;
   ref->kind = thing->kind;
+  ref->moved = 0;
   ref->bind = b;
   ref->at = NULL;
   push_metatable(b, L, thing->kind);
@@ -53,6 +89,7 @@ static void push(lua_State *L, tdl_counted *thing, int is_new) {
     ref->next->at = &ref->next;
   }
   b->refs = ref;
+  weigh(b, L, thing);
 }
 
 void tdl_bind_push_thing(lua_State *L, tdl_counted *thing) {
@@ -93,25 +130,73 @@ static tdl_ref *ref_at(lua_State *L, int index) {
   return ref;
 }
 
+static const char *gone(const tdl_ref *ref) {
+  return ref->moved ? "the %s was moved" : "the %s is closed";
+}
+
 tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
                                   const tdl_kind *kind) {
   tdl_ref *ref = ref_at(L, index);
   if (ref == NULL || ref->kind != kind) {
     luaL_typerror(L, index, kind->name);
   } else if (ref->thing == NULL) {
-    luaL_error(L, "the %s is closed", kind->name);
+    luaL_error(L, gone(ref), kind->name);
+  }
+  return ref->thing;
+}
+
+tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
+                                    const tdl_kind *kind) {
+  const tdl_ref *ref = ref_at(L, index);
+  if (ref == NULL || ref->kind != kind) {
+    lua_pushfstring(L, "%s expected, got %s: call it with a colon", kind->name,
+                    luaL_typename(L, index));
+    return NULL;
+  } else if (ref->thing == NULL) {
+    lua_pushfstring(L, gone(ref), kind->name);
   }
   return ref->thing;
 }
 
 /* --- for the codec -------------------------------------------------------- */
 
-static tdl_counted *thing_of(lua_State *L, int index, const char **why) {
-  tdl_ref *ref = ref_at(L, index);
+/* What treadle.move returns, and the list of a call's option `transfer`: their
+** environment holds the handles. */
+typedef struct parcel {
+  int is_transfer;
+} parcel;
+
+static const char parcel_key = 0; /* its address: where the metatable is */
+
+static const parcel *parcel_at(lua_State *L, int index) {
+  const parcel *p = lua_touserdata(L, index);
+  int is_parcel = 0;
+  if (lua_type(L, index) == LUA_TUSERDATA && lua_getmetatable(L, index)) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&parcel_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    is_parcel = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  return is_parcel ? p : NULL;
+}
+
+static tdl_counted *thing_of(lua_State *L, int index, int *moved,
+                             const char **why) {
+  const parcel *p = parcel_at(L, index);
+  tdl_ref *ref;
+  if (p != NULL && !p->is_transfer) {
+    lua_getfenv(L, index);
+    lua_rawgeti(L, -1, 1);
+    ref = ref_at(L, lua_gettop(L)); /* the environment keeps it */
+    lua_pop(L, 2);
+    *moved = 1;
+  } else {
+    ref = ref_at(L, index);
+  }
   if (ref == NULL) {
     return NULL;
   } else if (ref->thing == NULL) {
-    *why = "a closed handle";
+    *why = ref->moved ? "a moved buffer" : "a closed handle";
   }
   return ref->thing;
 }
@@ -122,12 +207,16 @@ static const tdl_thing_hooks hooks = {thing_of, tdl_bind_push_thing};
 
 static void let_go(tdl_ref *ref) {
   tdl_counted *thing = ref->thing;
+  size_t weight;
   if (thing != NULL) {
     ref->thing = NULL;
     *ref->at = ref->next;
     if (ref->next != NULL) {
       ref->next->at = ref->at;
     }
+    weight = weight_of(thing);
+    ref->bind->weight -=
+        weight < ref->bind->weight ? weight : ref->bind->weight;
     tdl_counted_drop(thing);
   }
 }
@@ -144,6 +233,130 @@ static int core_ref_close(lua_State *L) {
 
 static int ref_gc(lua_State *L) {
   let_go(lua_touserdata(L, 1));
+  return 0;
+}
+
+/* --- moves ---------------------------------------------------------------- */
+
+/* H4. The payload has a reference of its own. */
+static void give_away(tdl_bind *b, const tdl_buffer *moved) {
+  tdl_ref *next;
+  for (tdl_ref *ref = b->refs; ref != NULL && !tdl_buffer_is_sole(moved);
+       ref = next) {
+    next = ref->next;
+    if (ref->kind == &tdl_buffer_kind &&
+        tdl_buffer_lies_in((const tdl_buffer *)ref->thing, moved)) {
+      ref->moved = 1;
+      let_go(ref);
+    }
+  }
+}
+
+void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes) {
+  size_t size;
+  uint32_t n;
+  if (TDL_LIKELY(bytes->len == 0 || !(bytes->data[0] & TDL_WIRE_THINGS))) {
+    return;
+  }
+  n = tdl_payload_things(bytes->data, bytes->len, &size);
+  for (uint32_t i = 0; i < n; i++) {
+    if (tdl_payload_is_moved(bytes->data, bytes->len, i)) {
+      give_away(
+          b, (const tdl_buffer *)tdl_payload_thing(bytes->data, bytes->len, i));
+    }
+  }
+}
+
+void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes) {
+  if (vm->bind != NULL) {
+    tdl_bind_sent(vm->bind, bytes);
+  }
+}
+
+static parcel *push_parcel(lua_State *L, int is_transfer) {
+  parcel *p = lua_newuserdata(L, sizeof(*p));
+  p->is_transfer = is_transfer;
+  lua_pushlightuserdata(L, (void *)(uintptr_t)&parcel_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "treadle.move");
+    lua_setfield(L, -2, "__metatable");
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&parcel_key);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+  }
+  lua_setmetatable(L, -2);
+  return p;
+}
+
+/* move(buffer) -> what gives it away as an argument or a result */
+static int core_move(lua_State *L) {
+  tdl_bind_check_thing(L, 1, &tdl_buffer_kind);
+  push_parcel(L, 0);
+  lua_createtable(L, 1, 0);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, 1);
+  lua_setfenv(L, -2);
+  return 1;
+}
+
+/* transfer(list) -> the same for the list of a call, behind its arguments; or
+** nil, message */
+static int core_transfer(lua_State *L) {
+  int n;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  n = (int)lua_objlen(L, 1);
+  push_parcel(L, 1);
+  lua_createtable(L, n, 0);
+  for (int i = 1; i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    if (tdl_bind_look_at_thing(L, 4, &tdl_buffer_kind) == NULL) {
+      const tdl_ref *ref = ref_at(L, 4);
+      lua_pushnil(L);
+      if (ref != NULL && ref->kind == &tdl_buffer_kind) {
+        lua_pushfstring(L, gone(ref), "buffer");
+      } else {
+        lua_pushfstring(L, "a list of buffers expected, got a %s in it",
+                        luaL_typename(L, 4));
+      }
+      return 2;
+    }
+    lua_rawseti(L, 3, i);
+  }
+  lua_setfenv(L, 2);
+  return 1;
+}
+
+int tdl_bind_is_transfer(lua_State *L, int index) {
+  const parcel *p = parcel_at(L, index);
+  return p != NULL && p->is_transfer;
+}
+
+int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes) {
+  int n, top = lua_gettop(L);
+  luaL_checkstack(L, 8, NULL);
+  lua_getfenv(L, index);
+  n = (int)lua_objlen(L, top + 1);
+  for (int i = 1; i <= n; i++) {
+    const tdl_ref *ref;
+    lua_rawgeti(L, top + 1, i);
+    ref = ref_at(L, top + 2);
+    lua_settop(L, top + 1);
+    if (ref->thing == NULL || !tdl_payload_move(bytes, ref->thing)) {
+      lua_settop(L, top);
+      if (ref->thing == NULL) {
+        lua_pushfstring(L, gone(ref), "buffer");
+      } else {
+        lua_pushfstring(L, "buffer %d of 'transfer' is not among the arguments",
+                        i);
+      }
+      return TREADLE_EPAYLOAD;
+    }
+  }
+  lua_settop(L, top);
   return 0;
 }
 
@@ -165,8 +378,8 @@ static int ref_equal(lua_State *L) {
 static int ref_tostring(lua_State *L) {
   const tdl_ref *ref = ref_at(L, 1);
   if (ref == NULL || ref->thing == NULL) {
-    lua_pushfstring(L, "treadle.%s (closed)",
-                    ref != NULL ? ref->kind->name : "?");
+    lua_pushfstring(L, "treadle.%s (%s)", ref != NULL ? ref->kind->name : "?",
+                    ref != NULL && ref->moved ? "moved" : "closed");
   } else {
     lua_pushfstring(L, "treadle.%s: %p", ref->kind->name, (void *)ref->thing);
   }
@@ -196,8 +409,11 @@ static int core_kind(lua_State *L) {
 }
 
 void tdl_bind_refs(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"ref_close", core_ref_close}, {"kind", core_kind}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"ref_close", core_ref_close},
+                                       {"kind", core_kind},
+                                       {"move", core_move},
+                                       {"transfer", core_transfer},
+                                       {NULL, NULL}};
   tdl_things_hook(&hooks);
   luaL_setfuncs(L, functions, 0);
 }

@@ -8,7 +8,9 @@
 ** H2  From its making until its finalizer has run a userdata is in `refs`: a
 **     state that is lost runs no finalizers.
 ** H3  A wait that was granted, and that nobody takes, is undone by its kind: the
-**     message goes back, the lock is let go. */
+**     message goes back, the lock is let go.
+** H4  A moved buffer's handles are closed when its payload has been accepted,
+**     not before: where a call is refused there is nothing to give back. */
 #ifndef TDL_BIND_SHARE_H
 #define TDL_BIND_SHARE_H
 
@@ -20,6 +22,7 @@
 typedef struct tdl_ref {
   tdl_counted *thing; /* first, for the FFI; NULL once it is closed */
   const tdl_kind *kind;
+  int moved; /* that is why it is closed */
   struct tdl_bind *bind;
   struct tdl_ref *next, **at;
 } tdl_ref;
@@ -37,6 +40,20 @@ void tdl_bind_push_new(lua_State *L, tdl_counted *thing);
 ** else, or closed. */
 tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
                                   const tdl_kind *kind);
+
+/* Why the userdata there is no live thing of that kind: pushes "the buffer was
+** moved" or the like. NULL; or the thing, with nothing pushed. */
+tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
+                                    const tdl_kind *kind);
+
+/* Moves (refs.c, H4): a payload of this state's has been accepted, and what it
+** gives away is let go of; raises nothing. The same for a worker's state. */
+void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
+
+/* Whether the value there is the list of a call's option `transfer`; gives away
+** what is in the list: 0, or TREADLE_EPAYLOAD and a message. */
+int tdl_bind_is_transfer(lua_State *L, int index);
+int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes);
 
 /* How a kind of wait is ended. */
 struct tdl_bound_wait;
@@ -84,5 +101,8 @@ void tdl_bind_lose_refs(tdl_bind *b);
 void tdl_bind_refs(lua_State *L);
 void tdl_bind_waits(lua_State *L);
 void tdl_bind_event(lua_State *L);
+void tdl_bind_buffer(lua_State *L);
+void tdl_bind_atomics(lua_State *L);
+void tdl_bind_counter(lua_State *L);
 
 #endif

@@ -280,6 +280,37 @@ int tdl_encode_cdata(tdl_encoder *e, int idx, const tdl_path *path) {
   return status;
 }
 
+void tdl_cdata_push_name(lua_State *L, int idx) {
+  const int top = lua_gettop(L);
+  const char *name;
+  size_t len;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  tdl_store_push(L);
+  if (!push_function(L, top + 1, TDL_STORE_CDATA_DESCRIBE)) {
+    lua_pushnil(L);
+    lua_replace(L, top + 1);
+    return;
+  }
+  lua_pushvalue(L, idx);
+  lua_call(L, 1, 3);
+  switch (lua_tointeger(L, top + 2)) {
+  case IS_INT64:
+    lua_pushliteral(L, "int64_t");
+    break;
+  case IS_UINT64:
+    lua_pushliteral(L, "uint64_t");
+    break;
+  case IS_PLAIN:
+    name = type_name(L, top + 3, &len);
+    lua_pushlstring(L, name, len);
+    break;
+  default:
+    lua_pushnil(L);
+  }
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
+}
+
 /* ---- decoding ---- */
 
 /* LuaJIT keeps other values in the bits of NaNs, and its FFI takes a NaN out
@@ -304,6 +335,38 @@ static void scrub_floats(uint8_t *p, size_t n) {
       memcpy(p, &bits, 4);
     }
   }
+}
+
+void tdl_cdata_scrub(lua_State *L, const char *name, uint8_t *data, size_t unit,
+                     size_t n) {
+  const int top = lua_gettop(L), store = top + 1, made = top + 2;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  tdl_store_push(L);
+  if (n > 0 && push_function(L, store, TDL_STORE_CDATA_MAKE)) {
+    lua_pushstring(L, name);
+    lua_pushnumber(L, (lua_Number)unit);
+    lua_call(L, 2, 3); /* an element, how NaNs lie in it, its type */
+    switch (lua_tointeger(L, made + 1)) {
+    case NANS_DOUBLE:
+      scrub_doubles(data, n * unit);
+      break;
+    case NANS_FLOAT:
+      scrub_floats(data, n * unit);
+      break;
+    case NANS_INSIDE:
+      for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, store, TDL_STORE_CDATA_SCRUB);
+        lua_pushvalue(L, made + 2);
+        lua_pushnumber(L, (lua_Number)(uintptr_t)(data + i * unit));
+        lua_pushnumber(L, (lua_Number)unit);
+        lua_call(L, 3, 0);
+      }
+      break;
+    default:
+      break;
+    }
+  }
+  lua_settop(L, top);
 }
 
 /* Fills the new object at `at` (then: how NaNs lie in it, its type). */

@@ -16,4 +16,13 @@ int tdl_decode_cdata(tdl_decoder *d);
 /* Pushes what follows the tag INT64 or UINT64. */
 int tdl_decode_int64(tdl_decoder *d, tdl_tag tag);
 
+/* Pushes the name by which the type of the cdata at absolute index `idx`
+** travels; nil when it holds pointers, or has no name. */
+void tdl_cdata_push_name(lua_State *L, int idx);
+
+/* Makes ordinary NaNs of those in `n` elements of `unit` bytes; the name is one
+** of push_name's, of a type that the state knows. May raise. */
+void tdl_cdata_scrub(lua_State *L, const char *name, uint8_t *data, size_t unit,
+                     size_t n);
+
 #endif

@@ -1,7 +1,7 @@
 #include "payload.h"
 
 /* payload = ... address* count: where a job's bytes lie, nothing is aligned. */
-#define ADDRESS sizeof(tdl_counted *)
+#define ADDRESS sizeof(uintptr_t)
 
 uint32_t tdl_payload_things(const uint8_t *data, size_t len, size_t *bytes) {
   uint32_t n;
@@ -17,14 +17,44 @@ uint32_t tdl_payload_things(const uint8_t *data, size_t len, size_t *bytes) {
   return n;
 }
 
-tdl_counted *tdl_payload_thing(const uint8_t *data, size_t len, uint32_t i) {
+/* Where entry `i` lies, NULL when there is none. */
+static const uint8_t *entry_at(const uint8_t *data, size_t len, uint32_t i) {
   size_t bytes;
   uint32_t n = tdl_payload_things(data, len, &bytes);
-  tdl_counted *thing = NULL;
-  if (i < n) {
-    memcpy(&thing, data + len - bytes + i * ADDRESS, ADDRESS);
+  return i < n ? data + len - bytes + i * ADDRESS : NULL;
+}
+
+static uintptr_t load(const uint8_t *at) {
+  uintptr_t entry = 0;
+  if (at != NULL) {
+    memcpy(&entry, at, ADDRESS);
   }
-  return thing;
+  return entry;
+}
+
+tdl_counted *tdl_payload_thing(const uint8_t *data, size_t len, uint32_t i) {
+  return tdl_payload_address(load(entry_at(data, len, i)));
+}
+
+int tdl_payload_is_moved(const uint8_t *data, size_t len, uint32_t i) {
+  return (load(entry_at(data, len, i)) & TDL_PAYLOAD_MOVED) != 0;
+}
+
+int tdl_payload_move(tdl_bytes *b, const tdl_counted *thing) {
+  size_t bytes;
+  uint32_t n = b->len > 0 && (b->data[0] & TDL_WIRE_THINGS)
+                   ? tdl_payload_things(b->data, b->len, &bytes)
+                   : 0;
+  for (uint32_t i = 0; i < n; i++) {
+    uint8_t *at = b->data + b->len - bytes + i * ADDRESS;
+    uintptr_t entry = load(at);
+    if (tdl_payload_address(entry) == thing) {
+      entry |= TDL_PAYLOAD_MOVED;
+      memcpy(at, &entry, ADDRESS);
+      return 1;
+    }
+  }
+  return 0;
 }
 
 void tdl_payload_drop(tdl_bytes *b) {

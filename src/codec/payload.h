@@ -15,8 +15,19 @@
 ** bytes that it takes; 0 where it is malformed. */
 uint32_t tdl_payload_things(const uint8_t *data, size_t len, size_t *bytes);
 
-/* Number `i` of them. */
+/* Number `i` of them; with `moved`, whether the sender gives it away. */
 tdl_counted *tdl_payload_thing(const uint8_t *data, size_t len, uint32_t i);
+int tdl_payload_is_moved(const uint8_t *data, size_t len, uint32_t i);
+
+/* The sender gives that one away; 0 when it is none of them. */
+int tdl_payload_move(tdl_bytes *bytes, const tdl_counted *thing);
+
+/* An entry of the list: an address, whose lowest bit says that it is moved. */
+#define TDL_PAYLOAD_MOVED ((uintptr_t)1)
+
+static inline tdl_counted *tdl_payload_address(uintptr_t entry) {
+  return (tdl_counted *)(entry & ~TDL_PAYLOAD_MOVED);
+}
 
 /* The slow half of clear. */
 void tdl_payload_drop(tdl_bytes *bytes);

@@ -5,6 +5,7 @@
 
 #include "../base/alloc.h"
 #include "codec.h"
+#include "payload.h"
 #include "raw.h"
 
 /* Callbacks within callbacks: each is a payload within a payload, and may
@@ -17,7 +18,7 @@ static const char store_key = 0;
 
 void tdl_scratch_forget(tdl_scratch *s) {
   while (s->thing_count > 0) {
-    tdl_counted_drop(s->things[--s->thing_count]);
+    tdl_counted_drop(tdl_payload_address(s->things[--s->thing_count]));
   }
 }
 

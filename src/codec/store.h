@@ -7,7 +7,6 @@
 
 #include <lua.h>
 
-#include "../base/counted.h"
 #include "seen.h"
 
 /* Slots of the store. A codec that nobody uses fills none of them. */
@@ -48,8 +47,8 @@ typedef struct tdl_scratch {
   uint32_t upvalue_count;
   uint32_t upvalue_cap;
 
-  /* The encoder's counted things, a reference of each. */
-  tdl_counted **things;
+  /* The encoder's counted things, a reference of each (payload.h). */
+  uintptr_t *things;
   uint32_t thing_count;
   uint32_t thing_cap;
 } tdl_scratch;

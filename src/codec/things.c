@@ -13,7 +13,7 @@ void tdl_things_hook(const tdl_thing_hooks *given) {
 
 /* The scratch holds a reference until the payload does: an error on the way
 ** leaves none behind. */
-static int keep(tdl_encoder *e, tdl_counted *thing) {
+static int keep(tdl_encoder *e, tdl_counted *thing, int moved) {
   tdl_scratch *s;
   if (tdl_encode_map(e) == NULL) {
     return TREADLE_ENOMEM;
@@ -21,7 +21,7 @@ static int keep(tdl_encoder *e, tdl_counted *thing) {
   s = e->scratch;
   if (s->thing_count == s->thing_cap) {
     uint32_t cap = s->thing_cap == 0 ? 8 : s->thing_cap * 2;
-    tdl_counted **things = tdl_realloc(s->things, cap * sizeof(*things));
+    uintptr_t *things = tdl_realloc(s->things, cap * sizeof(*things));
     if (things == NULL) {
       return TREADLE_ENOMEM;
     }
@@ -29,24 +29,39 @@ static int keep(tdl_encoder *e, tdl_counted *thing) {
     s->thing_cap = cap;
   }
   tdl_counted_hold(thing);
-  s->things[s->thing_count++] = thing;
+  s->things[s->thing_count++] =
+      (uintptr_t)thing | (moved ? TDL_PAYLOAD_MOVED : 0);
   return 0;
+}
+
+/* It has been written already: it is moved, too. */
+static void move(tdl_encoder *e, const tdl_counted *thing) {
+  tdl_scratch *s = e->scratch;
+  for (uint32_t i = 0; i < s->thing_count; i++) {
+    if (tdl_payload_address(s->things[i]) == thing) {
+      s->things[i] |= TDL_PAYLOAD_MOVED;
+    }
+  }
 }
 
 int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
   const char *why = "a userdata";
-  tdl_counted *thing = hooks != NULL ? hooks->of(e->L, idx, &why) : NULL;
-  int status;
+  int moved = 0, status;
+  tdl_counted *thing =
+      hooks != NULL ? hooks->of(e->L, idx, &moved, &why) : NULL;
   if (thing == NULL || e->plain) {
     return tdl_encode_refuse(e, path, "cannot %s %s",
                              thing == NULL ? "send" : "keep in a string",
                              thing == NULL ? why : thing->kind->name);
   }
-  status = tdl_encode_known(e, lua_touserdata(e->L, idx), idx, path);
+  status = tdl_encode_known(e, thing, idx, path);
   if (status != 0) {
+    if (status > 0 && moved) {
+      move(e, thing);
+    }
     return status < 0 ? status : 0;
   }
-  status = keep(e, thing);
+  status = keep(e, thing, moved);
   if (status != 0) {
     return status;
   }

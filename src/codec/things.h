@@ -11,9 +11,10 @@
 
 /* How Lua knows them. */
 typedef struct tdl_thing_hooks {
-  /* The thing behind the userdata at `idx`; NULL when it is none, or when it
-  ** cannot be sent: then `why` says so ("a closed channel"). */
-  tdl_counted *(*of)(lua_State *L, int idx, const char **why);
+  /* The thing behind the userdata at `idx`, and whether it is to be moved; NULL
+  ** when it is none, or when it cannot be sent: then `why` says so ("a closed
+  ** channel"). */
+  tdl_counted *(*of)(lua_State *L, int idx, int *moved, const char **why);
   /* Pushes the state's value for the thing; takes a reference of its own. */
   void (*push)(lua_State *L, tdl_counted *thing);
 } tdl_thing_hooks;

@@ -328,6 +328,7 @@ void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n) {
                       vm->worker->pool->max_payload);
   TDL_STAMP(job, ANSWERED);
   if (TDL_LIKELY(status == 0)) {
+    tdl_bind_sent_results(vm, &job->bytes);
     end_job(vm, entry, 0);
   } else {
     fail_text(vm, entry, status, L, lua_tostring(L, -1));

@@ -149,5 +149,6 @@ void tdl_vm_abort_all(tdl_vm *vm);
 void tdl_bind_worker(lua_State *L, tdl_vm *vm);
 void tdl_bind_lose(tdl_vm *vm); /* the state is lost */
 uint32_t tdl_bind_dispatch(tdl_vm *vm);
+void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes);
 
 #endif

@@ -25,18 +25,25 @@ void tdl_waiters_remove(tdl_waiter *w) {
   w->list = NULL;
 }
 
+int tdl_waiter_grant(tdl_waiter *w, void *value) {
+  unsigned waiting = TDL_WAITING;
+  tdl_waiters_remove(w);
+  TDL_STALL();
+  /* [wait-word] acq_rel: W1; what goes with it goes by the home's inbox */
+  if (!atomic_compare_exchange_strong_explicit(
+          &w->wait->word, &waiting, TDL_GRANTED, memory_order_acq_rel,
+          memory_order_acquire)) {
+    return 0;
+  }
+  w->wait->index = w->index;
+  w->wait->value = value;
+  return 1;
+}
+
 tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value) {
   tdl_waiter *w;
   while ((w = list->first) != NULL) {
-    unsigned waiting = TDL_WAITING;
-    tdl_waiters_remove(w);
-    TDL_STALL();
-    /* [wait-word] acq_rel: W1; what goes with it goes by the home's inbox */
-    if (atomic_compare_exchange_strong_explicit(
-            &w->wait->word, &waiting, TDL_GRANTED, memory_order_acq_rel,
-            memory_order_acquire)) {
-      w->wait->index = w->index;
-      w->wait->value = value;
+    if (tdl_waiter_grant(w, value)) {
       return w;
     }
   }

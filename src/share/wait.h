@@ -44,6 +44,9 @@ typedef struct tdl_waiters {
 void tdl_waiters_add(tdl_waiters *list, tdl_waiter *waiter);
 void tdl_waiters_remove(tdl_waiter *waiter); /* nothing, if it is in none */
 
+/* Takes it out; 1 when it still waited, and is granted that (see below). */
+int tdl_waiter_grant(tdl_waiter *waiter, void *value);
+
 /* Takes the first one out that still waits, and grants it that; the caller
 ** tells it when it has let go of the lock. NULL: nobody waits. */
 tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value);

@@ -1,0 +1,48 @@
+/* tdl_buffer: memory that many states share; a slice is one of its own, on the
+** memory of another.
+** Threads: any; what lies in the memory is its users' business.
+** Owns:    its memory, or a reference of the buffer that does.
+** Fails:   TREADLE_ENOMEM, also for sizes that no machine has.
+**
+** M1  Memory, length and type never change: to grow is to make another one.
+** M2  Who moves a buffer lets go, in his own state, of every handle that lies
+**     within it. What other states hold stays theirs. */
+#ifndef TDL_SHARE_BUFFER_H
+#define TDL_SHARE_BUFFER_H
+
+#include <stddef.h>
+
+#include "../base/counted.h"
+
+typedef struct tdl_buffer {
+  tdl_counted counted;      /* first */
+  struct tdl_buffer *whole; /* whose memory it is; a reference if another's */
+  uint8_t *data;
+  size_t count; /* elements */
+  size_t unit;  /* bytes of one */
+  const char *type;
+  char name[]; /* the type's, in a whole one */
+} tdl_buffer;
+
+extern const tdl_kind tdl_buffer_kind;
+
+/* Zeroed; the type is the name of an FFI type whose size is `unit`. */
+int tdl_buffer_new(const char *type, size_t unit, size_t count,
+                   tdl_buffer **out);
+
+/* `count` elements from number `first`, 0-based; the caller has seen that they
+** are there. */
+int tdl_buffer_slice(tdl_buffer *of, size_t first, size_t count,
+                     tdl_buffer **out);
+
+static inline size_t tdl_buffer_bytes(const tdl_buffer *b) {
+  return b->count * b->unit;
+}
+
+/* 1 when all of `b` is in `other`. */
+int tdl_buffer_lies_in(const tdl_buffer *b, const tdl_buffer *other);
+
+/* 1 when this reference is the only one to the memory. */
+int tdl_buffer_is_sole(const tdl_buffer *b);
+
+#endif
