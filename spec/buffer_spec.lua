@@ -123,7 +123,8 @@ describe("a buffer", function()
     for name, text in pairs {
       ["int *"] = "got 'int %*'", ["struct buffer_pointer"] = "got 'struct buffer_pointer'",
       ["struct buffer_unknown"] = "got 'struct buffer_unknown'",
-      ["double[4]"] = "got 'double %[4%]'", ["double[?]"] = "got 'double %[%?%]'", void = "got 'void'",
+      ["double[4]"] = "got 'double %[4%]'", ["double[?]"] = "got 'double %[%?%]'",
+      void = "got 'void'",
     } do
       local message = error_here(function() treadle.buffer(name, 1) end)
       assert.matches("^bad argument #1 to 'buffer' %(a number or a struct without", message)

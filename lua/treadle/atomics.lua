@@ -162,7 +162,8 @@ function atomics.notify(buf, i, n)
   if n == nil or n == math.huge then
     n = 0xffffffff
   elseif type(n) ~= "number" or not (n >= 0 and n < 2 ^ 32) or n % 1 ~= 0 then
-    options.bad_argument(3, "notify", "a whole number of at least 0 expected, got " .. buffer.shown(n))
+    options.bad_argument(3, "notify", "a whole number of at least 0 expected, got "
+      .. buffer.shown(n))
   end
   return (notify(p, n))
 end
