@@ -40,6 +40,12 @@ function M.sum(buf)
   return s
 end
 
+--- Holds its worker until it is let go.
+function M.hold(started, ended)
+  started:set()
+  ended:wait()
+end
+
 --- Writes without end.
 function M.spin(buf, started)
   local p = buf.ptr
