@@ -122,6 +122,27 @@ static void a_slice_keeps_the_memory_and_lies_in_it(void) {
   tdl_counted_drop(&other->counted);
 }
 
+#ifdef TDL_TEST_ALLOC
+static void without_memory_nothing_is_made_and_nothing_lost(void) {
+  static const size_t counts[] = {10, 100000};
+  for (int k = 0; k < 2; k++) {
+    tdl_buffer *b = NULL, *part = NULL;
+    tdl_counter *c = NULL;
+    for (long n = 0; n < 2; n++) {
+      tdl_alloc_fail_in(TDL_ALLOC_OWN, n);
+      CHECK(tdl_buffer_new("double", 8, counts[k], &b) == TREADLE_ENOMEM);
+    }
+    tdl_alloc_fail_in(TDL_ALLOC_OWN, 0);
+    CHECK(tdl_counter_new(0, &c) == TREADLE_ENOMEM);
+    CHECK(tdl_buffer_new("double", 8, counts[k], &b) == 0);
+    tdl_alloc_fail_in(TDL_ALLOC_OWN, 0);
+    CHECK(tdl_buffer_slice(b, 0, 1, &part) == TREADLE_ENOMEM);
+    CHECK(c == NULL && part == NULL && tdl_buffer_is_sole(b));
+    tdl_counted_drop(&b->counted);
+  }
+}
+#endif
+
 static void integers_of_each_width_give_their_old_value(void) {
   FUNCTIONS(int8_t) i8 = functions_of("int8_t");
   FUNCTIONS(uint16_t) u16 = functions_of("uint16_t");
@@ -323,6 +344,9 @@ int main(void) {
   RUN(a_buffer_is_zeroed_aligned_and_as_long_as_asked);
   RUN(a_buffer_that_no_machine_holds_is_refused);
   RUN(a_slice_keeps_the_memory_and_lies_in_it);
+#ifdef TDL_TEST_ALLOC
+  RUN(without_memory_nothing_is_made_and_nothing_lost);
+#endif
   RUN(integers_of_each_width_give_their_old_value);
   RUN(a_counter_loses_nothing);
   RUN(the_last_to_let_go_frees_the_memory);
