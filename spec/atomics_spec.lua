@@ -122,6 +122,27 @@ describe("atomics", function()
   end)
 end)
 
+describe("a wake-up", function()
+  it("that finds its waiter's time over goes on to the next", function()
+    local b = treadle.buffer("int", 1)
+    local woken
+    -- both timers are due at the same turn, and the notifier's is the earlier one
+    local notifier = treadle.spawn(function()
+      treadle.sleep(0.001)
+      woken = atomics.notify(b, 0, 1)
+    end)
+    local late = treadle.spawn(atomics.wait, b, 0, 0, 0.002)
+    local next_one = treadle.spawn(atomics.wait, b, 0, 0)
+    local stop = treadle.now() + 0.004
+    repeat helpers.pause() until treadle.now() > stop
+    notifier:await()
+    assert.equal(1, woken)
+    assert.equal("timed-out", late:await())
+    assert.is_true(next_one:wait(helpers.TIMEOUT))
+    assert.equal("ok", next_one:await())
+  end)
+end)
+
 describe("atomics of several states", function()
   local done = helpers.watch()
   local pool
