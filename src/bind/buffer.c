@@ -35,8 +35,9 @@ static int core_buffer_new(lua_State *L) {
 static int core_buffer_slice(lua_State *L) {
   tdl_buffer *of = check_buffer(L, 1), *b;
   double first = luaL_checknumber(L, 2), count = luaL_checknumber(L, 3);
-  luaL_argcheck(L, first >= 0 && count >= 0 && first + count <= of->count, 2,
-                "outside of the buffer");
+  luaL_argcheck(L,
+                first >= 0 && count >= 0 && first + count <= (double)of->count,
+                2, "outside of the buffer");
   if (tdl_buffer_slice(of, (size_t)first, (size_t)count, &b) != 0) {
     return luaL_error(L, "not enough memory");
   }
