@@ -25,11 +25,17 @@ local LATER = {
   abort = "treadle.abort",
 }
 
+--- The same for what states share: each kind is a module, whose `new` makes one.
+for _, name in ipairs { "event", "buffer", "atomics", "counter", "move" } do
+  LATER[name] = "treadle." .. name
+end
+
 setmetatable(treadle, {
   __index = function(self, name)
     local module = LATER[name]
     if module then
-      local value = require(module)[name]
+      module = require(module)
+      local value = module[name] or module.new
       rawset(self, name, value)
       return value
     end
@@ -157,22 +163,6 @@ function treadle.using(x, fn)
   options.argument(2, "using", fn, "function")
   return close_after(x, pcall(fn, x))
 end
-
---- Shared objects: each kind is a module that is loaded when it is first used.
-local SHARED = {
-  event = true,
-  buffer = true, atomics = true, counter = true, move = true,
-}
-
-setmetatable(treadle, {
-  __index = function(self, name)
-    if SHARED[name] then
-      local make = require("treadle." .. name).new
-      rawset(self, name, make)
-      return make
-    end
-  end,
-})
 
 if core.worker then
   --- In a worker: `id`, `name`, `data`, `pool`; nil in the host.
