@@ -1,7 +1,6 @@
 --- What all shared objects have in common: handles, and waits.
 -- @module treadle.share
 local core = require "treadle.core"
-local future = require "treadle.future"
 local loop = require "treadle.loop"
 
 local M = {}
@@ -19,23 +18,41 @@ function M.kind(name, methods, mt)
   core.kind(name, mt)
 end
 
---- Ends a wait that was made in C, if it has not ended by itself.
-local function ended(f, number, ok, settled)
-  if not (ok and settled) then
-    core.wait_end(number)
+--- Goes on after a wait. What was granted at the last moment counts, though the time was over.
+local function go_on(f, number, ok, settled)
+  if ok and not settled then
+    if core.wait_leave(number) then
+      return
+    end
+    ok, settled = pcall(loop.wait_for, f) -- it is told any moment
   end
   if not ok then
+    core.wait_end(number)
     error(settled, 0)
-  elseif settled then
-    return future.results(f)
   end
+  return core.wait_take(number)
+end
+
+--- Wait until a wait that a function of C has begun is granted: yields in a coroutine, runs the
+-- loop in a main chunk.
+-- @tparam[opt] number deadline a time of `core.now`
+-- @param f its future
+-- @param number its number
+-- @return what was granted; nothing when the time was over
+function M.finish(deadline, f, number)
+  return go_on(f, number, pcall(loop.wait_for, f, deadline))
+end
+
+--- A time limit as a deadline; nil for none.
+function M.deadline(timeout)
+  return timeout and timeout < math.huge and core.now() + timeout or nil
 end
 
 local function wait_for(deadline, f, number)
   if not f then
     return true
   end
-  return ended(f, number, pcall(loop.wait_for, f, deadline))
+  return M.finish(deadline, f, number)
 end
 
 --- Wait until something shared grants what a function of C has asked it for: yields in a coroutine,
@@ -45,8 +62,7 @@ end
 -- nothing if there is nothing to wait for
 -- @return true if there was nothing to wait for; what was granted; nothing when the time was over
 function M.wait(timeout, begin, ...)
-  local deadline = timeout and timeout < math.huge and core.now() + timeout or nil
-  return wait_for(deadline, begin(...))
+  return wait_for(M.deadline(timeout), begin(...))
 end
 
 return M

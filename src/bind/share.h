@@ -8,7 +8,9 @@
 ** H2  From its making until its finalizer has run a userdata is in `refs`: a
 **     state that is lost runs no finalizers.
 ** H3  A wait that was granted, and that nobody takes, is undone by its kind: the
-**     message goes back, the lock is let go.
+**     message goes back, the lock is let go. It is taken by the code that
+**     waits, when that goes on: until then it may still be cancelled, or its
+**     state be lost.
 ** H4  A moved buffer's handles are closed when its payload has been accepted,
 **     not before: where a call is refused there is nothing to give back. */
 #ifndef TDL_BIND_SHARE_H
@@ -60,20 +62,21 @@ struct tdl_bound_wait;
 typedef struct tdl_wait_kind {
   /* takes that waiter out of its list */
   void (*leave)(struct tdl_bound_wait *wait, uint32_t index);
-  /* pushes what it was granted: how many values; nothing is left to undo then */
+  /* the code that waits goes on: pushes what it was granted, how many values.
+  ** Nothing is left to undo then; if it raises, nothing was taken */
   int (*deliver)(struct tdl_bound_wait *wait, lua_State *L);
   void (*undo)(struct tdl_bound_wait *wait); /* H3; NULL: nothing to undo */
 } tdl_wait_kind;
 
-/* A wait of this state's. Its future is waits[address], until it is settled or
-** given up. */
+/* A wait of this state's. Its future is waits[address], until what was granted
+** is taken, or it is given up. */
 typedef struct tdl_bound_wait {
   tdl_wait wait;
   tdl_note note;
   const tdl_wait_kind *kind;
   tdl_bind *bind;
   struct tdl_bound_wait *next, **at;
-  int told;       /* the note has arrived once (L3) */
+  int told;       /* 1: the note has arrived (L3); 2: its future knows */
   uint32_t count; /* waiters */
   struct tdl_place_held {
     tdl_waiter waiter;
@@ -97,6 +100,9 @@ void tdl_bind_drop_wait(tdl_bound_wait *wait);
 void tdl_bind_end_waits(tdl_bind *b);
 void tdl_bind_lose_refs(tdl_bind *b);
 
+/* The end of the state: what it keeps for channels. */
+void tdl_bind_end_channels(tdl_bind *b);
+
 /* Each adds its functions to the table on top of the stack. */
 void tdl_bind_refs(lua_State *L);
 void tdl_bind_waits(lua_State *L);
@@ -104,5 +110,6 @@ void tdl_bind_event(lua_State *L);
 void tdl_bind_buffer(lua_State *L);
 void tdl_bind_atomics(lua_State *L);
 void tdl_bind_counter(lua_State *L);
+void tdl_bind_channel(lua_State *L);
 
 #endif

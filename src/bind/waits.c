@@ -52,7 +52,7 @@ static void on_told(tdl_note *note, treadle_loop *at) {
   tdl_bind *b = w->bind;
   lua_State *L = b->L;
   int top;
-  if (!w->told) {
+  if (w->told == 0) {
     w->told = 1;
     leave(w); /* the other lists of a select */
   }
@@ -67,13 +67,9 @@ static void on_told(tdl_note *note, treadle_loop *at) {
   lua_pushlightuserdata(L, w);
   lua_rawget(L, -2);
   if (lua_istable(L, -1)) {
-    int n = w->kind->deliver(w, L);
-    tdl_bind_resolve(b, L, top + 2, n);
-    lua_pushlightuserdata(L, w);
-    lua_pushnil(L);
-    lua_rawset(L, top + 1);
+    tdl_bind_resolve(b, L, top + 2, 0);
     at->noting = NULL;
-    free_wait(w);
+    w->told = 2;
   } else {
     at->noting = NULL;
     undo(w);
@@ -130,28 +126,86 @@ void tdl_bind_placed(tdl_bound_wait *w, uint32_t index, tdl_counted *thing) {
   w->places[index].thing = thing;
 }
 
-static void give_up(tdl_bound_wait *w) {
-  if (tdl_wait_give_up(&w->wait)) {
-    leave(w);
-    free_wait(w);
-  } /* else it is about to be told */
+/* 1 when nobody has granted it: it is gone. */
+static int give_up(tdl_bound_wait *w) {
+  if (!tdl_wait_give_up(&w->wait)) {
+    return 0; /* it is about to be told, or was */
+  }
+  leave(w);
+  free_wait(w);
+  return 1;
 }
 
-/* wait_end(number): nobody waits any more, if it has not been settled */
-static int core_wait_end(lua_State *L) {
+/* The wait with the number at 1, the only argument, and the table of waits at
+** 2; NULL when it has ended. */
+static tdl_bound_wait *wait_of(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  tdl_bound_wait *w = lua_touserdata(L, 1);
+  int is_there;
+  b->L = L;
   lua_settop(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->waits_ref);
   lua_pushvalue(L, 1);
   lua_rawget(L, 2);
-  if (lua_istable(L, 3)) {
-    lua_pushvalue(L, 1);
-    lua_pushnil(L);
-    lua_rawset(L, 2);
-    give_up(w);
+  is_there = lua_istable(L, 3);
+  lua_settop(L, 2);
+  return is_there ? lua_touserdata(L, 1) : NULL;
+}
+
+/* The same: the table forgets it. */
+static void forget(lua_State *L) {
+  lua_pushvalue(L, 1);
+  lua_pushnil(L);
+  lua_rawset(L, 2);
+}
+
+/* wait_leave(number) -> whether nobody has granted it: it has ended then. Else
+** its future is resolved, or is about to be */
+static int core_wait_leave(lua_State *L) {
+  tdl_bound_wait *w = wait_of(L);
+  int gone = w == NULL || give_up(w);
+  if (gone) {
+    forget(L);
+  }
+  lua_pushboolean(L, gone);
+  return 1;
+}
+
+/* wait_end(number): nobody waits any more, nor takes what was granted */
+static int core_wait_end(lua_State *L) {
+  tdl_bound_wait *w = wait_of(L);
+  if (w != NULL) {
+    forget(L);
+    if (w->told == 2) {
+      undo(w);
+    } else {
+      give_up(w);
+    }
   }
   return 0;
+}
+
+static int deliver(lua_State *L) {
+  tdl_bound_wait *w = lua_touserdata(L, 1);
+  return w->kind->deliver(w, L);
+}
+
+/* wait_take(number) -> what was granted; its future is resolved */
+static int core_wait_take(lua_State *L) {
+  tdl_bound_wait *w = wait_of(L);
+  int status;
+  if (w == NULL || w->told != 2) {
+    return luaL_error(L, "nothing was granted");
+  }
+  lua_pushvalue(L, lua_upvalueindex(1)); /* deliver: needs no memory */
+  lua_pushvalue(L, 1);
+  status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  forget(L);
+  if (status != 0) {
+    undo(w);
+    return lua_error(L);
+  }
+  free_wait(w);
+  return lua_gettop(L) - 2;
 }
 
 void tdl_bind_end_waits(tdl_bind *b) {
@@ -159,15 +213,26 @@ void tdl_bind_end_waits(tdl_bind *b) {
     next = w->next;
     give_up(w);
   }
-  while (b->waits != NULL) { /* granted: they are told any moment */
-    if (tdl_loop_dispatch(b->loop) == 0) {
+  while (b->waits != NULL) { /* granted: they were told, or are any moment */
+    tdl_bound_wait *w = b->waits, *next;
+    for (; w != NULL; w = next) {
+      next = w->next;
+      if (w->told == 2) {
+        undo(w);
+      }
+    }
+    if (b->waits != NULL && tdl_loop_dispatch(b->loop) == 0) {
       sched_yield();
     }
   }
 }
 
 void tdl_bind_waits(lua_State *L) {
-  static const luaL_Reg functions[] = {{"wait_end", core_wait_end},
+  static const luaL_Reg functions[] = {{"wait_leave", core_wait_leave},
+                                       {"wait_end", core_wait_end},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
+  lua_pushcfunction(L, deliver);
+  lua_pushcclosure(L, core_wait_take, 1);
+  lua_setfield(L, -2, "wait_take");
 }
