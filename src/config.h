@@ -296,4 +296,33 @@
 #define TDL_WORKER_STACK_BYTES (1u << 20)
 #endif
 
+/* Pauses for which who finds a lock of a shared object held looks again before
+** it sleeps: about 4 us, a hundred times what is done under it. */
+#ifndef TDL_GUARD_PAUSES
+#define TDL_GUARD_PAUSES 100
+#endif
+
+/* Payload that lies in a channel's message itself: two cache lines with what
+** stands before it. */
+#ifndef TDL_MESSAGE_INLINE_BYTES
+#define TDL_MESSAGE_INLINE_BYTES 104
+#endif
+/* What an empty message may keep for its next use, and how many empty ones a
+** channel keeps, and a state: those of a channel come from its receivers and are
+** for its senders, a thousand of them are 128 KiB. */
+#ifndef TDL_MESSAGE_KEEP_BYTES
+#define TDL_MESSAGE_KEEP_BYTES 4096
+#endif
+#ifndef TDL_CHANNEL_IDLE_MESSAGES
+#define TDL_CHANNEL_IDLE_MESSAGES 1024
+#endif
+#ifndef TDL_CHANNEL_SPARE_MESSAGES
+#define TDL_CHANNEL_SPARE_MESSAGES 4
+#endif
+
+/* Cases of one select: they are locked all at once. */
+#ifndef TDL_SELECT_MAX_CASES
+#define TDL_SELECT_MAX_CASES 256
+#endif
+
 #endif

@@ -26,9 +26,10 @@ local LATER = {
 }
 
 --- The same for what states share: each kind is a module, whose `new` makes one.
-for _, name in ipairs { "event", "buffer", "atomics", "counter", "move" } do
+for _, name in ipairs { "event", "buffer", "atomics", "counter", "move", "channel" } do
   LATER[name] = "treadle." .. name
 end
+LATER.select = "treadle.channel"
 
 setmetatable(treadle, {
   __index = function(self, name)

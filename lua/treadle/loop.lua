@@ -389,6 +389,11 @@ function loop.set_helper(fn)
   helper = fn
 end
 
+--- Whether C may spin for a moment in the place of the code that runs: nothing else is ready here.
+function loop.may_spin()
+  return is_alone() and not helper and not luv.is_loaded()
+end
+
 --- The main chunk's way to wait.
 local function drive(future, deadline)
   local before = driving

@@ -104,6 +104,20 @@ for _, p in ipairs(payloads) do
   end
 end
 
+title "messages between two states that run"
+row("number there and back, no buffer", "time", "channel.bounce0", {
+  goal = function(m) return 3 * m.pingpong end, limit = "pingpong",
+})
+row("the same, a buffer of 1", "time", "channel.bounce1", {
+  goal = function(m) return 3 * m.pingpong end, limit = "pingpong",
+})
+row("100-byte string, no buffer", "time", "channel.string100", { limit = one_limit("string100") })
+row("table of 10 string keys, no buffer", "time", "channel.record", {
+  limit = one_limit("record"),
+})
+row("numbers through a buffer of 1,000", "rate", "channel.flow1000", { limit = "ring" })
+row("numbers through a buffer of 1", "rate", "channel.flow1", { limit = "ring" })
+
 title "life of a pool"
 row("made to first result, 1 worker", "time", "first1", {
   goal = 0.5e-3, limit = "thread", rival = "lanes 0.40 ms",

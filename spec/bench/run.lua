@@ -32,6 +32,7 @@ local SECTIONS = {
     keys = { "pingpong", "futex$", "handoff", "ring", "thread$", "copy", "make", "buffer" },
   },
   { name = "calls", keys = { "one", "flight", "codec" } },
+  { name = "channels", keys = { "channel" } },
   { name = "command", program = root .. "/build/treadle", keys = { "command" } },
   { name = "pinned", under = "taskset -c 0 ", keys = { "pinned" } },
   { name = "life", keys = { "first", "many", "threads" } },

@@ -44,6 +44,23 @@ local LOOPS = {
         all(list)
       end
     end]],
+  bounce = [[
+    local to, from, value = ...
+    return function(n)
+      for _ = 1, n do
+        to:send(value)
+        from:recv()
+      end
+    end]],
+  flow = [[
+    local to, lots = ...
+    return function(n)
+      for _ = 1, n do
+        for i = 1, 1000 do to:send(i) end
+      end
+      to:send("lot")
+      if lots:recv() ~= 1000 * n then error("messages were lost") end
+    end]],
   codec = [[
     local encode, decode, value = ...
     return function(n)
@@ -580,6 +597,44 @@ function sections.memory(plan, emit)
     key = "memory.counter", per = count, fn = body("counter", treadle.counter(), count),
   }
   interleave(plan, emit, measures)
+end
+
+--- Messages between two running states, there and back one at a time, and as fast as they go.
+function sections.channels(plan, emit)
+  local treadle = require "treadle"
+  local pool = open_pool(treadle, 1)
+  local measures = { { key = "pingpong", sample = function() return limits.pingpong(20000) end },
+    { key = "ring", sample = function() return limits.ring(1e6) end } }
+  local opened = {}
+  local function bounce(key, capacity, value)
+    local single = open_pool(treadle, 1)
+    local to, from = treadle.channel(capacity), treadle.channel(capacity)
+    single.call.bounce(to, from)
+    opened[#opened + 1] = { to, single }
+    measures[#measures + 1] = { key = key, fn = loop("bounce", payloads[1], to, from, value) }
+  end
+  bounce("channel.bounce0", 0, 42.5)
+  bounce("channel.bounce1", 1, 42.5)
+  for _, p in ipairs(payloads) do
+    if p.key == "record" or p.key == "string100" then bounce("channel." .. p.key, 0, p.value) end
+  end
+  local function flow(key, capacity)
+    local single = open_pool(treadle, 1)
+    local to, lots = treadle.channel(capacity), treadle.channel(1)
+    single.call.consume(to, lots)
+    opened[#opened + 1] = { to, single }
+    measures[#measures + 1] = {
+      key = key, per = 1000, rate = true, fn = loop("flow", payloads[1], to, lots),
+    }
+  end
+  flow("channel.flow1000", 1000)
+  flow("channel.flow1", 1)
+  interleave(plan, emit, measures)
+  for _, pair in ipairs(opened) do
+    pair[1]:close()
+    pair[2]:close()
+  end
+  pool:close()
 end
 
 return sections

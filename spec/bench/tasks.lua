@@ -18,6 +18,24 @@ function tasks.endless()
   while true do end
 end
 
+--- Sends back what it receives.
+function tasks.bounce(from, to)
+  for value in from:iter() do to:send(value) end
+end
+
+--- Receives as many as it is told to, again and again: says so after each lot.
+function tasks.consume(from, lots)
+  local count = 0
+  for value in from:iter() do
+    if value == "lot" then
+      lots:send(count)
+      count = 0
+    else
+      count = count + 1
+    end
+  end
+end
+
 -- The FFI is loaded by the first use: a worker of the other rows does without it.
 local buffer, ffi
 local stamp = 0

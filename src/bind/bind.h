@@ -105,7 +105,8 @@ typedef struct tdl_bind {
   struct tdl_bound_wait *waits; /* and waits for them */
   int refs_ref, kinds_ref, waits_ref;
   size_t weight, weight_limit; /* of shared memory, see refs.c */
-  int closing;                 /* the state is being closed: no Lua any more */
+  struct tdl_channels *channels; /* channel.c: NULL until it is used */
+  int closing; /* the state is being closed: no Lua any more */
 } tdl_bind;
 
 /* The state's tdl_bind; makes it (and a host's loop) at the first call. */

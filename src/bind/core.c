@@ -36,6 +36,7 @@ static void close_bind(tdl_bind *b) {
   b->guest_count = b->free_guest = 0;
   tdl_bind_close_pools(b);
   tdl_bind_end_waits(b);
+  tdl_bind_end_channels(b);
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
   }
@@ -240,6 +241,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_buffer(L);
   tdl_bind_atomics(L);
   tdl_bind_counter(L);
+  tdl_bind_channel(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */
