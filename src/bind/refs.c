@@ -1,6 +1,4 @@
 /* Userdata for counted things. */
-#include <pthread.h>
-
 #include "../base/compiler.h"
 #include "../codec/things.h"
 #include "../config.h"
@@ -203,10 +201,7 @@ static tdl_counted *thing_of(lua_State *L, int index, int *moved,
   return ref->thing;
 }
 
-static void set_hooks(void) {
-  static const tdl_thing_hooks hooks = {thing_of, tdl_bind_push_thing};
-  tdl_things_hook(&hooks);
-}
+static const tdl_thing_hooks hooks = {thing_of, tdl_bind_push_thing};
 
 /* --- their end ------------------------------------------------------------ */
 
@@ -414,12 +409,11 @@ static int core_kind(lua_State *L) {
 }
 
 void tdl_bind_refs(lua_State *L) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
   static const luaL_Reg functions[] = {{"ref_close", core_ref_close},
                                        {"kind", core_kind},
                                        {"move", core_move},
                                        {"transfer", core_transfer},
                                        {NULL, NULL}};
-  pthread_once(&once, set_hooks); /* before this state's codec looks at them */
+  tdl_things_hook(&hooks);
   luaL_setfuncs(L, functions, 0);
 }

@@ -1,14 +1,22 @@
 #include "things.h"
 
 #include <lauxlib.h>
+#include <stdatomic.h>
 
 #include "../base/alloc.h"
 #include "payload.h"
 
-static const tdl_thing_hooks *hooks;
+/* All states give the same ones. */
+static const tdl_thing_hooks *_Atomic given_hooks;
 
 void tdl_things_hook(const tdl_thing_hooks *given) {
-  hooks = given;
+  /* relaxed: constants of this library */
+  atomic_store_explicit(&given_hooks, given, memory_order_relaxed);
+}
+
+static const tdl_thing_hooks *hooks(void) {
+  /* relaxed: see above */
+  return atomic_load_explicit(&given_hooks, memory_order_relaxed);
 }
 
 /* The scratch holds a reference until the payload does: an error on the way
@@ -46,9 +54,9 @@ static void move(tdl_encoder *e, const tdl_counted *thing) {
 
 int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
   const char *why = "a userdata";
+  const tdl_thing_hooks *h = hooks();
   int moved = 0, status;
-  tdl_counted *thing =
-      hooks != NULL ? hooks->of(e->L, idx, &moved, &why) : NULL;
+  tdl_counted *thing = h != NULL ? h->of(e->L, idx, &moved, &why) : NULL;
   if (thing == NULL || e->plain) {
     return tdl_encode_refuse(e, path, "cannot %s %s",
                              thing == NULL ? "send" : "keep in a string",
@@ -95,7 +103,7 @@ int tdl_decode_thing(tdl_decoder *d) {
     return tdl_decode_malformed(d, "a shared object that does not follow");
   }
   luaL_checkstack(d->L, LUA_MINSTACK, NULL);
-  hooks->push(d->L, thing);
+  hooks()->push(d->L, thing);
   tdl_decode_number(d);
   return 0;
 }
