@@ -98,18 +98,19 @@ void tdl_bind_push_thing(lua_State *L, tdl_counted *thing) {
 
 static int push_new(lua_State *L) {
   push(L, lua_touserdata(L, 1), 1);
-  return 1;
+  return 0;
 }
 
 void tdl_bind_push_new(lua_State *L, tdl_counted *thing) {
-  int status;
-  lua_pushcfunction(L, push_new);
-  lua_pushlightuserdata(L, thing);
-  status = lua_pcall(L, 1, 1, 0);
-  if (status != 0) {
+  if (lua_cpcall(L, push_new, thing) != 0) {
     tdl_counted_drop(thing);
     lua_error(L);
   }
+  /* nothing is allocated before it is on the stack: it is not collected */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, tdl_bind_of(L)->refs_ref);
+  lua_pushlightuserdata(L, thing);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
 }
 
 /* The userdata there, NULL when it is another one. */
