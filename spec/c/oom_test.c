@@ -433,7 +433,8 @@ static int is_about_memory(lua_State *L) {
   return 1;
 }
 
-static lua_State *new_host(void) {
+/* With what the module of that name returns. */
+static lua_State *new_host_of(const char *program) {
   lua_State *L = lua_newstate(host_allocate, NULL);
   luaL_openlibs(L);
   lua_getglobal(L, "package");
@@ -446,11 +447,17 @@ static lua_State *new_host(void) {
   /* LuaJIT itself crashes in lua_close if it ran out of memory in there */
   /* LuaJIT does not survive a refusal while it compiles: treadle takes the
   ** compiled way, which is interpreted here */
-  if (luaL_dostring(L, "require 'ffi' require 'treadle' jit.off() "
-                       "return require 'oom_program'") != 0) {
+  lua_pushstring(L, program);
+  lua_setglobal(L, "program");
+  if (luaL_dostring(L, "require 'ffi' require 'treadle' local it = "
+                       "require(program) jit.off() return it") != 0) {
     printf("# %s\n", lua_tostring(L, -1));
   }
   return L;
+}
+
+static lua_State *new_host(void) {
+  return new_host_of("oom_program");
 }
 
 /* The program that begins to count by itself. */
@@ -466,8 +473,7 @@ static int play_host(lua_State *L, int refusal) {
   return fine;
 }
 
-static int run_host(int refusal) {
-  lua_State *L = new_host();
+static int run_and_settle(lua_State *L, int refusal) {
   int fine = play_host(L, refusal);
   relent();
   lua_getfield(L, 1, "settle");
@@ -477,6 +483,14 @@ static int run_host(int refusal) {
   }
   lua_close(L);
   return fine;
+}
+
+static int run_host(int refusal) {
+  return run_and_settle(new_host(), refusal);
+}
+
+static int run_channels(int refusal) {
+  return run_and_settle(new_host_of("oom_channels"), refusal);
 }
 
 /* The same, left in the middle. */
@@ -614,9 +628,11 @@ static const sweep sweeps[] = {
     {"host_own_and_leave", OWN, 10, run_host_and_leave},
     {"host_workers", WORKERS, 1, run_host},
     {"codec_own", OWN, 1, run_codec},
+    {"channels_own", OWN, 1, run_channels},
 #endif
     {"codec_state", HOST, 1, run_codec},
     {"require", HOST, 1, run_require},
+    {"channels_state", HOST, 1, run_channels},
     {"host_state", HOST, 1, run_host},
     {"host_state_and_leave", HOST, 10, run_host_and_leave},
 };
