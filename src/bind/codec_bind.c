@@ -4,6 +4,7 @@
 
 #include "../codec/classes.h"
 #include "../codec/codec.h"
+#include "../codec/payload.h"
 #include "../codec/raw.h"
 #include "../config.h"
 
@@ -21,6 +22,7 @@ struct buffer {
 
 static int buffer_gc(lua_State *L) {
   struct buffer *b = lua_touserdata(L, 1);
+  tdl_payload_clear(&b->out); /* a copy that an error ended */
   tdl_bytes_reset(&b->out, NULL, 0);
   return 0;
 }
@@ -102,6 +104,25 @@ static int l_decode(lua_State *L) {
   return n >= 0 ? n : luaL_error(L, "%s", lua_tostring(L, -1));
 }
 
+/* copy(...) -> the values as another state would get them. Counted things may be
+** among them, since the bytes are read once, here and now. */
+static int l_copy(lua_State *L) {
+  const int n = lua_gettop(L);
+  struct buffer *b = take_buffer(L);
+  int got;
+  b->out.len = 0;
+  got = tdl_encode(L, 1, n, "arguments", &b->out, TDL_PAYLOAD_CEILING_BYTES);
+  if (got == 0) {
+    got = tdl_decode(L, b->out.data, b->out.len);
+    tdl_payload_clear(&b->out);
+  }
+  if (tdl_bytes_heap(&b->out) > KEEP_BYTES) {
+    tdl_bytes_reset(&b->out, NULL, 0);
+  }
+  b->busy = 0;
+  return got >= 0 ? got : luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
 static void check_function(lua_State *L, int arg) {
   if (!lua_isnil(L, arg)) {
     luaL_checktype(L, arg, LUA_TFUNCTION);
@@ -132,6 +153,9 @@ void tdl_bind_codec(lua_State *L) {
   push_buffer(L);
   lua_pushcclosure(L, l_encode, 1);
   lua_setfield(L, -2, "encode");
+  push_buffer(L);
+  lua_pushcclosure(L, l_copy, 1);
+  lua_setfield(L, -2, "copy");
   lua_pushcfunction(L, l_decode);
   lua_setfield(L, -2, "decode");
   lua_pushcfunction(L, l_class);
