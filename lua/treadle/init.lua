@@ -23,13 +23,13 @@ local LATER = {
   all = "treadle.combine", any = "treadle.combine", race = "treadle.combine",
   all_settled = "treadle.combine", as_completed = "treadle.combine",
   abort = "treadle.abort",
+  pmap = "treadle.parallel", preduce = "treadle.parallel", pfilter = "treadle.parallel",
+  psort = "treadle.parallel", pfor = "treadle.parallel",
+  channel = "treadle.channel", select = "treadle.channel",
+  event = "treadle.event",
+  buffer = "treadle.buffer", move = "treadle.move",
+  atomics = "treadle.atomics", counter = "treadle.counter",
 }
-
---- The same for what states share: each kind is a module, whose `new` makes one.
-for _, name in ipairs { "event", "buffer", "atomics", "counter", "move", "channel" } do
-  LATER[name] = "treadle." .. name
-end
-LATER.select = "treadle.channel"
 
 setmetatable(treadle, {
   __index = function(self, name)

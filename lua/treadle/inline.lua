@@ -49,6 +49,12 @@ local function functions(record)
   return record.functions
 end
 
+--- The function of a task in this state, for what runs it many times.
+function M.task(record, name)
+  local fns, problem = functions(record)
+  return fns and fns[record.index[name]] or error(problem.message, 0)
+end
+
 local function begin(record, guest, task, ...)
   if task == nil then -- it was too late, or could not be decoded
     return

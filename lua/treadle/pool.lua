@@ -64,8 +64,13 @@ function mt:__call(...)
   return self.call[self._only](...)
 end
 
+--- Whether a value is a pool.
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
 local function check_self(self, name)
-  if type(self) ~= "table" or getmetatable(self) ~= mt then
+  if not M.is(self) then
     error(("bad argument #1 to '%s' (pool expected, got %s): call it with a colon"):format(name,
       type(self)), 3)
   end
@@ -195,6 +200,23 @@ function methods:broadcast(task, ...)
     end
   end
   return combine.all(list)
+end
+
+--- A parallel loop on this pool over a list: see treadle.pmap.
+-- @tparam string|function task
+-- @return a future of the list of results
+function methods:map(task, list, given)
+  check_self(self, "map")
+  task_number(self, "map", task, 1)
+  return (require("treadle.parallel").map("map", self, task, list, given))
+end
+
+--- A parallel reduction of a list on this pool: see treadle.preduce.
+-- @return a future of the value
+function methods:reduce(task, init, list, given)
+  check_self(self, "reduce")
+  task_number(self, "reduce", task, 1)
+  return (require("treadle.parallel").reduce("reduce", self, task, init, list, given))
 end
 
 --- What the pool has counted and timed so far; after its end, in all.

@@ -13,6 +13,14 @@ M.info = { id = core.worker }
 
 local loading = false
 
+--- name -> function, once they are loaded
+local loaded = {}
+
+--- The function of a task, for what runs it many times.
+function M.task(name)
+  return loaded[name] or error(("there is no task '%s' here"):format(name), 0)
+end
+
 --- Whether the module is being loaded: no pool may be made then.
 function M.is_loading()
   return loading
@@ -153,6 +161,9 @@ function M.boot(boot)
     names, fns, opts, exports = from_table(boot)
   end
   loading = false
+  for i, name in ipairs(names) do
+    loaded[name] = fns[i]
+  end
   setmetatable(info, {
     __index = function(self, key)
       if key == "pool" then
