@@ -113,6 +113,7 @@ describe("the examples", function()
       { "luv_server.lua", "", "all answers are right\n$" },
       { "mandelbrot.lua", "plain.png 32 24 1000", "every byte agrees" },
       { "wordcount.lua", quote(folder), "every count agrees" },
+      { "bytepairs.lua", "pairs.png " .. quote(folder), "every byte agrees" },
     }
     for _, program in ipairs(lines) do
       local script, arguments, expected = unpack(program)
@@ -396,6 +397,18 @@ describe("the examples", function()
       assert.matches("a%.png, 163 x 141 pixels\n", out)
       assert.matches("every byte agrees with the sequential picture\n$", out)
       assert.is_true(check_picture(scratch .. "/a.png", 163, 141) > 1000)
+    end)
+
+    it("is not the only one: bytepairs draws files of any length", function()
+      local several = folder_of("pairs", {
+        ["a.txt"] = "x", ["b.txt"] = ("abcab\255\1"):rep(3000), ["c.txt"] = "",
+      })
+      local out = output_of("bytepairs.lua", "pairs.png", several)
+      assert.matches("21001 bytes in 2 files", out)
+      assert.matches("every byte agrees with the sequential picture\n$", out)
+      assert.is_true(check_picture(scratch .. "/pairs.png", 768, 768) > 10)
+      assert.matches("there is no folder", usage_error_of("bytepairs.lua", "/no/folder"))
+      assert.matches("unknown option", usage_error_of("bytepairs.lua", "--wide"))
     end)
 
     it("writes a picture of one pixel", function()
