@@ -46,6 +46,8 @@ LIMIT_API double limit_futex_s(int trips, int same_core, double period_s,
 LIMIT_API double limit_ring_per_s(int items);
 LIMIT_API double limit_threads_s(int threads);
 LIMIT_API double limit_copy_bytes_per_s(size_t bytes, int copies);
+LIMIT_API double limit_scale_s(double *data, size_t count, int threads);
+LIMIT_API double limit_qsort_s(double *data, size_t count);
 
 /* Clocks */
 
@@ -381,4 +383,48 @@ LIMIT_API double limit_copy_bytes_per_s(size_t bytes, int copies) {
   double took = limit_now_s() - start;
   munmap(from, 2 * bytes);
   return (double)bytes * copies / took;
+}
+
+/* Loops: x = x / 2 + 1 for each double, by so many threads at once */
+
+struct stretch {
+  double *data;
+  size_t count;
+};
+
+static void *scale_stretch(void *arg) {
+  const struct stretch *s = arg;
+  for (size_t i = 0; i < s->count; i++) {
+    s->data[i] = 0.5 * s->data[i] + 1;
+  }
+  return NULL;
+}
+
+LIMIT_API double limit_scale_s(double *data, size_t count, int threads) {
+  pthread_t list[64];
+  struct stretch parts[64];
+  double start = limit_now_s();
+  int started = 0;
+  while (started < threads && threads <= 64) {
+    size_t from = count * (size_t)started / (size_t)threads;
+    size_t to = count * ((size_t)started + 1) / (size_t)threads;
+    parts[started] = (struct stretch){data + from, to - from};
+    if (pthread_create(&list[started], NULL, scale_stretch, &parts[started]) !=
+        0) {
+      break;
+    }
+    started++;
+  }
+  for (int i = 0; i < started; i++) {
+    pthread_join(list[i], NULL);
+  }
+  return started == threads ? limit_now_s() - start : NAN;
+}
+
+/* Sorting: what C has for it, on one core */
+
+LIMIT_API double limit_qsort_s(double *data, size_t count) {
+  double start = limit_now_s();
+  qsort(data, count, sizeof *data, by_value);
+  return limit_now_s() - start;
 }

@@ -14,6 +14,8 @@ double limit_futex_s(int trips, int same_core, double period_s, double *cpu_shar
 double limit_ring_per_s(int items);
 double limit_threads_s(int threads);
 double limit_copy_bytes_per_s(size_t bytes, int copies);
+double limit_scale_s(double *data, size_t count, int threads);
+double limit_qsort_s(double *data, size_t count);
 ]]
 
 local limits = {}
@@ -52,6 +54,8 @@ function limits.load(build)
   limits.ring = library.limit_ring_per_s
   limits.threads = library.limit_threads_s
   limits.copy = library.limit_copy_bytes_per_s
+  limits.scale = library.limit_scale_s
+  limits.qsort = library.limit_qsort_s
 
   local share = ffi.new("double[1]")
   --- A futex round trip, its sides on one core or on two, at once or one per period.

@@ -158,6 +158,21 @@ row("jobs of 1 ms", "rate", "share.stuck", {
   goal = function(m) return 2 / 3 * m["share.alone"] end, limit = "share.alone",
 })
 
+title "parallel loops, two workers; the limit is the same loop without them"
+row("pmap, 1,000 cheap items", "time", "loop.cheap", {
+  goal = function(m) return 1.05 * m["loop.cheap.plain"] end, limit = "loop.cheap.plain",
+})
+row("pfor, 10 million doubles, computing", "time", "loop.compute", {
+  goal = function(m) return m["loop.compute.plain"] / 1.8 end, limit = "loop.compute.plain",
+})
+row("the same, 2 x + 1: two C threads", "time", "loop.memory", {
+  goal = function(m) return 1.1 * m["loop.memory.threads"] end, limit = "loop.memory.threads",
+})
+row("psort, 10 million doubles: C qsort", "time", "sort.two", { limit = "sort.qsort" })
+row("the same, beside ours on one core", "time", { "sort.two", fn = function(m)
+  return m["sort.two"]
+end }, { goal = function(m) return m["sort.one"] / 1.6 end, limit = "sort.one" })
+
 title "shared memory, each element; the limit is the same loop over ffi.new"
 for _, loop in ipairs { { "sum", "buf.ptr: sum" }, { "scale", "buf.ptr: x = a * x + b" } } do
   local limit = "memory.ffi." .. loop[1]

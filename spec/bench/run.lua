@@ -44,6 +44,7 @@ local SECTIONS = {
   { name = "spinning", keys = { "crowd", "busy" } },
   { name = "queued", times = 3, keys = { "queued" } },
   { name = "stuck", keys = { "share" } },
+  { name = "loops", keys = { "loop", "sort" } },
   { name = "memory", keys = { "memory" } },
 }
 

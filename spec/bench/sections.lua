@@ -637,4 +637,7 @@ function sections.channels(plan, emit)
   pool:close()
 end
 
+--- Parallel loops.
+sections.loops = require "loops"
+
 return sections
