@@ -93,9 +93,10 @@ typedef struct tdl_bind {
   tdl_box *boxes;    /* B6 */
   int pool_count;    /* ever opened */
   int futures_ref, ready_ref, timers_ref, records_ref;
-  int meta_ref;   /* the metatable of futures */
-  int hooks_ref;  /* the table given to core.setup */
-  uint32_t ready; /* futures in the ready list */
+  int meta_ref;    /* the metatable of futures */
+  int hooks_ref;   /* the table given to core.setup */
+  int require_ref; /* Lua's require; 0 before the module is loaded */
+  uint32_t ready;  /* futures in the ready list */
   uint32_t timer_count, free_timer;
   tdl_timer_slot *timers;
   tdl_guest *guests; /* numbered from 1 */

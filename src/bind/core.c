@@ -203,6 +203,10 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_setfield(L, -2, "setup");
   lua_pushcfunction(L, core_hooks);
   lua_setfield(L, -2, "hooks");
+  if (b->require_ref == 0) { /* the script may put its own there later */
+    lua_getglobal(L, "require");
+    b->require_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
   set_number(L, "STATE", TDL_F_STATE);
   set_number(L, "VALUE", TDL_F_VALUE);
   set_number(L, "COUNT", TDL_F_COUNT);

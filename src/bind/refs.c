@@ -14,7 +14,7 @@ static void push_metatable(tdl_bind *b, lua_State *L, const tdl_kind *kind) {
   lua_getfield(L, -1, kind->name);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
-    lua_getglobal(L, "require");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, b->require_ref);
     lua_pushfstring(L, "treadle.%s", kind->name);
     lua_call(L, 1, 0);
     lua_getfield(L, -1, kind->name);
