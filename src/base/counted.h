@@ -1,6 +1,7 @@
 /* tdl_counted: what several holders share; the last one to let go frees it.
 ** Threads: any.
-** Owns:    what its kind's `free` frees.
+** Owns:    what its kind's `free` frees. That may let go of further things: they
+**          are freed after it, not within, so that a chain may be long.
 ** Fails:   never. */
 #ifndef TDL_BASE_COUNTED_H
 #define TDL_BASE_COUNTED_H
@@ -18,7 +19,11 @@ typedef struct tdl_kind {
 struct tdl_counted {
   atomic_uint refs;
   const tdl_kind *kind;
+  tdl_counted *next; /* once it is nobody's: of those that are to be freed */
 };
+
+/* Frees what has no holder any more. */
+void tdl_counted_end(tdl_counted *counted);
 
 /* One reference: the caller's. */
 static inline void tdl_counted_init(tdl_counted *c, const tdl_kind *kind) {
@@ -34,7 +39,7 @@ static inline void tdl_counted_hold(tdl_counted *c) {
 static inline void tdl_counted_drop(tdl_counted *c) {
   /* [refs] acq_rel: who frees it sees what the others did */
   if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {
-    c->kind->free(c);
+    tdl_counted_end(c);
   }
 }
 
