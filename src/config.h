@@ -325,4 +325,15 @@
 #define TDL_SELECT_MAX_CASES 256
 #endif
 
+/* Tables of at most so many entries, in what treadle.shared has made, a state
+** reads whole at its first look into one (10 us). Of larger ones it reads what
+** it looks up, until that was an eighth of all: then reading all of it has cost
+** no more than twice as much as it would have at once. */
+#ifndef TDL_SHARED_WHOLE_COUNT
+#define TDL_SHARED_WHOLE_COUNT 256
+#endif
+#ifndef TDL_SHARED_LOOKS_SHARE
+#define TDL_SHARED_LOOKS_SHARE 8
+#endif
+
 #endif

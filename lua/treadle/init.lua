@@ -26,6 +26,7 @@ local LATER = {
   pmap = "treadle.parallel", preduce = "treadle.parallel", pfilter = "treadle.parallel",
   psort = "treadle.parallel", pfor = "treadle.parallel",
   channel = "treadle.channel", select = "treadle.channel",
+  shared = "treadle.shared", pairs = "treadle.shared", ipairs = "treadle.shared",
   event = "treadle.event",
   buffer = "treadle.buffer", move = "treadle.move",
   atomics = "treadle.atomics", counter = "treadle.counter",

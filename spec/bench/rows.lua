@@ -184,6 +184,24 @@ row("get and set", "time", "memory.methods", { limit = "memory.ffi.scale" })
 row("atomics.add", "time", "memory.atomic")
 row("counter:add", "time", "memory.counter")
 
+for _, way in ipairs { { "on", "compiled" }, { "off", "interpreted" } } do
+  local mode, text = way[1], way[2]
+  title("looks into a shared table, each; the limit is a plain table; " .. text)
+  for _, look in ipairs {
+    { "element", "t[i]" }, { "field", "t[i].field, two looks" }, { "key", "t[key]" },
+    { "missing", "t[key], not there" }, { "length", "#t" }, { "pairs", "pairs, of 100" },
+    { "ipairs", "ipairs, of 100" }, { "small", "pairs, of 4" },
+  } do
+    local plain = ("plain.%s.%s"):format(mode, look[1])
+    row(look[2], "time", ("shared.%s.%s"):format(mode, look[1]), {
+      goal = function(m) return 4 * m[plain] end, limit = plain,
+    })
+  end
+  row("treadle's pairs, of a plain table of 4", "time", ("treadle.%s.small"):format(mode), {
+    limit = ("plain.%s.small"):format(mode),
+  })
+end
+
 title "limits of this machine, in this run"
 row("cache line there and back", "time", "pingpong")
 row("futex there and back, one core", "time", "handoff")

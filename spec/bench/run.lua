@@ -46,6 +46,7 @@ local SECTIONS = {
   { name = "stuck", keys = { "share" } },
   { name = "loops", keys = { "loop", "sort" } },
   { name = "memory", keys = { "memory" } },
+  { name = "shared", keys = { "shared", "plain", "treadle" } },
 }
 
 -- Those of the page of stages, in turn: what the machine is busy with meets both alike.

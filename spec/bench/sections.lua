@@ -640,4 +640,9 @@ end
 --- Parallel loops.
 sections.loops = require "loops"
 
+--- Looks into a shared table, beside a plain one.
+function sections.shared(plan, emit)
+  interleave(plan, emit, require("shared")(require "treadle"))
+end
+
 return sections

@@ -220,6 +220,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   set_number(L, "CANCELLED", TDL_CANCELLED);
   set_number(L, "MAX_PAYLOAD", TDL_PAYLOAD_MAX_BYTES);
   set_number(L, "PAYLOAD_CEILING", TDL_PAYLOAD_CEILING_BYTES);
+  set_number(L, "LOOKS_SHARE", TDL_SHARED_LOOKS_SHARE);
   set_number(L, "MAX_WORKERS", TDL_POOL_MAX_WORKERS);
   set_number(L, "ANY", TDL_AT_ANY);
   set_number(L, "ANY_HIGH", TDL_AT_ANY_HIGH);
@@ -246,6 +247,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_atomics(L);
   tdl_bind_counter(L);
   tdl_bind_channel(L);
+  tdl_bind_shared(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

@@ -3,6 +3,7 @@
 #include "../codec/things.h"
 #include "../config.h"
 #include "../share/buffer.h"
+#include "../share/shared.h"
 #include "../treadle.h"
 #include "share.h"
 
@@ -113,8 +114,7 @@ void tdl_bind_push_new(lua_State *L, tdl_counted *thing) {
   lua_remove(L, -2);
 }
 
-/* The userdata there, NULL when it is another one. */
-static tdl_ref *ref_at(lua_State *L, int index) {
+tdl_ref *tdl_bind_ref_at(lua_State *L, int index) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_ref *ref = lua_touserdata(L, index);
   if (ref == NULL || lua_type(L, index) != LUA_TUSERDATA ||
@@ -137,7 +137,7 @@ static const char *gone(const tdl_ref *ref) {
 
 tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
                                   const tdl_kind *kind) {
-  tdl_ref *ref = ref_at(L, index);
+  tdl_ref *ref = tdl_bind_ref_at(L, index);
   if (ref == NULL || ref->kind != kind) {
     luaL_typerror(L, index, kind->name);
   } else if (ref->thing == NULL) {
@@ -148,7 +148,7 @@ tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
 
 tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
                                     const tdl_kind *kind) {
-  const tdl_ref *ref = ref_at(L, index);
+  const tdl_ref *ref = tdl_bind_ref_at(L, index);
   if (ref == NULL || ref->kind != kind) {
     lua_pushfstring(L, "%s expected, got %s: call it with a colon", kind->name,
                     luaL_typename(L, index));
@@ -181,28 +181,40 @@ static const parcel *parcel_at(lua_State *L, int index) {
   return is_parcel ? p : NULL;
 }
 
-static tdl_counted *thing_of(lua_State *L, int index, int *moved,
-                             const char **why) {
+static tdl_counted *thing_of(lua_State *L, int index, tdl_thing_use *use) {
   const parcel *p = parcel_at(L, index);
   tdl_ref *ref;
   if (p != NULL && !p->is_transfer) {
     lua_getfenv(L, index);
     lua_rawgeti(L, -1, 1);
-    ref = ref_at(L, lua_gettop(L)); /* the environment keeps it */
+    ref = tdl_bind_ref_at(L, lua_gettop(L)); /* the environment keeps it */
     lua_pop(L, 2);
-    *moved = 1;
+    use->moved = 1;
   } else {
-    ref = ref_at(L, index);
+    ref = tdl_bind_ref_at(L, index);
+    if (ref == NULL) {
+      ref = tdl_bind_shared_at(L, index, &use->part);
+    }
   }
   if (ref == NULL) {
     return NULL;
   } else if (ref->thing == NULL) {
-    *why = ref->moved ? "a moved buffer" : "a closed handle";
+    use->why = ref->moved ? "a moved buffer" : "a closed handle";
   }
   return ref->thing;
 }
 
-static const tdl_thing_hooks hooks = {thing_of, tdl_bind_push_thing};
+static int push_part(lua_State *L, tdl_counted *thing, uint32_t part) {
+  if (thing->kind == &tdl_shared_kind) {
+    return tdl_bind_push_shared(L, thing, part);
+  } else if (part != 0) {
+    return 0;
+  }
+  tdl_bind_push_thing(L, thing);
+  return 1;
+}
+
+static const tdl_thing_hooks hooks = {thing_of, push_part};
 
 /* --- their end ------------------------------------------------------------ */
 
@@ -224,7 +236,7 @@ static void let_go(tdl_ref *ref) {
 
 /* ref_close(handle): lets go of the thing now; also its finalizer */
 static int core_ref_close(lua_State *L) {
-  tdl_ref *ref = ref_at(L, 1);
+  tdl_ref *ref = tdl_bind_ref_at(L, 1);
   if (ref == NULL) {
     return luaL_typerror(L, 1, "handle");
   }
@@ -315,7 +327,7 @@ static int core_transfer(lua_State *L) {
   for (int i = 1; i <= n; i++) {
     lua_rawgeti(L, 1, i);
     if (tdl_bind_look_at_thing(L, 4, &tdl_buffer_kind) == NULL) {
-      const tdl_ref *ref = ref_at(L, 4);
+      const tdl_ref *ref = tdl_bind_ref_at(L, 4);
       lua_pushnil(L);
       if (ref != NULL && ref->kind == &tdl_buffer_kind) {
         lua_pushfstring(L, gone(ref), "buffer");
@@ -344,7 +356,7 @@ int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes) {
   for (int i = 1; i <= n; i++) {
     const tdl_ref *ref;
     lua_rawgeti(L, top + 1, i);
-    ref = ref_at(L, top + 2);
+    ref = tdl_bind_ref_at(L, top + 2);
     lua_settop(L, top + 1);
     if (ref->thing == NULL || !tdl_payload_move(bytes, ref->thing)) {
       lua_settop(L, top);
@@ -370,14 +382,14 @@ void tdl_bind_lose_refs(tdl_bind *b) {
 /* --- metatables ----------------------------------------------------------- */
 
 static int ref_equal(lua_State *L) {
-  const tdl_ref *a = ref_at(L, 1), *b = ref_at(L, 2);
+  const tdl_ref *a = tdl_bind_ref_at(L, 1), *b = tdl_bind_ref_at(L, 2);
   lua_pushboolean(L, a != NULL && b != NULL && a->thing != NULL &&
                          a->thing == b->thing);
   return 1;
 }
 
 static int ref_tostring(lua_State *L) {
-  const tdl_ref *ref = ref_at(L, 1);
+  const tdl_ref *ref = tdl_bind_ref_at(L, 1);
   if (ref == NULL || ref->thing == NULL) {
     lua_pushfstring(L, "treadle.%s (%s)", ref != NULL ? ref->kind->name : "?",
                     ref != NULL && ref->moved ? "moved" : "closed");

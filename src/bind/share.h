@@ -56,6 +56,13 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
 ** what is in the list: 0, or TREADLE_EPAYLOAD and a message. */
 int tdl_bind_is_transfer(lua_State *L, int index);
 int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes);
+/* The userdata there, NULL when it is another one. */
+tdl_ref *tdl_bind_ref_at(lua_State *L, int index);
+
+/* The same for a shared table, which has userdata of its own kind: one for each
+** table in it, that is its part of the thing. */
+tdl_ref *tdl_bind_shared_at(lua_State *L, int index, uint32_t *part);
+int tdl_bind_push_shared(lua_State *L, tdl_counted *thing, uint32_t part);
 
 /* How a kind of wait is ended. */
 struct tdl_bound_wait;
@@ -111,5 +118,6 @@ void tdl_bind_buffer(lua_State *L);
 void tdl_bind_atomics(lua_State *L);
 void tdl_bind_counter(lua_State *L);
 void tdl_bind_channel(lua_State *L);
+void tdl_bind_shared(lua_State *L);
 
 #endif

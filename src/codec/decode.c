@@ -404,7 +404,8 @@ int tdl_decode_value(tdl_decoder *d, int depth) {
   case TDL_TAG_CFUNCTION:
     return get_code(d, tag, depth);
   case TDL_TAG_THING:
-    return tdl_decode_thing(d);
+  case TDL_TAG_PART:
+    return tdl_decode_thing(d, tag == TDL_TAG_PART);
   default:
     d->r.next--;
     return tdl_decode_malformed(d, "an unknown tag");

@@ -44,6 +44,7 @@ typedef enum tdl_tag {
   TDL_TAG_MODULE,         /* name; only as an upvalue */
   TDL_TAG_UPVALUE,        /* u32 upvalue; only as an upvalue: the same one */
   TDL_TAG_THING,          /* u32: a counted thing of the list at the end */
+  TDL_TAG_PART,           /* u32 thing, u32: a part of it */
   TDL_TAG_COUNT
 } tdl_tag;
 

@@ -53,28 +53,42 @@ static void move(tdl_encoder *e, const tdl_counted *thing) {
 }
 
 int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
-  const char *why = "a userdata";
   const tdl_thing_hooks *h = hooks();
-  int moved = 0, status;
-  tdl_counted *thing = h != NULL ? h->of(e->L, idx, &moved, &why) : NULL;
+  tdl_thing_use use = {0, 0, "a userdata"};
+  tdl_counted *thing = h != NULL ? h->of(e->L, idx, &use) : NULL;
+  uint8_t *p;
+  int status;
   if (thing == NULL || e->plain) {
     return tdl_encode_refuse(e, path, "cannot %s %s",
                              thing == NULL ? "send" : "keep in a string",
-                             thing == NULL ? why : thing->kind->name);
+                             thing == NULL ? use.why : thing->kind->name);
   }
-  status = tdl_encode_known(e, thing, idx, path);
+  /* several values may be one thing, but not one part of it */
+  status = tdl_encode_known(e, use.part == 0 ? (void *)thing
+                                             : lua_touserdata(e->L, idx),
+                            idx, path);
   if (status != 0) {
-    if (status > 0 && moved) {
+    if (status > 0 && use.moved) {
       move(e, thing);
     }
     return status < 0 ? status : 0;
   }
-  status = keep(e, thing, moved);
+  status = keep(e, thing, use.moved);
   if (status != 0) {
     return status;
   }
   e->flags |= TDL_WIRE_THINGS;
-  return tdl_put_tag_32(&e->w, TDL_TAG_THING, e->scratch->thing_count - 1);
+  status = tdl_put_tag_32(&e->w, use.part == 0 ? TDL_TAG_THING : TDL_TAG_PART,
+                          e->scratch->thing_count - 1);
+  if (status != 0 || use.part == 0) {
+    return status;
+  }
+  p = tdl_put_room(&e->w, 4);
+  if (p == NULL) {
+    return e->w.status;
+  }
+  tdl_store_32(p, use.part);
+  return 0;
 }
 
 int tdl_encode_things(tdl_encoder *e) {
@@ -90,8 +104,8 @@ int tdl_encode_things(tdl_encoder *e) {
   return 0;
 }
 
-int tdl_decode_thing(tdl_decoder *d) {
-  const uint8_t *p = tdl_get_room(&d->r, 4);
+int tdl_decode_thing(tdl_decoder *d, int is_part) {
+  const uint8_t *p = tdl_get_room(&d->r, is_part ? 8 : 4);
   tdl_counted *thing;
   if (p == NULL) {
     return tdl_decode_malformed(d, "truncated");
@@ -103,7 +117,9 @@ int tdl_decode_thing(tdl_decoder *d) {
     return tdl_decode_malformed(d, "a shared object that does not follow");
   }
   luaL_checkstack(d->L, LUA_MINSTACK, NULL);
-  hooks()->push(d->L, thing);
+  if (!hooks()->push(d->L, thing, is_part ? tdl_load_32(p + 4) : 0)) {
+    return tdl_decode_malformed(d, "a part that the shared object has not");
+  }
   tdl_decode_number(d);
   return 0;
 }
