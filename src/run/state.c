@@ -7,6 +7,7 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../codec/payload.h"
 
 /* --- a state that runs out of memory on demand ---------------------------- */
 
@@ -184,7 +185,7 @@ static int protected_boot(lua_State *L) {
     if (!lua_isstring(L, -1)) {
       lua_pushliteral(L, "error object is not a string");
     }
-    call->report->len = 0;
+    tdl_payload_clear(call->report);
     if (tdl_encode(L, lua_gettop(L), 1, "report", call->report,
                    TDL_PAYLOAD_CEILING_BYTES) == 0) {
       call->status = TREADLE_ELOAD;
@@ -196,12 +197,13 @@ static int protected_boot(lua_State *L) {
 
 int tdl_state_boot(tdl_vm *vm, tdl_bytes *report) {
   boot_call call = {vm, report, TREADLE_ENOMEM};
+  tdl_payload_clear(report); /* the last state's */
   lua_cpcall(vm->L, protected_boot, &call);
   if (vm->heap.is_over) {
     call.status = TREADLE_ENOMEM;
   }
   if (call.status == TREADLE_ENOMEM) {
-    report->len = 0;
+    tdl_payload_clear(report);
     vm->starved = 1;
   }
   lua_settop(vm->L, 0);

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 
 #include "../base/stall.h"
+#include "../codec/payload.h"
 #include "events.h"
 #include "phase.h"
 #include "state.h"
@@ -59,13 +60,12 @@ void tdl_thread_refuse_all(treadle_pool *pool) {
 
 /* --- notes to the home; run on the home's thread -------------------------- */
 
-/* One event of a worker's, and the reference of its note (P1). */
+/* What a note is for; the caller drops its reference. */
 static void tell(tdl_worker *w, tdl_note *note, treadle_loop *at,
                  tdl_pool_event event, const tdl_bytes *bytes) {
   at->noting = note; /* L3 */
   tdl_pool_tell(w->pool, event, w->id, bytes);
   at->noting = NULL;
-  tdl_pool_drop(w->pool);
 }
 
 static void on_started(tdl_note *note, treadle_loop *at) {
@@ -74,6 +74,8 @@ static void on_started(tdl_note *note, treadle_loop *at) {
                          : w->boot_status == TREADLE_ECLOSED ? TDL_POOL_CUT_OFF
                                                              : TDL_POOL_FAILED;
   tell(w, note, at, event, &w->report);
+  tdl_payload_clear(&w->report);
+  tdl_pool_drop(w->pool); /* P1: the note's */
 }
 
 static void on_renewed(tdl_note *note, treadle_loop *at) {
@@ -81,11 +83,13 @@ static void on_renewed(tdl_note *note, treadle_loop *at) {
   /* [renewed] acq_rel: what is booted from here on posts again */
   atomic_exchange_explicit(&w->renewing, 0, memory_order_acq_rel);
   tell(w, note, at, TDL_POOL_RENEWED, NULL);
+  tdl_pool_drop(w->pool); /* P1: the note's */
 }
 
 static void on_failed(tdl_note *note, treadle_loop *at) {
   tdl_worker *w = TDL_CONTAINER(note, tdl_worker, failed);
   tell(w, note, at, TDL_POOL_FAILED, &w->last_words);
+  tdl_pool_drop(w->pool); /* P1: the note's */
 }
 
 static void on_exited(tdl_note *note, treadle_loop *at) {
@@ -254,12 +258,12 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     status = run_part(w, in_boot);
     if (status == TDL_INTERRUPTED) {
       status = TREADLE_ECRASHED;
-      report->len = 0;
+      tdl_payload_clear(report);
     }
     if (status != 0 && tdl_interrupt_has_struck(&w->interrupt) &&
         tdl_pool_phase(w->pool) == TDL_POOL_STOPPED) {
       status = TREADLE_ECLOSED; /* the error is the interrupt's */
-      report->len = 0;
+      tdl_payload_clear(report);
     }
     if (status != 0) {
       close_vm(w);
@@ -403,7 +407,7 @@ int tdl_thread_start(tdl_worker *w) {
   sigset_t all, old;
   int error;
   tdl_worker_unask(w, ~0u); /* what its last thread was asked */
-  w->report.len = 0;
+  tdl_payload_clear(&w->report);
   w->tries = 0;
   w->gone = 0;
   w->loop.tally = tdl_stats_enter(w->pool->stats, w->id);

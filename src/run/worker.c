@@ -5,6 +5,7 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../codec/payload.h"
 #include "news.h"
 #include "phase.h"
 #include "thread.h"
@@ -155,7 +156,9 @@ int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
 
 void tdl_worker_free(tdl_worker *w) {
   _Static_assert(offsetof(tdl_worker, loop) == 0, "the loop's is the worker's");
+  tdl_payload_clear(&w->report);
   tdl_bytes_reset(&w->report, NULL, 0);
+  tdl_payload_clear(&w->last_words);
   tdl_bytes_reset(&w->last_words, NULL, 0);
   pthread_mutex_destroy(&w->lock);
   tdl_loop_drop(&w->loop); /* pools that its tasks made may hold it (L1) */
