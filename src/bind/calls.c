@@ -156,9 +156,10 @@ static void push_record(tdl_bind *b, lua_State *L, int future,
 }
 
 /* hooks.rejected(future, kind, worker, pool record, task, report...). The
-** report is what core.job_fail encoded, or one message, or nothing. */
+** report is what core.job_fail encoded, or one message, or nothing. If it is
+** the message at `message`, the bytes are no report. */
 static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
-                   int status, const tdl_bytes *bytes) {
+                   int status, const tdl_bytes *bytes, int message) {
   int n = 0;
   tdl_bind_hook(b, L, "rejected");
   lua_pushvalue(L, index);
@@ -169,7 +170,10 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
                          : (lua_Integer)job->worker);
   push_record(b, L, index, job);
   lua_pushinteger(L, (lua_Integer)job->task);
-  if (bytes != NULL && bytes->len > 0) {
+  if (message != 0) {
+    lua_pushvalue(L, message);
+    n = 1;
+  } else if (bytes != NULL && bytes->len > 0) {
     n = tdl_decode(L, bytes->data, bytes->len);
     n = n < 0 ? 1 : n; /* the decoder's message is the report then */
   } else if (status == TREADLE_ECANCELLED && job->reason != NULL) {
@@ -186,7 +190,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
                    void *ctx) {
   tdl_bind *b = ctx;
   lua_State *L = b->L;
-  int top, n;
+  int top, n, message = 0;
   if (TDL_UNLIKELY(b->closing)) {
     return;
   }
@@ -208,10 +212,9 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
       return;
     }
     status = n;
-    tdl_payload_clear(&job->bytes);
-    lua_pop(L, 1);
+    message = top + 3;
   }
-  reject(b, L, top + 2, job, status, bytes);
+  reject(b, L, top + 2, job, status, bytes, message);
   count_rejected(b, job);
   release_slot(L, top, (int)job->slot);
   lua_settop(L, top);
