@@ -95,7 +95,6 @@ local function suite(encode, decode, scale)
     it("refuses other versions, unknown tags and bytes after the end", function()
       assert.equal("malformed payload: not of version 1", message_of(decode, ""))
       assert.equal("malformed payload: not of version 1", message_of(decode, "\2\0"))
-      assert.equal("malformed payload: shared objects", message_of(decode, "\129\0"))
       assert.equal("malformed payload: an unknown tag (byte 2)", message_of(decode, "\1\1\99"))
       assert.equal("malformed payload: bytes after its end (byte 2)", message_of(decode, "\1\0\0"))
       assert.equal("malformed payload: truncated (byte 3)", message_of(decode, "\1\1\3\0"))
@@ -107,6 +106,18 @@ local function suite(encode, decode, scale)
       local nan = encode(0 / 0):sub(3)
       assert.matches("malformed payload: a key that is NaN", message_of(decode, "\1\1\6\0\1"
         .. nan .. "\2"))
+    end)
+
+    it("refuses shared objects, whose addresses anybody could make up", function()
+      local address = ("\0\1"):rep(4)
+      for _, s in ipairs {
+        "\129\0", "\129\1\21\0\0\0\0" .. address .. "\1\0\0\0",
+        "\129\1\22\0\0\0\0\1\0\0\0" .. address .. "\1\0\0\0", "\129\1\0\255\255\255\255",
+      } do
+        assert.equal("malformed payload: shared objects", message_of(decode, s))
+      end
+      assert.matches("a shared object that does not follow", message_of(decode, "\1\1\21\0\0\0\0"))
+      assert.matches("truncated", message_of(decode, "\1\1\22\0\0\0\0"))
     end)
 
     it("refuses references to what is not there", function()

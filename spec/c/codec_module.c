@@ -41,14 +41,16 @@ static int l_encode_limited(lua_State *L) {
   return 2;
 }
 
-/* decode_data(string) -> true, values; or false, message. No code. */
+/* decode_data(string) -> true, values; or false, message. No code, no shared
+** objects. */
 static int l_decode_data(lua_State *L) {
   size_t len;
   const char *s = luaL_checklstring(L, 1, &len);
   int n;
   lua_settop(L, 1);
   lua_pushboolean(L, 1);
-  n = tdl_decode_flags(L, (const uint8_t *)s, len, TDL_DECODE_NO_CODE);
+  n = tdl_decode_flags(L, (const uint8_t *)s, len,
+                       TDL_DECODE_NO_CODE | TDL_DECODE_NO_THINGS);
   if (n < 0) {
     lua_pushboolean(L, 0);
     lua_replace(L, 2);

@@ -77,7 +77,8 @@ static int decode_within(lua_State *L, const uint8_t *data, size_t size) {
   memory.now = 0;
   memory.allowed = MEMORY_AT_LEAST + MEMORY_PER_BYTE * size;
   memory.on = 1;
-  n = tdl_decode_flags(L, data, size, TDL_DECODE_NO_CODE);
+  n = tdl_decode_flags(L, data, size,
+                       TDL_DECODE_NO_CODE | TDL_DECODE_NO_THINGS);
   memory.on = 0;
   return n;
 }

@@ -17,8 +17,8 @@ local KINDS = {
 
 local NAMES = { "event", "shared", "buffer", "counter", "channel", "mutex", "semaphore" }
 
---- `random(n)`: 1 to n.
-function M.run(random, log)
+--- `random(n)`: 1 to n. Without `may_compute` no task computes for ever.
+function M.run(random, log, may_compute)
   local treadle = require "treadle"
   local tasks = require "handles_tasks"
   local names = {}
@@ -110,11 +110,13 @@ function M.run(random, log)
       for i = 1, 10000 do list[i] = i % 100 == 0 and new() or handle end
       keep(call.echo(list))
     end,
-    function() keep(call.spin(treadle.event())):cancel { force = true } end,
-    function() keep(call.spin(treadle.event())) end,
     function() pool:recycle() end,
     function() pool:resize(random(3)) end,
   }
+  if may_compute then
+    rare[#rare + 1] = function() keep(call.spin(treadle.event())):cancel { force = true } end
+    rare[#rare + 1] = function() keep(call.spin(treadle.event())) end
+  end
 
   for _ = 1, 10 + random(60) do
     if random(30) == 1 then

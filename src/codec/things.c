@@ -105,6 +105,7 @@ int tdl_encode_things(tdl_encoder *e) {
 }
 
 int tdl_decode_thing(tdl_decoder *d, int is_part) {
+  const tdl_thing_hooks *h = hooks();
   const uint8_t *p = tdl_get_room(&d->r, is_part ? 8 : 4);
   tdl_counted *thing;
   if (p == NULL) {
@@ -113,11 +114,11 @@ int tdl_decode_thing(tdl_decoder *d, int is_part) {
   thing = d->flags & TDL_WIRE_THINGS
               ? tdl_payload_thing(d->data, d->len, tdl_load_32(p))
               : NULL;
-  if (thing == NULL) {
+  if (thing == NULL || h == NULL) {
     return tdl_decode_malformed(d, "a shared object that does not follow");
   }
   luaL_checkstack(d->L, LUA_MINSTACK, NULL);
-  if (!hooks()->push(d->L, thing, is_part ? tdl_load_32(p + 4) : 0)) {
+  if (!h->push(d->L, thing, is_part ? tdl_load_32(p + 4) : 0)) {
     return tdl_decode_malformed(d, "a part that the shared object has not");
   }
   tdl_decode_number(d);
