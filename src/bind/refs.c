@@ -97,21 +97,27 @@ void tdl_bind_push_thing(lua_State *L, tdl_counted *thing) {
   push(L, thing, 0);
 }
 
-static int push_new(lua_State *L) {
+/* Pushes what the state has for the thing, or nil. Needs no memory. */
+static void push_known(tdl_bind *b, lua_State *L, tdl_counted *thing) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->refs_ref);
+  lua_pushlightuserdata(L, thing);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+}
+
+static int make_new(lua_State *L) {
   push(L, lua_touserdata(L, 1), 1);
   return 0;
 }
 
+/* Even a C function that is pushed takes memory; lua_cpcall asks for that when
+** it can be refused. */
 void tdl_bind_push_new(lua_State *L, tdl_counted *thing) {
-  if (lua_cpcall(L, push_new, thing) != 0) {
+  if (lua_cpcall(L, make_new, thing) != 0) {
     tdl_counted_drop(thing);
     lua_error(L);
   }
-  /* nothing is allocated before it is on the stack: it is not collected */
-  lua_rawgeti(L, LUA_REGISTRYINDEX, tdl_bind_of(L)->refs_ref);
-  lua_pushlightuserdata(L, thing);
-  lua_rawget(L, -2);
-  lua_remove(L, -2);
+  push_known(tdl_bind_of(L), L, thing); /* it had no time to be collected */
 }
 
 tdl_ref *tdl_bind_ref_at(lua_State *L, int index) {
