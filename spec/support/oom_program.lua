@@ -3,7 +3,7 @@ local M = {}
 
 local pool
 local made, count = {}, 0
-local endless
+local endless, event
 
 for i = 1, 100 do
   made[i] = false -- to keep one needs no memory
@@ -80,6 +80,22 @@ function M.run(refuse, is_refused)
   local raised = keep(treadle.spawn(function()
     error("wrong")
   end))
+  event = treadle.event()
+  local large = {}
+  for i = 1, 300 do
+    large[i] = i
+  end
+  local shared = treadle.shared {
+    1, 2, large = large, inner = { {} }, event = event, f = function() return offset end,
+  }
+  local handles = keep(call.echo(event, { shared, event, shared.inner }))
+  local looked = keep(call.look(shared))
+  local waited = keep(call.wait_for(event))
+  local waited_here = keep(treadle.spawn(function()
+    event:wait()
+    return shared.inner[1]
+  end))
+  event:set()
   local all = keep(treadle.all { added, keep(call.add(1, 1)), a = keep(call.add(2, 1)) })
   local any = keep(treadle.any { keep(call.fail()), keep(call.add(21, 21)) })
   local settled = keep(treadle.all_settled { failed, added })
@@ -107,6 +123,13 @@ function M.run(refuse, is_refused)
   expect(all, function(t) return t[1] == 42 and t[2] == 2 and t.a == 3 end)
   expect(any, is(42), refusal and "task")
   expect(settled, function(t) return not t[1].ok and (t[2].value == 42 or not t[2].ok) end)
+  expect(handles, function(a, b)
+    return rawequal(a, event) and rawequal(b[1], shared) and rawequal(b[2], event)
+      and rawequal(b[3], shared.inner)
+  end)
+  expect(looked, function(n, e) return n == 2 + 299 + 2 + 300 + 3 and rawequal(e, event) end)
+  expect(waited, is(true))
+  expect(waited_here, function(t) return rawequal(t, shared.inner[1]) end)
   for f in treadle.as_completed { a = keep(call.add(1, 2)), b = keep(call.add(3, 4)) } do
     assert(f == "a" or f == "b")
   end
@@ -121,6 +144,9 @@ function M.settle()
   if endless then
     endless:cancel()
   end
+  if event then
+    event:set()
+  end
   if pool then
     pool:close()
   end
@@ -128,7 +154,7 @@ function M.settle()
     made[i]:wait()
     assert(made[i]:state() ~= "pending")
   end
-  pool, made, count = nil, {}, 0
+  pool, event, made, count = nil, nil, {}, 0
   local other = treadle.pool("oom_tasks", { threads = 1 })
   assert(other.call.add(1, 2):await() == 3)
   assert(treadle.run(function()
