@@ -271,6 +271,14 @@ static int run_embedded(lua_State *L) {
   return 1;
 }
 
+/* A kind of shared object may have given its metatable, and lack methods. */
+static void forget_kind(lua_State *L, const char *module) {
+  const tdl_bind *b = find_bind(L);
+  if (b != NULL && b->kinds_ref != 0 && strncmp(module, "treadle.", 8) == 0) {
+    tdl_bind_forget_kind(L, module + 8);
+  }
+}
+
 /* The loader in package.preload. A module that could not be loaded, for want of
 ** memory, can be required again: `require` would remember that it failed. */
 static int load_embedded(lua_State *L) {
@@ -283,6 +291,7 @@ static int load_embedded(lua_State *L) {
     lua_pushnil(L);
     lua_rawset(L, -3);
     lua_pop(L, 1);
+    forget_kind(L, lua_tostring(L, 1));
     return lua_error(L);
   }
   return 1;

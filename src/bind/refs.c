@@ -1,4 +1,6 @@
 /* Userdata for counted things. */
+#include <string.h>
+
 #include "../base/compiler.h"
 #include "../codec/things.h"
 #include "../config.h"
@@ -425,6 +427,22 @@ static int core_kind(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_rawset(L, 3);
   return 0;
+}
+
+void tdl_bind_forget_kind(lua_State *L, const char *name) {
+  tdl_bind *b = tdl_bind_of(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, b->kinds_ref);
+  lua_pushnil(L);
+  while (lua_next(L, -2) != 0) { /* the name may be no string of Lua's now */
+    if (lua_type(L, -2) == LUA_TSTRING &&
+        strcmp(lua_tostring(L, -2), name) == 0) {
+      lua_pushvalue(L, -2);
+      lua_pushnil(L);
+      lua_rawset(L, -5);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
 }
 
 void tdl_bind_refs(lua_State *L) {

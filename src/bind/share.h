@@ -56,6 +56,9 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
 ** what is in the list: 0, or TREADLE_EPAYLOAD and a message. */
 int tdl_bind_is_transfer(lua_State *L, int index);
 int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes);
+/* No metatable was made for that kind after all; needs no memory. */
+void tdl_bind_forget_kind(lua_State *L, const char *name);
+
 /* The userdata there, NULL when it is another one. */
 tdl_ref *tdl_bind_ref_at(lua_State *L, int index);
 
