@@ -11,6 +11,7 @@ local share = require "treadle.share"
 local getmetatable, next, setmetatable, type = getmetatable, next, setmetatable, type
 local max = math.max
 local core_open, core_fill, core_look = core.shared_open, core.shared_fill, core.shared_look
+local name = core.shared_tostring
 
 --- Functions of it travel as upvalues (docs/payloads.md): they reach all else by this table, which
 -- does so by its name.
@@ -20,15 +21,13 @@ local M = {}
 -- both sides: the view's metatable keeps the table.
 M.whole = setmetatable({}, { __mode = "kv" })
 
-local views = {}
-
 local function none()
   return 0
 end
 
 --- The first look at a view: its metatable gets what looks from then on.
 local function open(view)
-  local cache, length, count = core_open(view)
+  local mt, cache, length, count = core_open(view)
   if count then
     local looks = max(1, count / core.LOOKS_SHARE)
     setmetatable(cache, {
@@ -44,7 +43,6 @@ local function open(view)
       end,
     })
   end
-  local mt = core.shared_meta(view)
   mt.__len = length > 0 and function() return length end or none
   mt.__index = cache
   return cache
@@ -68,32 +66,37 @@ function M.contents(view)
   return cache
 end
 
-function views.__index(view, key)
+local function first_look(view, key)
   local cache = open(view)
   return cache[key]
 end
 
-function views.__len(view)
+local function first_length(view)
   open(view)
   return #view
 end
 
-function views.__newindex()
+local function write()
   error("shared tables are immutable", 2)
 end
 
-function views.__pairs(view)
+local function view_pairs(view)
   return next, M.contents(view), nil
 end
 
-function views.__ipairs(view)
+local function view_ipairs(view)
   return M.before_ipairs(M.contents(view))
 end
 
-views.__tostring = core.shared_tostring
-views.__metatable = "treadle.shared"
+--- A view's metatable. LuaJIT asks for the last two if it was built for Lua 5.2's.
+local function new_metatable()
+  return {
+    __index = first_look, __len = first_length, __newindex = write, __tostring = name,
+    __metatable = "treadle.shared", __pairs = view_pairs, __ipairs = view_ipairs,
+  }
+end
 
-share.kind("shared", {}, { view = views })
+share.kind("shared", {}, { view = new_metatable })
 
 --- Lua's own, by names by which they travel; and whether it knows nothing of `__pairs`.
 M.before_pairs, M.before_ipairs = pairs, ipairs

@@ -126,6 +126,24 @@ function M.run(random, log, may_compute)
     end
   end
 
+  -- Finalizers that look at shared tables: whose own may have run before.
+  local shared = treadle.shared { { 1 }, large = { 2, ("x"):rep(1000) }, event = treadle.event() }
+  for i = 1, random(4) do
+    local t = treadle.shared { i, inner = shared.large, list = {} }
+    local proxy = newproxy(true)
+    getmetatable(proxy).__gc = function()
+      for _, look in ipairs {
+        function() return shared[1][1] + t[1] + #t.inner end,
+        function() return call.echo(t.list, shared.event) end,
+        function() for _ in treadle.pairs(t) do shared.event:set() end end,
+        function() return treadle.shared { shared, t } end,
+      } do
+        pcall(look)
+      end
+    end
+    kept[#kept + 1] = proxy
+  end
+
   local ending = random(6)
   log(("%d calls kept, ending %d"):format(#futures, ending))
   if ending == 1 then

@@ -10,8 +10,8 @@
 **    anybody there holds that: `==` and table keys do what they should.
 ** 2. A view keeps the home, and so the handle (refs.c), whose finalizer lets go
 **    of the thing. A view has no finalizer.
-** 3. A view that is met by a finalizer when its state ends may find that the
-**    handle was finalized first: its `thing` is NULL then. */
+** 3. A view that a finalizer meets may find that the handle, garbage with it, was
+**    finalized first: its `thing` is NULL then. */
 #include "../share/shared.h"
 
 #include <string.h>
@@ -52,7 +52,7 @@ static view *view_at(lua_State *L, int index) {
 /* The shared table of a view, which is open. */
 static tdl_shared *shared_of(lua_State *L, const view *v) {
   if (v->ref->thing == NULL) {
-    luaL_error(L, "the state is being closed");
+    luaL_error(L, "the shared table is closed");
   }
   return (tdl_shared *)v->ref->thing;
 }
@@ -97,24 +97,17 @@ static void push_home(lua_State *L, int handle) {
   lua_setfenv(L, handle);
 }
 
-/* Pushes a new metatable for a view: what lua/treadle/shared.lua has given for
-** all of them, and as `view` of the handle's. In all of them a field has the same
-** place, which is what compiled code looks at. */
+/* Pushes a new metatable for a view: lua/treadle/shared.lua makes it, by `view`
+** of the handle's. In all of them a field has the same place, which is what
+** compiled code looks at. */
 static void push_metatable(lua_State *L, int home) {
-  int from;
+  int top = lua_gettop(L);
   lua_rawgeti(L, home, HOME_HANDLE);
   lua_getmetatable(L, -1);
   lua_getfield(L, -1, "view");
-  from = lua_gettop(L);
-  lua_createtable(L, 0, 8);
-  lua_pushnil(L);
-  while (lua_next(L, from)) {
-    lua_pushvalue(L, -2);
-    lua_insert(L, -2);
-    lua_rawset(L, from + 1);
-  }
-  lua_replace(L, from - 2);
-  lua_settop(L, from - 2);
+  lua_call(L, 0, 1);
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
 }
 
 /* Pushes the view of that table. */
@@ -228,24 +221,26 @@ static void fill(lua_State *L, const tdl_shared *s, const tdl_shared_table *t,
   }
 }
 
-/* shared_open(view) -> cache, length, count: a table with all that it holds; or,
-** where it holds much, an empty one, and how many entries there are */
+/* shared_open(view) -> metatable, cache, length, count: its metatable; a table
+** with all that it holds, or, where it holds much, an empty one, and how many
+** entries there are; what its length is */
 static int core_shared_open(lua_State *L) {
   view *v = check_view(L, 1);
   const tdl_shared *s = shared_of(L, v);
   const tdl_shared_table *t = tdl_shared_table_of(s, v->table);
   lua_settop(L, 1);
   lua_getfenv(L, 1);
+  lua_getmetatable(L, 1);
   if (t->array + (uint64_t)t->pairs <= TDL_SHARED_WHOLE_COUNT) {
     lua_createtable(L, (int)t->array, (int)t->pairs);
-    fill(L, s, t, 3, 2, v->ref);
+    fill(L, s, t, 4, 2, v->ref);
     lua_pushnumber(L, t->length);
-    return 2;
+    return 3;
   }
   lua_newtable(L);
   lua_pushnumber(L, t->length);
   lua_pushnumber(L, (double)t->array + t->pairs);
-  return 3;
+  return 4;
 }
 
 /* shared_fill(view, cache): reads all of it */
