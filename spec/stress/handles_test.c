@@ -115,8 +115,8 @@ static void bark(int signal) {
 static void every_handle_is_freed_in_every_order_of_closing(void) {
   int first = only >= 0 ? only : 0;
   int last = only >= 0 ? only : TDL_HANDLES_ROUNDS - 1;
+  long blocks = tdl_alloc_live();
   for (int round = first; round <= last; round++) {
-    long blocks = tdl_alloc_live();
     state = seed * 1000003ull + (unsigned)round;
     alarm(WATCHDOG_SECONDS);
     if (!run_round() || !is_free(blocks)) {
@@ -135,8 +135,6 @@ int main(int argc, char **argv) {
   if (argc > 1) {
     only = atoi(argv[1]);
   }
-  state = seed;
-  run_round(); /* makes what a process has once */
   RUN(every_handle_is_freed_in_every_order_of_closing);
   return check_any_failed;
 }
