@@ -146,7 +146,7 @@ describe("a handle", function()
     works(event)
   end)
 
-  it("is let go of by a state that is stopped, with its waits", function()
+  it("is let go of by a state that is stopped, with its waits #computing", function()
     local call = open()
     local f = call.spin(event)
     assert.is_false(f:wait(0.05))
@@ -157,7 +157,7 @@ describe("a handle", function()
     works(event)
   end)
 
-  it("is sent again with a call whose worker was lost", function()
+  it("is sent again with a call whose worker was lost #computing", function()
     open { concurrency = 2 }
     local spinning
     local f = pool:run("wait", { event }, { retries = 2 })

@@ -331,7 +331,7 @@ describe("a shared table", function()
     second:terminate()
   end)
 
-  it("may be read by a task that is stopped", function()
+  it("may be read by a task that is stopped #computing", function()
     local t = treadle.shared { 1, 2, 3 }
     local f = pool.call.spin(t)
     assert.is_false(f:wait(0.05))

@@ -11,7 +11,7 @@ local share = require "treadle.share"
 local getmetatable, next, setmetatable, type = getmetatable, next, setmetatable, type
 local max = math.max
 local core_open, core_fill, core_look = core.shared_open, core.shared_fill, core.shared_look
-local name = core.shared_tostring
+local view_name = core.shared_tostring
 
 --- Functions of it travel as upvalues (docs/payloads.md): they reach all else by this table, which
 -- does so by its name.
@@ -91,7 +91,7 @@ end
 --- A view's metatable. LuaJIT asks for the last two if it was built for Lua 5.2's.
 local function new_metatable()
   return {
-    __index = first_look, __len = first_length, __newindex = write, __tostring = name,
+    __index = first_look, __len = first_length, __newindex = write, __tostring = view_name,
     __metatable = "treadle.shared", __pairs = view_pairs, __ipairs = view_ipairs,
   }
 end
