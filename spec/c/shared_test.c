@@ -210,11 +210,25 @@ static void is_freed_half_made(void) {
   tdl_counted_drop(&s->counted);
 }
 
+static void an_empty_one_has_nothing(void) {
+  tdl_shared *s;
+  tdl_cell key = number_cell(1);
+  uint32_t number;
+  CHECK(tdl_shared_new(&s) == 0);
+  CHECK(tdl_shared_add_table(s, &number) == 0);
+  tdl_shared_open(s, number);
+  tdl_shared_shape(s, number, 0, 0);
+  CHECK(tdl_shared_finish(s) == 0);
+  CHECK(tdl_shared_find(s, tdl_shared_table_of(s, 0), &key, NULL) == NULL);
+  tdl_counted_drop(&s->counted);
+}
+
 int main(void) {
   seed = check_seed();
   RUN(finds_what_was_put_in_and_nothing_else);
   RUN(many_threads_read_it_and_the_last_one_frees_it);
   RUN(a_chain_of_a_hundred_thousand_goes_with_its_first);
   RUN(is_freed_half_made);
+  RUN(an_empty_one_has_nothing);
   return check_any_failed;
 }

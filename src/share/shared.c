@@ -266,6 +266,10 @@ static int make_index(tdl_shared *s, tdl_shared_table *t) {
 }
 
 int tdl_shared_finish(tdl_shared *s) {
+  /* one at least, as with bytes */
+  if (s->cells.count == 0 && make_room(&s->cells, sizeof(tdl_cell), 1) != 0) {
+    return TREADLE_ENOMEM;
+  }
   for (size_t i = 0; i < s->tables.count; i++) {
     tdl_shared_table *t = table_at(s, (uint32_t)i);
     if (t->pairs > TDL_SHARED_WHOLE_COUNT) {
