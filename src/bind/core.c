@@ -273,8 +273,7 @@ static int run_embedded(lua_State *L) {
 
 /* A kind of shared object may have given its metatable, and lack methods. */
 static void forget_kind(lua_State *L, const char *module) {
-  const tdl_bind *b = find_bind(L);
-  if (b != NULL && b->kinds_ref != 0 && strncmp(module, "treadle.", 8) == 0) {
+  if (find_bind(L) != NULL && strncmp(module, "treadle.", 8) == 0) {
     tdl_bind_forget_kind(L, module + 8);
   }
 }
