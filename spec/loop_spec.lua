@@ -399,6 +399,19 @@ describe("the module", function()
         assert.is_nil(next(kept))
       end)
     end
+
+    it("waits for a future that nobody knows", function()
+      treadle.spawn(function()
+        local held = hold()
+        treadle.future():await()
+        return held
+      end)
+      assert.is_truthy(next(kept))
+      require("jit").flush()
+      collectgarbage()
+      collectgarbage()
+      assert.is_nil(next(kept))
+    end)
   end)
 
   it("leaves no thread and no descriptor", function()

@@ -21,8 +21,8 @@ local owners = setmetatable({}, { __mode = "k" })
 -- was cancelled.
 local scopes = setmetatable({}, { __mode = "v" }) -- serial number -> scope
 local scope_of = setmetatable({}, { __mode = "k" }) -- coroutine -> scope
---- coroutine -> the future it waits for
-local waiting = setmetatable({}, { __mode = "k" })
+--- coroutine -> the future it waits for, which it has on its stack: so it is collected with that
+local waiting = setmetatable({}, { __mode = "kv" })
 --- coroutine of a job -> job; C fills it in, or `run_job`
 local fibers = core.fibers or {}
 
