@@ -50,7 +50,7 @@ end
 
 local function wait_for(deadline, f, number)
   if not f then
-    return true
+    return true, number
   end
   return M.finish(deadline, f, number)
 end
@@ -58,9 +58,10 @@ end
 --- Wait until something shared grants what a function of C has asked it for: yields in a coroutine,
 -- runs the loop in a main chunk.
 -- @tparam[opt] number timeout seconds; nil or `math.huge`: no limit
--- @tparam function begin called with the other arguments, returns a future and its number, or
--- nothing if there is nothing to wait for
--- @return true if there was nothing to wait for; what was granted; nothing when the time was over
+-- @tparam function begin called with the other arguments, returns a future and its number, or nil
+-- if there is nothing to wait for, and what it has to say of that
+-- @return true if there was nothing to wait for, and what was said of that; what was granted;
+-- nothing when the time was over
 function M.wait(timeout, begin, ...)
   return wait_for(M.deadline(timeout), begin(...))
 end

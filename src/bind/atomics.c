@@ -21,7 +21,8 @@ static void pass_on(tdl_bound_wait *wait) {
   tdl_atomics_notify(wait->places[0].waiter.offer, 1);
 }
 
-static const tdl_wait_kind wait_kind = {leave, deliver, pass_on};
+static const tdl_wait_kind wait_kind = {
+    .leave = leave, .deliver = deliver, .undo = pass_on};
 
 /* atomics_wait(buffer, index, low, high) -> future, number for wait_end; or
 ** nothing: the integer is not the expected one, of which the arguments are the

@@ -139,7 +139,8 @@ static void undo(tdl_bound_wait *wait) {
   }
 }
 
-static const tdl_wait_kind wait_kind = {leave, deliver, undo};
+static const tdl_wait_kind wait_kind = {
+    .leave = leave, .deliver = deliver, .undo = undo};
 
 /* Pushes its future and its number. */
 static tdl_bound_wait *new_wait(tdl_channels *d, lua_State *L, uint32_t count) {

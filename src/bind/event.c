@@ -18,7 +18,7 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
   return 1;
 }
 
-static const tdl_wait_kind wait_kind = {leave, deliver, NULL};
+static const tdl_wait_kind wait_kind = {.leave = leave, .deliver = deliver};
 
 /* event_new() -> handle */
 static int core_event_new(lua_State *L) {

@@ -48,6 +48,12 @@ tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
 tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
                                     const tdl_kind *kind);
 
+/* For those who raise by themselves: that thing, or NULL; whether it is a
+** userdata of that kind, closed or not; closes it. */
+tdl_counted *tdl_bind_find_thing(lua_State *L, int index, const tdl_kind *kind);
+int tdl_bind_is_thing(lua_State *L, int index, const tdl_kind *kind);
+void tdl_bind_close_thing(lua_State *L, int index);
+
 /* Moves (refs.c, H4): a payload of this state's has been accepted, and what it
 ** gives away is let go of; raises nothing. The same for a worker's state. */
 void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
@@ -56,6 +62,7 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
 ** what is in the list: 0, or TREADLE_EPAYLOAD and a message. */
 int tdl_bind_is_transfer(lua_State *L, int index);
 int tdl_bind_transfer(lua_State *L, int index, tdl_bytes *bytes);
+
 /* No metatable was made for that kind after all; needs no memory. */
 void tdl_bind_forget_kind(lua_State *L, const char *name);
 
@@ -76,6 +83,8 @@ typedef struct tdl_wait_kind {
   ** Nothing is left to undo then; if it raises, nothing was taken */
   int (*deliver)(struct tdl_bound_wait *wait, lua_State *L);
   void (*undo)(struct tdl_bound_wait *wait); /* H3; NULL: nothing to undo */
+  /* as tdl_wait_give_up, where that needs the thing's lock; NULL: it does not */
+  int (*give_up)(struct tdl_bound_wait *wait);
 } tdl_wait_kind;
 
 /* A wait of this state's. Its future is waits[address], until what was granted
@@ -87,6 +96,7 @@ typedef struct tdl_bound_wait {
   tdl_bind *bind;
   struct tdl_bound_wait *next, **at;
   int told;       /* 1: the note has arrived (L3); 2: its future knows */
+  uint64_t owner; /* the kind's: for whom */
   uint32_t count; /* waiters */
   struct tdl_place_held {
     tdl_waiter waiter;

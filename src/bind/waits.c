@@ -128,7 +128,8 @@ void tdl_bind_placed(tdl_bound_wait *w, uint32_t index, tdl_counted *thing) {
 
 /* 1 when nobody has granted it: it is gone. */
 static int give_up(tdl_bound_wait *w) {
-  if (!tdl_wait_give_up(&w->wait)) {
+  if (w->kind->give_up != NULL ? !w->kind->give_up(w)
+                               : !tdl_wait_give_up(&w->wait)) {
     return 0; /* it is about to be told, or was */
   }
   leave(w);
