@@ -10,7 +10,7 @@ local treadle = {}
 core.setup {
   future = future.mt,
   cancelled = loop.cancel_job,
-  turn = loop.poll,
+  turn = loop.worker_turn,
   wait = loop.worker_wait,
 }
 
@@ -27,7 +27,8 @@ local LATER = {
   psort = "treadle.parallel", pfor = "treadle.parallel",
   channel = "treadle.channel", select = "treadle.channel",
   shared = "treadle.shared", pairs = "treadle.shared", ipairs = "treadle.shared",
-  event = "treadle.event",
+  mutex = "treadle.mutex", rwlock = "treadle.rwlock", semaphore = "treadle.semaphore",
+  barrier = "treadle.barrier", event = "treadle.event",
   buffer = "treadle.buffer", move = "treadle.move",
   atomics = "treadle.atomics", counter = "treadle.counter",
 }

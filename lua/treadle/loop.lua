@@ -135,47 +135,99 @@ local function remove_waiter(future, waiter)
   end
 end
 
+--- Who may hold locks is known by a number: an owner. `owner` is that of the code that runs: 0 for
+-- the main chunk and for a job's coroutine, which C tells apart (hold.h), or that of the spawned
+-- coroutine `runs`, nil until somebody asks for it. Code that those run is theirs: also a coroutine
+-- that the script made, from its start on.
+local runs, owner = nil, 0
+local last_owner = 1
+local numbers = setmetatable({}, { __mode = "k" }) -- spawned coroutine -> owner
+local guards = setmetatable({}, { __mode = "k" }) -- the same -> what is collected with it
+
+--- What C is asked and told of owners, once there are locks in this state.
+local owner_in_c, owner_ended
+
+local function name_owner()
+  local co = runs
+  local number = numbers[co]
+  if not number then
+    number = last_owner + 2 -- odd: even numbers are those of jobs
+    last_owner = number
+    local guard = newproxy(true)
+    getmetatable(guard).__gc = function() pcall(owner_ended, number) end
+    numbers[co], guards[co] = number, guard
+  end
+  owner = number
+  return number
+end
+
+--- The owner of what the code that runs here takes; 0: C knows.
+function loop.owner()
+  return owner or name_owner()
+end
+
+--- There are locks in this state: functions that tell whom 0 means, and end an owner.
+function loop.track_owners(in_c, ended)
+  owner_in_c, owner_ended = in_c, ended
+end
+
+local function end_owner(co)
+  local number = numbers[co]
+  if number then
+    getmetatable(guards[co]).__gc = nil
+    numbers[co], guards[co] = nil, nil
+    owner_ended(number)
+  end
+end
+
 --- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
 local token = core.token
 
 local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it made: "
   .. "nobody would resume it (treadle.sleep(0) lets others run)"
 
---- The owner of a coroutine that ended well.
+--- A coroutine ended well.
 local function succeed(co, ...)
-  local owner, job = owners[co], fibers[co]
+  local future, job = owners[co], fibers[co]
   owners[co], fibers[co], scope_of[co] = nil, nil, nil
+  if owner_ended then
+    end_owner(co)
+  end
   if job then
     if not pcall(core.job_finish, job, ...) then
       core.job_fail(job, "memory")
     end
-  elseif owner then
+  elseif future then
     alive = alive - 1
-    if not pcall(owner._resolve, owner, ...) then
-      owner:_reject(errors.NO_MEMORY)
+    if not pcall(future._resolve, future, ...) then
+      future:_reject(errors.NO_MEMORY)
     end
   end
 end
 
 local function fail(co, value)
-  local owner, job = owners[co], fibers[co]
+  local future, job = owners[co], fibers[co]
   owners[co], fibers[co], scope_of[co] = nil, nil, nil
+  if owner_ended then
+    end_owner(co)
+  end
   if job then
     if not pcall(loop.fail_job, job, value, co) then
       core.job_fail(job, "memory")
     end
-  elseif owner then
+  elseif future then
     alive = alive - 1
     local ok, err = pcall(loop.task_error, value, co)
-    owner:_reject(ok and err or errors.NO_MEMORY)
+    future:_reject(ok and err or errors.NO_MEMORY)
   else
     io.stderr:write(("treadle: error in a coroutine: %s\n"):format(
       debug.traceback(co, errors.text(value))))
   end
 end
 
---- A coroutine that was resumed has yielded or ended.
-local function ended(co, ok, ...)
+--- A coroutine that was resumed has yielded or ended; the code that runs is that of who resumed it.
+local function ended(co, resumer, number, ok, ...)
+  runs, owner = resumer, number
   if coroutine.status(co) == "dead" then
     if ok then
       succeed(co, ...)
@@ -195,18 +247,26 @@ local function resume(co, ...)
   if not has_jobs then
     resumed = resumed + 1
     outermost = resumed == 1 and co or outermost
-    ended(co, coroutine.resume(co, ...))
+    local resumer, number = runs, owner
+    runs, owner = co, nil
+    ended(co, resumer, number, coroutine.resume(co, ...))
     resumed = resumed - 1
     outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
     return
   end
   local before, scope = core.entry(), scope_of[co]
+  local resumer, number = runs, owner
+  runs, owner = co, nil
   if scope then
     core.enter(scope.entry, scope.serial)
   else
-    core.enter(fibers[co] or 0)
+    local job = fibers[co]
+    if job then
+      owner = 0
+    end
+    core.enter(job or 0)
   end
-  ended(co, coroutine.resume(co, ...))
+  ended(co, resumer, number, coroutine.resume(co, ...))
   core.enter(before)
 end
 
@@ -401,6 +461,7 @@ local function drive(future, deadline)
   depth = depth + 1
   if depth == 1 then -- a hook's error (an engine's limit) may have left it so
     busy = false
+    runs, owner = nil, 0
   end
   while future[STATE] == PENDING do
     local left = deadline and deadline - core.now() or math.huge
@@ -460,7 +521,11 @@ end
 --- A coroutine's way to wait.
 local function suspend(co, future, deadline)
   local job = has_jobs and future[OWN] and current_job() or 0
-  local timer
+  local timer, maker
+  if owner_in_c and not owners[co] and not fibers[co] then -- the script's, or a job's for now
+    maker = loop.owner()
+    maker = maker ~= 0 and maker or owner_in_c()
+  end
   loop.add_waiter(future, co)
   if deadline then
     timer = core.timer(math.max(0, deadline - core.now()))
@@ -476,6 +541,7 @@ local function suspend(co, future, deadline)
     core.calls(job, 1)
   end
   coroutine.yield(token)
+  owner = maker or owner
   if job > 0 then
     core.calls(job, -1)
   end
@@ -587,5 +653,11 @@ function loop.is_busy()
 end
 
 loop.worker_wait = worker_wait
+
+--- A worker's turn. Nobody's code runs, whatever an error (no memory) may have left undone.
+function loop.worker_turn()
+  runs, owner = nil, 0
+  return loop.poll()
+end
 
 return loop

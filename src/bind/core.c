@@ -7,6 +7,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/codec.h"
+#include "../share/hold.h"
 #include "codec_bind.h"
 #include "direct.h"
 #include "embedded.h"
@@ -37,6 +38,8 @@ static void close_bind(tdl_bind *b) {
   tdl_bind_close_pools(b);
   tdl_bind_end_waits(b);
   tdl_bind_end_channels(b);
+  tdl_holds_free(b->loop->holds); /* O3 */
+  b->loop->holds = NULL;
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
   }
@@ -248,6 +251,8 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_counter(L);
   tdl_bind_channel(L);
   tdl_bind_shared(L);
+  tdl_bind_locks(L);
+  tdl_bind_barrier(L);
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

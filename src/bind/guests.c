@@ -5,6 +5,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/guests.h"
+#include "../share/hold.h"
 #include "share.h"
 
 uint32_t tdl_bind_new_guest(tdl_bind *b) {
@@ -77,6 +78,9 @@ static int look_at_calls(tdl_bind *b, uint32_t guest) {
 
 void tdl_bind_end_guest(tdl_bind *b, uint32_t guest, int status) {
   tdl_job *job = b->guests[guest].job;
+  if (b->loop->holds != NULL) {
+    tdl_holds_end(b->loop->holds, tdl_owner_of_job(b->guests[guest].serial));
+  }
   look_at_calls(b, guest);
   job->pool->waiting_guests -= b->guests[guest].waits > 0;
   tdl_bind_free_guest(b, guest);

@@ -5,6 +5,7 @@
 #include "../codec/things.h"
 #include "../config.h"
 #include "../share/buffer.h"
+#include "../share/hold.h"
 #include "../share/shared.h"
 #include "../treadle.h"
 #include "share.h"
@@ -139,6 +140,17 @@ tdl_ref *tdl_bind_ref_at(lua_State *L, int index) {
   return ref;
 }
 
+int tdl_bind_is_thing(lua_State *L, int index, const tdl_kind *kind) {
+  const tdl_ref *ref = tdl_bind_ref_at(L, index);
+  return ref != NULL && ref->kind == kind;
+}
+
+tdl_counted *tdl_bind_find_thing(lua_State *L, int index,
+                                 const tdl_kind *kind) {
+  const tdl_ref *ref = tdl_bind_ref_at(L, index);
+  return ref != NULL && ref->kind == kind ? ref->thing : NULL;
+}
+
 static const char *gone(const tdl_ref *ref) {
   return ref->moved ? "the %s was moved" : "the %s is closed";
 }
@@ -238,6 +250,9 @@ static void let_go(tdl_ref *ref) {
     weight = weight_of(thing);
     ref->bind->weight -=
         weight < ref->bind->weight ? weight : ref->bind->weight;
+    if (ref->bind->loop != NULL && ref->bind->loop->holds != NULL) {
+      tdl_holds_keep(ref->bind->loop->holds, thing);
+    }
     tdl_counted_drop(thing);
   }
 }
@@ -250,6 +265,10 @@ static int core_ref_close(lua_State *L) {
   }
   let_go(ref);
   return 0;
+}
+
+void tdl_bind_close_thing(lua_State *L, int index) {
+  let_go(tdl_bind_ref_at(L, index));
 }
 
 static int ref_gc(lua_State *L) {

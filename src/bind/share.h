@@ -132,5 +132,7 @@ void tdl_bind_atomics(lua_State *L);
 void tdl_bind_counter(lua_State *L);
 void tdl_bind_channel(lua_State *L);
 void tdl_bind_shared(lua_State *L);
+void tdl_bind_locks(lua_State *L);
+void tdl_bind_barrier(lua_State *L);
 
 #endif

@@ -9,6 +9,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../codec/payload.h"
+#include "../share/hold.h"
 #include "events.h"
 #include "phase.h"
 
@@ -247,6 +248,9 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_job *job = e->job;
   tdl_worker *w = vm->worker;
   treadle_pool *pool = w->pool;
+  if (TDL_UNLIKELY(w->loop.holds != NULL)) {
+    tdl_holds_end(w->loop.holds, tdl_owner_of_job(e->serial));
+  }
   if (TDL_UNLIKELY(status != 0) && is_late(job)) {
     status = TREADLE_ETIMEOUT;
     tdl_payload_clear(&job->bytes);

@@ -1,0 +1,66 @@
+#include "barrier.h"
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "../base/stall.h"
+#include "../treadle.h"
+
+static void free_barrier(tdl_counted *counted) {
+  tdl_barrier *b = TDL_CONTAINER(counted, tdl_barrier, counted);
+  pthread_mutex_destroy(&b->lock);
+  tdl_free(b);
+}
+
+const tdl_kind tdl_barrier_kind = {"barrier", free_barrier};
+
+int tdl_barrier_new(uint32_t count, tdl_barrier **out) {
+  tdl_barrier *b = tdl_calloc(sizeof(*b));
+  if (b == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  tdl_counted_init(&b->counted, &tdl_barrier_kind);
+  pthread_mutex_init(&b->lock, NULL);
+  b->count = count;
+  *out = b;
+  return 0;
+}
+
+uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
+  tdl_waiter *woken = NULL, *w;
+  uint32_t number = 0;
+  pthread_mutex_lock(&b->lock);
+  if (b->waiting + 1 < b->count) {
+    b->waiting++;
+    tdl_waiters_add(&b->waiters, waiter);
+  } else {
+    b->waiting = 0; /* R2 */
+    /* R1: none of them fails */
+    while ((w = tdl_waiters_grant(&b->waiters,
+                                  (void *)(uintptr_t)(number + 1))) != NULL) {
+      number++;
+      w->next = woken;
+      woken = w;
+    }
+    number++;
+  }
+  pthread_mutex_unlock(&b->lock);
+  while (woken != NULL) {
+    w = woken;
+    woken = w->next; /* it may be gone once it is told */
+    TDL_STALL();
+    w->wait->tell(w->wait);
+  }
+  return number;
+}
+
+int tdl_barrier_give_up(tdl_barrier *b, tdl_waiter *waiter) {
+  int given_up;
+  pthread_mutex_lock(&b->lock);
+  given_up = tdl_wait_give_up(waiter->wait);
+  if (given_up && waiter->list != NULL) {
+    tdl_waiters_remove(waiter);
+    b->waiting--;
+  }
+  pthread_mutex_unlock(&b->lock);
+  return given_up;
+}

@@ -1,0 +1,158 @@
+#include "lock.h"
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "../base/stall.h"
+#include "../treadle.h"
+
+static void free_lock(tdl_counted *counted) {
+  tdl_lock *l = TDL_CONTAINER(counted, tdl_lock, counted);
+  pthread_mutex_destroy(&l->lock);
+  tdl_free(l);
+}
+
+const tdl_kind tdl_mutex_kind = {"mutex", free_lock};
+const tdl_kind tdl_rwlock_kind = {"rwlock", free_lock};
+const tdl_kind tdl_semaphore_kind = {"semaphore", free_lock};
+
+int tdl_lock_new(const tdl_kind *kind, uint32_t units, tdl_lock **out) {
+  tdl_lock *l = tdl_calloc(sizeof(*l));
+  if (l == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  tdl_counted_init(&l->counted, kind);
+  pthread_mutex_init(&l->lock, NULL);
+  atomic_init(&l->word, units * TDL_LOCK_UNIT);
+  l->units = units;
+  *out = l;
+  return 0;
+}
+
+/* --- with the lock held --------------------------------------------------- */
+
+static uint32_t least(uint32_t a, uint32_t b) {
+  return a < b ? a : b;
+}
+
+static int take_locked(tdl_lock *l, uint32_t units, int *told) {
+  uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
+  uint32_t left = l->abandoned - least(l->abandoned, units), next;
+  do { /* a word without flags may change meanwhile: M2 */
+    if ((word & TDL_LOCK_QUEUED) || word / TDL_LOCK_UNIT < units) { /* M3 */
+      return 0;
+    }
+    next = word - units * TDL_LOCK_UNIT;
+    next = left > 0 ? next : next & ~(uint32_t)TDL_LOCK_ABANDONED;
+    /* [lock-word] acq_rel: what the last holders did, passed on with the word
+    ** to those who find it without flags */
+  } while (!atomic_compare_exchange_strong_explicit(
+      &l->word, &word, next, memory_order_acq_rel, memory_order_relaxed));
+  *told = l->abandoned > 0;
+  l->abandoned = left;
+  return 1;
+}
+
+/* Before the waiter stands in the list: M2. 0 when there was something to take
+** after all. */
+static int queue_locked(tdl_lock *l, uint32_t units) {
+  uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
+  do {
+    if (!(word & TDL_LOCK_QUEUED) && word / TDL_LOCK_UNIT >= units) {
+      return 0;
+    }
+    /* relaxed: nothing goes with a flag */
+  } while (!atomic_compare_exchange_strong_explicit(
+      &l->word, &word, word | TDL_LOCK_QUEUED, memory_order_relaxed,
+      memory_order_relaxed));
+  return 1;
+}
+
+/* Serves those who stand in the list; returns whom to tell, in that order. */
+static tdl_waiter *serve_locked(tdl_lock *l) {
+  /* [lock-word] acquire: what the last holders did */
+  uint32_t word = atomic_load_explicit(&l->word, memory_order_acquire);
+  uint32_t free_units = word / TDL_LOCK_UNIT;
+  tdl_waiter *woken = NULL, **end = &woken, *w;
+  if (!(word & TDL_LOCK_QUEUED)) {
+    return NULL;
+  }
+  while ((w = l->waiters.first) != NULL &&
+         (uint32_t)(uintptr_t)w->offer <= free_units) {
+    uint32_t units = (uint32_t)(uintptr_t)w->offer;
+    if (tdl_waiter_grant(w, l->abandoned > 0 ? l : NULL)) {
+      free_units -= units;
+      l->abandoned -= least(l->abandoned, units);
+      w->next = NULL;
+      *end = w;
+      end = &w->next;
+    }
+  }
+  word = free_units * TDL_LOCK_UNIT | (w != NULL ? TDL_LOCK_QUEUED : 0u) |
+         (l->abandoned > 0 ? TDL_LOCK_ABANDONED : 0u);
+  /* [lock-word] release: with no flag left, what was acquired goes on */
+  atomic_store_explicit(&l->word, word, memory_order_release);
+  return woken;
+}
+
+static void tell(tdl_waiter *woken) {
+  while (woken != NULL) {
+    tdl_waiter *w = woken;
+    woken = w->next; /* it may be gone once it is told */
+    TDL_STALL();
+    w->wait->tell(w->wait);
+  }
+}
+
+/* --- taking and giving ---------------------------------------------------- */
+
+int tdl_lock_take(tdl_lock *l, uint32_t units, int *told) {
+  int taken;
+  pthread_mutex_lock(&l->lock);
+  taken = take_locked(l, units, told);
+  pthread_mutex_unlock(&l->lock);
+  return taken;
+}
+
+int tdl_lock_wait(tdl_lock *l, tdl_waiter *waiter, uint32_t units, int *told) {
+  int taken;
+  pthread_mutex_lock(&l->lock);
+  do {
+    taken = take_locked(l, units, told);
+    TDL_STALL();
+  } while (!taken && !queue_locked(l, units));
+  if (!taken) {
+    waiter->offer = (void *)(uintptr_t)units;
+    tdl_waiters_add(&l->waiters, waiter);
+  }
+  pthread_mutex_unlock(&l->lock);
+  return taken;
+}
+
+void tdl_lock_leave(tdl_lock *l, tdl_waiter *waiter) {
+  tdl_waiter *woken;
+  pthread_mutex_lock(&l->lock);
+  tdl_waiters_remove(waiter);
+  woken = serve_locked(l); /* others may have waited behind it alone */
+  pthread_mutex_unlock(&l->lock);
+  tell(woken);
+}
+
+void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
+  uint32_t word, next;
+  tdl_waiter *woken;
+  pthread_mutex_lock(&l->lock);
+  if (dead) {
+    l->abandoned += least(units, l->units - l->abandoned);
+  }
+  word = atomic_load_explicit(&l->word, memory_order_relaxed);
+  do {
+    next = word + units * TDL_LOCK_UNIT;
+    next |= l->abandoned > 0 ? TDL_LOCK_ABANDONED : 0u;
+    /* [lock-word] release: to the next holder */
+  } while (!atomic_compare_exchange_strong_explicit(
+      &l->word, &word, next, memory_order_release, memory_order_relaxed));
+  TDL_STALL();
+  woken = serve_locked(l);
+  pthread_mutex_unlock(&l->lock);
+  tell(woken);
+}
