@@ -118,6 +118,15 @@ row("table of 10 string keys, no buffer", "time", "channel.record", {
 row("numbers through a buffer of 1,000", "rate", "channel.flow1000", { limit = "ring" })
 row("numbers through a buffer of 1", "rate", "channel.flow1", { limit = "ring" })
 
+title "locks that nobody else has: take and give back, compiled"
+row("mutex", "time", "lock.mutex", { goal = 60e-9, limit = "lock.pthread" })
+row("mutex, with(fn)", "time", "lock.with", { limit = "lock.pthread" })
+row("rwlock, reading", "time", "lock.read", { limit = "lock.pthread" })
+row("rwlock, writing", "time", "lock.write", { limit = "lock.pthread" })
+row("semaphore", "time", "lock.semaphore", { limit = "lock.pthread" })
+row("mutex, interpreted", "time", "lock.interpreted")
+row("mutex, two states at it, per turn", "time", "lock.contended", { limit = "lock.line" })
+
 title "life of a pool"
 row("made to first result, 1 worker", "time", "first1", {
   goal = 0.5e-3, limit = "thread", rival = "lanes 0.40 ms",

@@ -388,6 +388,59 @@ local PACES = {
   { key = "20ms", period = 20e-3, calls = 6 },
 }
 
+--- Locks that nobody else has, beside the C library's own; and one that two states pass on.
+function sections.locks(plan, emit)
+  local ffi = require "ffi"
+  local treadle = require "treadle"
+  ffi.cdef [[
+    int pthread_mutex_lock(void *);
+    int pthread_mutex_unlock(void *);
+  ]]
+  local function pair(take, give)
+    return assert(loadstring(([[
+      local lock = ...
+      return function(n)
+        for _ = 1, n do lock:%s() lock:%s() end
+      end]]):format(take, give), "=pair"))
+  end
+  local mutex, rwlock, semaphore = treadle.mutex(), treadle.rwlock(), treadle.semaphore(4)
+  local pthread, C = ffi.new("uint64_t[16]"), ffi.C
+  local pool = open_pool(treadle, 1)
+  local turns = 2000
+  local interpreted = pair("lock", "unlock")(mutex)
+  jit.off(interpreted)
+  local function nothing() end
+  interleave(plan, emit, {
+    { key = "lock.line", sample = function() return limits.pingpong(20000) / 2 end },
+    { key = "lock.pthread", fn = function(n)
+      for _ = 1, n do
+        C.pthread_mutex_lock(pthread)
+        C.pthread_mutex_unlock(pthread)
+      end
+    end },
+    { key = "lock.mutex", fn = pair("lock", "unlock")(mutex) },
+    { key = "lock.with", fn = function(n) for _ = 1, n do mutex:with(nothing) end end },
+    { key = "lock.read", fn = pair("read_lock", "read_unlock")(rwlock) },
+    { key = "lock.write", fn = pair("write_lock", "write_unlock")(rwlock) },
+    { key = "lock.semaphore", fn = pair("acquire", "release")(semaphore) },
+    { key = "lock.interpreted", fn = interpreted },
+    {
+      key = "lock.contended",
+      sample = function()
+        local start = limits.now()
+        local other = pool.call.lock_often(mutex, turns)
+        for _ = 1, turns do
+          mutex:lock()
+          mutex:unlock()
+        end
+        other:await()
+        return (limits.now() - start) / (2 * turns)
+      end,
+    },
+  })
+  pool:close()
+end
+
 --- Calls with pauses between them: the worker sleeps, or spins, or should not.
 function sections.paced(plan, emit)
   local treadle = require "treadle"
