@@ -65,13 +65,14 @@ struct treadle_loop {
   uv_loop_t *uv; /* made when the first timer or descriptor is asked for */
   uv_async_t bell;
   tdl_timer *idle_timers;
-  uint32_t timers;         /* active */
-  uint64_t due_ns;         /* of the next timer, TDL_NEVER without */
-  uint32_t fired;          /* timers, since the count was last read */
-  uint32_t guest;          /* of a host: the guest whose code runs now, or 0 */
-  int belled;              /* the descriptor is in use by a foreign loop */
-  int untold;              /* jobs may be `untold`: for the next dispatch */
-  struct tdl_holds *holds; /* what its state's code holds; NULL: never any */
+  uint32_t timers; /* active */
+  uint64_t due_ns; /* of the next timer, TDL_NEVER without */
+  uint32_t fired;  /* timers, since the count was last read */
+  uint32_t guest;  /* of a host: the guest whose code runs now, or 0 */
+  int belled;      /* the descriptor is in use by a foreign loop */
+  int untold;      /* jobs may be `untold`: for the next dispatch */
+  /* what the code of its state holds (hold.h); NULL until there are locks */
+  struct tdl_holds *holds;
 };
 
 int tdl_loop_init(treadle_loop *loop);
