@@ -283,7 +283,7 @@ describe("a mutex", function()
     own:close()
   end)
 
-  it("passes to who waits when its holder dies", function()
+  it("passes to who waits when its holder dies #computing", function()
     local gate = treadle.event()
     local f = held("leave_in_pcall_loop")
     local g = pool.call.take(m, "mutex")
@@ -293,7 +293,7 @@ describe("a mutex", function()
     gate:set()
   end)
 
-  it("is given back by a task that is timed out in a loop without an end", function()
+  it("is given back by a task that is timed out in a loop without an end #computing", function()
     local entered = treadle.event()
     local f = pool:run("leave_in_pcall_loop", { m, "mutex", entered }, { timeout = 0.05 })
     assert.is_true(entered:wait(helpers.TIMEOUT))
@@ -302,7 +302,7 @@ describe("a mutex", function()
     assert.equal("timeout", select(2, f:pawait()).kind)
   end)
 
-  it("is whole after compiled code that locks and unlocks was interrupted, again and again",
+  it("is whole after compiled code was interrupted that locks and unlocks #computing",
     function()
       local one = treadle.pool("lock_tasks", { threads = 1 })
       for _ = 1, 20 do
@@ -320,7 +320,7 @@ describe("a mutex", function()
       one:close()
     end)
 
-  it("is given back by the pool that is terminated, holder and waiters and all", function()
+  it("is given back by a pool that is terminated, with who waits there #computing", function()
     local other = treadle.pool("lock_tasks", { threads = 2 })
     local entered = treadle.event()
     local f = other.call.leave_in_pcall_loop(m, "mutex", entered)

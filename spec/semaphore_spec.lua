@@ -80,13 +80,10 @@ describe("a semaphore", function()
     local s = treadle.semaphore(3)
     pool.call.leave(s, "semaphore"):await()
     pool.call.raise(s, "semaphore"):pawait()
-    local entered = treadle.event()
-    local f = pool.call.leave_in_pcall_loop(s, "semaphore", entered)
-    assert.is_true(entered:wait(helpers.TIMEOUT))
-    f:cancel { force = true }
-    for i = 1, 3 do
-      assert.is_true((s:acquire(helpers.TIMEOUT)), i)
-    end
+    -- the second one was told of the first
+    assert.same({ true, "abandoned" }, { s:acquire() })
+    assert.same({ true }, { s:acquire() })
+    assert.same({ true }, { s:acquire() })
     for _ = 1, 3 do
       s:release()
     end
@@ -100,6 +97,19 @@ describe("a semaphore", function()
     for _ = 1, 3 do
       s:release()
     end
+  end)
+
+  it("gets back the permits of holders that are stopped #computing", function()
+    local s = treadle.semaphore(2)
+    local entered = treadle.event()
+    local f = pool.call.leave_in_pcall_loop(s, "semaphore", entered)
+    assert.is_true(entered:wait(helpers.TIMEOUT))
+    assert.is_true(s:acquire())
+    assert.is_false(s:acquire(0.001))
+    f:cancel { force = true }
+    assert.same({ true, "abandoned" }, { s:acquire(helpers.TIMEOUT) })
+    s:release()
+    s:release()
   end)
 
   it("never has more holders than permits, under eight states", function()
