@@ -124,8 +124,7 @@ row("mutex, with(fn)", "time", "lock.with", { limit = "lock.pthread" })
 row("rwlock, reading", "time", "lock.read", { limit = "lock.pthread" })
 row("rwlock, writing", "time", "lock.write", { limit = "lock.pthread" })
 row("semaphore", "time", "lock.semaphore", { limit = "lock.pthread" })
-row("mutex, interpreted", "time", "lock.interpreted")
-row("mutex, two states at it, per turn", "time", "lock.contended", { limit = "lock.line" })
+row("mutex, by code that is not compiled", "time", "lock.interpreted")
 
 title "life of a pool"
 row("made to first result, 1 worker", "time", "first1", {

@@ -388,7 +388,7 @@ local PACES = {
   { key = "20ms", period = 20e-3, calls = 6 },
 }
 
---- Locks that nobody else has, beside the C library's own; and one that two states pass on.
+--- Locks that nobody else has, beside the C library's own.
 function sections.locks(plan, emit)
   local ffi = require "ffi"
   local treadle = require "treadle"
@@ -405,13 +405,10 @@ function sections.locks(plan, emit)
   end
   local mutex, rwlock, semaphore = treadle.mutex(), treadle.rwlock(), treadle.semaphore(4)
   local pthread, C = ffi.new("uint64_t[16]"), ffi.C
-  local pool = open_pool(treadle, 1)
-  local turns = 2000
   local interpreted = pair("lock", "unlock")(mutex)
   jit.off(interpreted)
   local function nothing() end
   interleave(plan, emit, {
-    { key = "lock.line", sample = function() return limits.pingpong(20000) / 2 end },
     { key = "lock.pthread", fn = function(n)
       for _ = 1, n do
         C.pthread_mutex_lock(pthread)
@@ -424,21 +421,7 @@ function sections.locks(plan, emit)
     { key = "lock.write", fn = pair("write_lock", "write_unlock")(rwlock) },
     { key = "lock.semaphore", fn = pair("acquire", "release")(semaphore) },
     { key = "lock.interpreted", fn = interpreted },
-    {
-      key = "lock.contended",
-      sample = function()
-        local start = limits.now()
-        local other = pool.call.lock_often(mutex, turns)
-        for _ = 1, turns do
-          mutex:lock()
-          mutex:unlock()
-        end
-        other:await()
-        return (limits.now() - start) / (2 * turns)
-      end,
-    },
   })
-  pool:close()
 end
 
 --- Calls with pauses between them: the worker sleeps, or spins, or should not.

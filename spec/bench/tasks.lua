@@ -13,14 +13,6 @@ function tasks.count(n)
   return sum
 end
 
---- Takes a mutex and gives it back so many times.
-function tasks.lock_often(mutex, times)
-  for _ = 1, times do
-    mutex:lock()
-    mutex:unlock()
-  end
-end
-
 --- Never ends.
 function tasks.endless()
   while true do end
