@@ -336,6 +336,53 @@ describe("a mutex", function()
     assert.same({ true }, next_holder())
   end)
 
+  it("is given back by a state that ends with what tasks have left behind", function()
+    local other = treadle.pool("lock_tasks", { threads = 1 })
+    assert.equal("left behind", other.call.leave_behind(m, "mutex"):await())
+    assert.is_false(m:try_lock())
+    other:recycle():await()
+    assert.same({ true, "abandoned" }, { m:lock(helpers.TIMEOUT) })
+    m:unlock()
+    assert.equal("left behind", other.call.leave_behind(m, "mutex"):await())
+    other:terminate()
+    assert.same({ true, "abandoned" }, { m:lock(helpers.TIMEOUT) })
+    m:unlock()
+    other:close()
+  end)
+
+  it("granted to a state that is lost goes to the next, who is not told #computing", function()
+    local other = treadle.pool("lock_tasks", { threads = 1, concurrency = 2 })
+    local memory, address = cells(2)
+    local entered, again = treadle.event(), treadle.event()
+    m:lock()
+    local f = other.call.note_turn(m, "mutex", entered, address, 1)
+    assert.is_true(entered:wait(helpers.TIMEOUT)) -- it waits
+    local g = other.call.leave_in_pcall_loop(treadle.mutex(), "mutex", again)
+    assert.is_true(again:wait(helpers.TIMEOUT))
+    m:unlock()
+    assert.is_false(m:try_lock()) -- it is the other's, who does not know yet
+    g:cancel { force = true }
+    assert.same({ true }, { m:lock(helpers.TIMEOUT) })
+    m:unlock()
+    assert.equal("crashed", select(2, f:pawait()).kind)
+    assert.equal(0, memory[0])
+    other:close()
+  end)
+
+  it("granted when the time is over is had", function()
+    m:lock()
+    local f = treadle.spawn(function()
+      local ok, state = m:lock(0.002)
+      m:unlock()
+      return ok, state
+    end)
+    local stop = treadle.now() + 0.01
+    repeat until treadle.now() > stop
+    m:unlock() -- nobody has looked at the clock
+    assert.same({ true }, { f:await() })
+    assert.same({ true }, next_holder())
+  end)
+
   it("stays with a thread that is stuck in C until that ends", function()
     local other = treadle.pool("lock_tasks", { threads = 1 })
     local entered = treadle.event()
@@ -410,6 +457,22 @@ describe("a mutex", function()
     gate:set()
     s:await()
     assert.same({ true, "abandoned" }, { f:await() })
+
+    gate:reset()
+    s = treadle.spawn(function() -- the holder alone has it
+      local lock = treadle.mutex()
+      weak[1] = lock
+      lock:lock()
+      lock = nil -- luacheck: ignore
+      gate:wait()
+    end)
+    helpers.poll_until(function()
+      require("jit").flush()
+      collectgarbage()
+      return weak[1] == nil
+    end, "the handle is collected")
+    gate:set()
+    s:await()
   end)
 
   it("is given back by a state that is closed", function()

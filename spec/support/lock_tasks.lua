@@ -121,6 +121,15 @@ function M.leave_in_coroutine(lock, way)
   return "left"
 end
 
+--- A coroutine that outlives the task.
+function M.leave_behind(lock, way)
+  treadle.spawn(function()
+    take(lock, way)
+    treadle.sleep(1000)
+  end)
+  return "left behind"
+end
+
 --- A coroutine that is left behind, and collected.
 function M.drop_coroutine(lock, way)
   treadle.spawn(function()
