@@ -348,6 +348,11 @@ describe("a mutex", function()
     assert.same({ true, "abandoned" }, { m:lock(helpers.TIMEOUT) })
     m:unlock()
     other:close()
+    other = treadle.pool("lock_tasks", { threads = 1, data = m, init = "lock_data" })
+    assert.is_false(m:try_lock())
+    other:close()
+    assert.same({ true, "abandoned" }, { m:lock() })
+    m:unlock()
   end)
 
   it("granted to a state that is lost goes to the next, who is not told #computing", function()
@@ -369,17 +374,21 @@ describe("a mutex", function()
     other:close()
   end)
 
-  it("granted when the time is over is had", function()
-    m:lock()
+  it("granted in the moment in which the time is over is had", function()
     local f = treadle.spawn(function()
+      m:lock()
+      treadle.sleep(0.002)
+      m:unlock()
+    end)
+    local g = treadle.spawn(function()
       local ok, state = m:lock(0.002)
       m:unlock()
       return ok, state
     end)
     local stop = treadle.now() + 0.01
-    repeat until treadle.now() > stop
-    m:unlock() -- nobody has looked at the clock
-    assert.same({ true }, { f:await() })
+    repeat until treadle.now() > stop -- both timers are due; the holder's was first
+    assert.same({ true }, { g:await() })
+    f:await()
     assert.same({ true }, next_holder())
   end)
 

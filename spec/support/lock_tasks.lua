@@ -121,6 +121,11 @@ function M.leave_in_coroutine(lock, way)
   return "left"
 end
 
+--- What the main chunk of a worker holds.
+function M.lock_data()
+  treadle.worker.data:lock()
+end
+
 --- A coroutine that outlives the task.
 function M.leave_behind(lock, way)
   treadle.spawn(function()
