@@ -44,7 +44,7 @@ local SECTIONS = {
   { name = "paced", keys = { "paced", "futex" } },
   { name = "spinning", keys = { "crowd", "busy" } },
   { name = "queued", times = 3, keys = { "queued" } },
-  { name = "stuck", keys = { "share" } },
+  { name = "stuck", keys = { "share%." } },
   { name = "loops", keys = { "loop", "sort" } },
   { name = "memory", keys = { "memory" } },
   { name = "shared", keys = { "shared", "plain", "treadle" } },

@@ -105,7 +105,7 @@ typedef struct tdl_bind {
   struct tdl_ref *refs;         /* share.h: counted things, */
   struct tdl_bound_wait *waits; /* and waits for them */
   int refs_ref, kinds_ref, waits_ref;
-  size_t weight, weight_limit; /* of shared memory, see refs.c */
+  size_t weight, weight_limit;   /* of shared memory, see refs.c */
   struct tdl_channels *channels; /* channel.c: NULL until it is used */
   int closing; /* the state is being closed: no Lua any more */
 } tdl_bind;

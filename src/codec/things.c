@@ -64,9 +64,8 @@ int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
                              thing == NULL ? use.why : thing->kind->name);
   }
   /* several values may be one thing, but not one part of it */
-  status = tdl_encode_known(e, use.part == 0 ? (void *)thing
-                                             : lua_touserdata(e->L, idx),
-                            idx, path);
+  status = tdl_encode_known(
+      e, use.part == 0 ? (void *)thing : lua_touserdata(e->L, idx), idx, path);
   if (status != 0) {
     if (status > 0 && use.moved) {
       move(e, thing);
