@@ -363,6 +363,19 @@ describe("parallel loops:", function()
       assert.equal(60, err.index)
     end)
 
+    it("of the last folding names the first index of what it was given", function()
+      local ok, err = treadle.preduce(function(a, b) -- leaves of 10 make 55, 155, ...
+        if in_worker(a) == 55 and b == 155 then
+          error("both", 0)
+        end
+        return a + b
+      end, 0, range(100), { chunk = 10 }):pawait()
+      assert.is_false(ok)
+      assert.equal("task", err.kind)
+      assert.matches("^both", err.message)
+      assert.equal(11, err.index)
+    end)
+
     it("whose value cannot travel is told by its text", function()
       local _, err = treadle.pmap(function(x)
         in_worker(x)

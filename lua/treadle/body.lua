@@ -149,8 +149,8 @@ local function index_of(body, base)
   return info and value + base
 end
 
---- What of an error can travel.
-local function report(body, base, value)
+--- What of an error can travel; a message handler's.
+function M.report(body, base, value)
   local failure = { index = index_of(body, base), traceback = debug.traceback("", 3):sub(2) }
   if errors.is(value) then
     failure.kind, failure.message = value.kind, value.message
@@ -169,7 +169,7 @@ end
 -- @return true and the results, or false and a table about the error
 function M.try(body, base, fn, ...)
   return xpcall(fn, function(value)
-    return report(body, base, value)
+    return M.report(body, base, value)
   end, ...)
 end
 
@@ -205,7 +205,7 @@ function M.fold(id, body, value, values, n)
     end, 1, n)
     return value
   end, function(problem)
-    local failure = report(whole, 0, problem)
+    local failure = M.report(whole, 0, problem)
     failure.index = failure.index and (failure.index - 1) * body.leaf + body.base
     return failure
   end))

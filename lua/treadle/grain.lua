@@ -28,13 +28,13 @@ local function way_of(items, at, n)
 end
 
 --- Run a loop here as long as that is best.
--- @param step `step(i, j)` runs these items
+-- @param step `step(self, i, j)` runs these items
 -- @tparam[opt] table items those of a list, which would have to travel
 -- @tparam number workers how many would share the work
 -- @return the first item that is better run elsewhere, nil if there is none
-function M.run(step, first, last, items, workers)
+function M.run(step, self, first, last, items, workers)
   if workers < 2 then
-    step(first, last)
+    step(self, first, last)
     return nil
   end
   local i, size = first, 1
@@ -42,7 +42,7 @@ function M.run(step, first, last, items, workers)
   local before, last_each, way = start, nil, nil
   while i <= last do
     local j = math.min(i + size - 1, last)
-    step(i, j)
+    step(self, i, j)
     i = j + 1
     if i > last then
       return nil

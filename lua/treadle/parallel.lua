@@ -95,24 +95,37 @@ local function run(self, target)
   if not future.is_pending(target) then
     return
   end
+  local input = self.input
   local under_way = parts.new {
-    pool = pool, body = self.body, input = self.input, results = self.results, at = self.at,
-    name = self.body.task or "function", chunk = self.chunk, unit = self.unit, task = self.task,
+    pool = pool, input = input, results = self.results, at = self.at,
+    body = { -- what is sent, once
+      what = self.what, source = input.source, size = input.size, input = input.buffer,
+      output = self.output, fn = self.fn, task = self.name, leaf = self.unit, base = self.base,
+    },
+    name = self.name or "function", chunk = self.chunk, unit = self.unit, task = self.task,
     concurrency = given.concurrency, timeout = given.timeout, progress = given.progress,
   }
   future.set_upstream(target, function(how) under_way:cancel(how) end)
   return ended(under_way, pcall(function()
     under_way:run()
     if future.is_pending(target) then
-      return self.finish(under_way)
+      return self:finish(under_way)
     end
   end))
 end
 
+--- The loop that runs in this state: a pure function begins no other.
+local running_here
+
+local function report_here(value)
+  return body.report(running_here.own, 0, value)
+end
+
 --- Begin a loop.
--- @tparam table self `given`, the options; `body`, `input`, `results`; `here()`, which runs it in
--- this state as long as that is best, if it may, by the body `own`: the rest's first index, nil if
--- there is none; `finish(parts)`, which gives the future's value; and what treadle.parts asks for
+-- @tparam table self `given`, the options; `what`, see treadle.body; `fn`, or `name`, of a task;
+-- `input`, `results`, `output`; `finish(self, parts)`, which gives the future's value; and what
+-- treadle.parts asks for. If it may run in this state: `here(self)`, which does that as long as it
+-- is best: the rest's first index, nil if there is none; and what the step of that needs
 -- @return a future
 local function begin(self)
   local given, target = self.given, future.new()
@@ -127,7 +140,9 @@ local function begin(self)
     return target
   end
   if self.here then
-    local ok, at = body.try(self.own, 0, self.here)
+    running_here = self
+    local ok, at = xpcall(self.here, report_here, self)
+    running_here = nil
     if not ok then
       target:_reject(parts.raised({ name = "function" }, 0, at))
       return target
@@ -135,7 +150,7 @@ local function begin(self)
       if given.progress and self.input.count > 0 then
         given.progress(self.input.count, self.input.count)
       end
-      target:_resolve(self.finish())
+      target:_resolve(self:finish())
       return target
     end
     self.at = at
@@ -151,8 +166,8 @@ end
 -- @param index of the function among the arguments
 -- @param pool the pool whose method was called, nil for a function of the module
 -- @tparam[opt=3] number level of the user's code, see treadle.options
--- @return options; what a body has for the function; the function for this state, nil if it may
--- not run here
+-- @return options; the function, nil for a task; the task's name; the function for this state, nil
+-- if it may not run here
 local function check(name, pool, index, fn, given, given_index, known, level)
   level = level or 3
   given = options.check(given_index, name, given, pool and POOL_LOOP_OPTIONS or known, level)
@@ -171,14 +186,17 @@ local function check(name, pool, index, fn, given, given_index, known, level)
       options.bad_argument(index, name, ("pool '%s' has no task '%s', did you mean '%s'?"):format(
         given.pool.name, fn, tostring(nearest)), level)
     end
-    return given, { task = fn }
+    return given, nil, fn
   end
   options.argument(index, name, fn, "function", level)
+  if pure.is_alone(fn) then
+    return given, fn, nil, fn
+  end
   local copy = { pcall(core.copy, unpack({ [index] = fn }, 1, index)) }
   if not copy[1] then
     options.bad_argument(index, name, copy[2], level)
   end
-  return given, { fn = fn }, pure.is(copy[index + 1]) and copy[index + 1] or nil
+  return given, fn, nil, pure.is(copy[index + 1]) and copy[index + 1] or nil
 end
 
 --- The input of a loop.
@@ -215,95 +233,96 @@ local function whole(input)
   return input.buffer and input.buffer.ptr or input.text
 end
 
---- A body: what is sent, once.
-local function new_body(what, input, fn, output)
-  return {
-    what = what, source = input.source, size = input.size, input = input.buffer, output = output,
-    fn = fn.fn, task = fn.task,
-  }
-end
-
---- The same for this state.
-local function here_body(what, input, fn, output)
-  return body.prepare({
-    what = what, source = input.source, size = input.size, input = input.buffer, output = output,
-  }, fn)
+--- Make a loop ready to run in this state.
+-- @tparam function fn the loop's function, for here
+-- @tparam function here runs it
+-- @param to what gets the results
+local function prepare_here(self, fn, here, to)
+  local input = self.input
+  self.own = body.prepare({ what = self.what, source = input.source, size = input.size }, fn)
+  self.items, self.to, self.here = whole(input), to, here
 end
 
 -- --- the loops -----------------------------------------------------------------------------------
 
 --- A task that has limits of its own is called item by item.
-local function limited(given, fn)
-  local own = fn.task and (given.pool._record.options or {})[given.pool._record.index[fn.task]]
-  return own and (own.timeout or own.retries) and fn.task or nil
+local function limited(given, task)
+  local own = task and (given.pool._record.options or {})[given.pool._record.index[task]]
+  return own and (own.timeout or own.retries) and task or nil
 end
 
---- How a loop runs here, as long as that is best: `step(i, j)` is called for its items.
-local function here_by(self, step)
+--- Run a loop here, as long as that is best: `step(self, i, j)` is called for its items.
+local function run_here(self, step)
   local input = self.input
-  return function()
-    return grain.run(step, input.first, input.last, input.list, M.workers_of(self.given))
+  return grain.run(step, self, input.first, input.last, input.list, M.workers_of(self.given))
+end
+
+local function map_step(self, i, j)
+  self.own.loop(self.own.call, self.items, i, j, self.to)
+end
+
+local function map_here(self)
+  local at = run_here(self, map_step)
+  if not self.output then
+    self.results:passed(at and at - 1 or self.input.last)
   end
+  return at
+end
+
+local function finish_map(self)
+  return self.results:finish(self.input)
 end
 
 --- `pmap` and `pool:map`.
 function M.map(name, pool, fn, list, given)
-  local shipped, here
-  given, shipped, here = check(name, pool, 1, fn, given, 3, LOOP_OPTIONS)
+  local shipped, task, here
+  given, shipped, task, here = check(name, pool, 1, fn, given, 3, LOOP_OPTIONS)
   local input = input_of(name, 2, list, given)
   local output = input.buffer
     and require("treadle.buffer").new(inputs.element(input.buffer), input.count)
   local got = output and results.buffer(output)
     or results.list(input.count or 0, given.ordered ~= false)
   local self = {
-    given = given, input = input, results = got, chunk = given.chunk,
-    body = new_body("map", input, shipped, output),
-    finish = function() return got:finish(input) end,
+    given = given, what = "map", fn = shipped, name = task, input = input, results = got,
+    output = output, chunk = given.chunk, finish = finish_map,
   }
   if input.source == "list" then
-    self.task = limited(given, shipped)
+    self.task = limited(given, task)
     self.chunk = self.task and 1 or self.chunk
   end
   if here and input.count then
-    local own, items = here_body("map", input, here, output), whole(input)
-    local to = output and output.ptr or got.list
-    local run_here = here_by(self, function(i, j) own.loop(here, items, i, j, to) end)
-    self.own = own
-    self.here = function()
-      local at = run_here()
-      if not output then
-        got:passed(at and at - 1 or input.last)
-      end
-      return at
-    end
+    prepare_here(self, here, map_here, output and output.ptr or got.list)
   end
   return begin(self)
 end
 
+local function filter_step(self, i, j)
+  self.kept = self.own.loop(self.own.call, self.items, i, j, self.to, self.kept)
+end
+
+local function filter_here(self)
+  local at, input = run_here(self, filter_step), self.input
+  self.results:put({ base = 0, first = input.first, items = self.items },
+    self.output and self.kept or self.to)
+  return at
+end
+
 --- `pfilter`.
 local function filter(name, fn, list, given)
-  local shipped, here
-  given, shipped, here = check(name, nil, 1, fn, given, 3, LOOP_OPTIONS)
+  local shipped, task, here
+  given, shipped, task, here = check(name, nil, 1, fn, given, 3, LOOP_OPTIONS)
   local input = input_of(name, 2, list, given)
   local output = input.buffer
     and require("treadle.buffer").new(inputs.element(input.buffer), input.count)
   local got = output and results.moved(output)
     or results.kept(given.ordered ~= false, input.size)
   local self = {
-    given = given, input = input, results = got, chunk = given.chunk,
-    body = new_body("filter", input, shipped, output),
-    finish = function() return got:finish() end,
+    given = given, what = "filter", fn = shipped, name = task, input = input, results = got,
+    output = output, chunk = given.chunk, finish = finish_map,
   }
   if here and input.count then
-    local own, items = here_body("filter", input, here, output), whole(input)
-    local to, at = output and output.ptr or {}, 0
-    local run_here = here_by(self, function(i, j) at = own.loop(here, items, i, j, to, at) end)
-    self.own = own
-    self.here = function()
-      local rest = run_here()
-      got:put({ base = 0, first = input.first, items = items }, output and at or to)
-      return rest
-    end
+    self.kept = 0
+    prepare_here(self, here, filter_here, output and output.ptr or {})
   end
   return begin(self)
 end
@@ -315,46 +334,51 @@ local function leaf_of(input, given)
     or LEAF_OF_ITERATOR
 end
 
+local function reduce_step(self, i, j)
+  local own, items, leaf = self.own, self.items, self.unit
+  for n = i, j do
+    local start = self.input.first + (n - 1) * leaf
+    local stop = math.min(start + leaf - 1, self.input.last)
+    self.value = own.call(self.value,
+      own.loop(own.call, items, start + 1, stop, nil, own.item(items, start)))
+  end
+end
+
+local function reduce_here(self)
+  local input, leaf = self.input, self.unit
+  local at = grain.run(reduce_step, self, 1, math.ceil(input.count / leaf), nil,
+    M.workers_of(self.given))
+  if at then
+    self.base = input.first + (at - 1) * leaf
+    self.results.first = self.base
+    return self.base
+  end
+end
+
+local function finish_reduce(self, under_way)
+  if under_way and self.results.n > 0 then
+    return under_way:fold(self.value, self.results.values, self.results.n)
+  end
+  return self.value
+end
+
 --- `preduce` and `pool:reduce`.
 function M.reduce(name, pool, fn, init, list, given)
-  local shipped, here
-  given, shipped, here = check(name, pool, 1, fn, given, 4, LOOP_OPTIONS)
+  local shipped, task, here
+  given, shipped, task, here = check(name, pool, 1, fn, given, 4, LOOP_OPTIONS)
   local ok, init_copy = pcall(core.copy, nil, init)
   if not ok then
     options.bad_argument(2, name, init_copy, 2)
   end
   local input = input_of(name, 3, list, given)
   local leaf = leaf_of(input, given)
-  local got = results.leaves(input.first, leaf, given.ordered ~= false)
   local self = {
-    given = given, input = input, results = got, unit = leaf, chunk = given.chunk and leaf,
-    body = new_body("reduce", input, shipped),
+    given = given, what = "reduce", fn = shipped, name = task, input = input, value = init,
+    results = results.leaves(input.first, leaf, given.ordered ~= false), base = input.first,
+    unit = leaf, chunk = given.chunk and leaf, finish = finish_reduce,
   }
-  self.body.leaf, self.body.base = leaf, input.first
-  function self.finish(under_way)
-    if under_way and got.n > 0 then
-      return under_way:fold(init, got.values, got.n)
-    end
-    return init
-  end
   if here and input.count then
-    local own, items = here_body("reduce", input, here), whole(input)
-    local first, last = input.first, input.last
-    self.own = own
-    self.here = function()
-      local at = grain.run(function(i, j)
-        for n = i, j do
-          local start = first + (n - 1) * leaf
-          local stop = math.min(start + leaf - 1, last)
-          init = here(init, own.loop(here, items, start + 1, stop, nil, own.item(items, start)))
-        end
-      end, 1, math.ceil(input.count / leaf), nil, M.workers_of(given))
-      if at then
-        got.first = first + (at - 1) * leaf
-        self.body.base = got.first
-      end
-      return at and got.first
-    end
+    prepare_here(self, here, reduce_here)
   end
   return begin(self)
 end
@@ -393,23 +417,30 @@ local function check_bound(index, value)
   end
 end
 
+local function for_step(self, i, j)
+  self.own.loop(self.own.call, nil, i, j)
+end
+
+local function for_here(self)
+  return run_here(self, for_step)
+end
+
+local function finish_nothing()
+end
+
 --- Call `fn(i)` for the whole numbers from first to last.
 -- @return a future of nothing
 function M.pfor(first, last, fn, given)
   check_bound(1, first)
   check_bound(2, last)
-  local shipped, here
-  given, shipped, here = check("pfor", nil, 3, fn, given, 4, FOR_OPTIONS, 2)
-  local input = inputs.range(first, last)
+  local shipped, task, here
+  given, shipped, task, here = check("pfor", nil, 3, fn, given, 4, FOR_OPTIONS, 2)
   local self = {
-    given = given, input = input, results = results.nothing(), chunk = given.chunk,
-    body = new_body("each", input, shipped),
-    finish = function() end,
+    given = given, what = "each", fn = shipped, name = task, input = inputs.range(first, last),
+    results = results.nothing(), chunk = given.chunk, finish = finish_nothing,
   }
   if here then
-    local own = here_body("each", input, here)
-    self.own = own
-    self.here = here_by(self, function(i, j) own.loop(here, nil, i, j) end)
+    prepare_here(self, here, for_here)
   end
   local f = begin(self)
   return f

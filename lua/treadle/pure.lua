@@ -214,4 +214,9 @@ function M.is(fn, depth)
   end
 end
 
+--- Whether a function is pure and has no upvalues: where it came from makes no difference then.
+function M.is_alone(fn)
+  return debug.getupvalue(fn, 1) == nil and getfenv(fn) == _G and M.is(fn)
+end
+
 return M
