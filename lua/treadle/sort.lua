@@ -9,6 +9,9 @@ local loops = require "treadle.loops"
 
 local M = {}
 
+--- Keys of a group fit into a core's cache, with their scratch.
+M.GROUP = 65536
+
 -- --- by comparison -------------------------------------------------------------------------------
 
 local MERGING = [[
@@ -311,32 +314,69 @@ function M.has_keys(element)
   return radix(element) ~= nil
 end
 
---- Keys of the numbers from..to - 1 of `source`, to the same place of `memory`.
--- @return the least and the greatest
-function M.keys(element, source, memory, from, to)
+--- Keys of so many numbers at a time lie in a core's own cache.
+local BLOCK = 8192
+
+--- Call `fn(keys, n, ...)` for the numbers from..to - 1 of `source`, some at a time.
+local function in_blocks(element, source, from, to, fn, ...)
   local kernel = radix(element)
-  ffi.copy(memory + from, source + from, (to - from) * ffi.sizeof(element))
-  kernel.turn(kernel.words(memory), from, to)
-  return kernel.bounds(kernel.keys(memory), from, to)
+  kernel.block = kernel.block or ffi.new(element .. "[?]", BLOCK)
+  for at = from, to - 1, BLOCK do
+    local n = math.min(BLOCK, to - at)
+    ffi.copy(kernel.block, source + at, n * ffi.sizeof(element))
+    kernel.turn(kernel.words(kernel.block), 0, n)
+    fn(kernel.keys(kernel.block), n, ...)
+  end
 end
 
-function M.spread(element, memory, ...)
-  local kernel = radix(element)
-  kernel.spread(kernel.keys(memory), ...)
+--- The least and the greatest key of the numbers from..to - 1 of `source`.
+function M.bounds(element, source, from, to)
+  local low, high = math.huge, -math.huge
+  in_blocks(element, source, from, to, function(keys, n)
+    local least, greatest = radix(element).bounds(keys, 0, n)
+    low, high = math.min(low, least), math.max(high, greatest)
+  end)
+  return low, high
 end
 
-function M.deal(element, memory, other, ...)
-  local kernel = radix(element)
-  kernel.deal(kernel.keys(memory), kernel.keys(other), ...)
+--- Count how many of the numbers from..to - 1 of `source` are in each bin.
+function M.spread(element, source, from, to, low, scale, bins)
+  local spread = radix(element).spread
+  in_blocks(element, source, from, to, function(keys, n)
+    spread(keys, 0, n, low, scale, bins)
+  end)
 end
 
---- Sort the keys from..to - 1 of `memory`, with `other` for scratch, and put the numbers that they
--- are the keys of to the same place of `result`.
-function M.finish(element, memory, other, result, from, to)
-  local kernel = radix(element)
-  local sorted = kernel.sort(kernel.keys(memory), kernel.keys(other), from, to) and other or memory
-  kernel.restore(kernel.words(sorted), from, to)
-  ffi.copy(result + from, sorted + from, (to - from) * ffi.sizeof(element))
+--- Deal their keys out to the groups in `memory`.
+function M.deal(element, source, memory, from, to, low, scale, groups, places)
+  local deal, to_keys = radix(element).deal, radix(element).keys(memory)
+  in_blocks(element, source, from, to, function(keys, n)
+    deal(keys, to_keys, 0, n, low, scale, groups, places)
+  end)
+end
+
+--- Sort the keys from..to - 1 of `memory`, and put their numbers to the same place of `result`.
+function M.finish(element, memory, result, from, to)
+  local kernel, n = radix(element), to - from
+  local scratch = kernel.scratch
+  if not scratch or n > kernel.room then
+    scratch = ffi.new(element .. "[?]", n)
+    if n <= M.GROUP * 2 then
+      kernel.scratch, kernel.room = scratch, n
+    end
+  end
+  memory = memory + from
+  local sorted = kernel.sort(kernel.keys(memory), kernel.keys(scratch), 0, n) and scratch or memory
+  kernel.restore(kernel.words(sorted), 0, n)
+  ffi.copy(result + from, sorted, n * ffi.sizeof(element))
+end
+
+--- Sort the first n numbers of `memory`, which are few.
+function M.sort_numbers(element, memory, n)
+  local kernel, keys = radix(element), ffi.new(element .. "[?]", n)
+  ffi.copy(keys, memory, n * ffi.sizeof(element))
+  kernel.turn(kernel.words(keys), 0, n)
+  M.finish(element, ffi.cast(ffi.typeof(element .. "*"), keys), memory, 0, n)
 end
 
 --- Sort the items from..to - 1 of `memory` by `lt`, or `<`; `other` is as large.

@@ -20,9 +20,9 @@ local SMALL_BUFFER, SMALL_LIST = 20000, 50000
 --- Items of a list in one piece at most.
 local PIECE = 250000
 
---- Keys are told apart by so many bins; these make groups of so many keys, which fit into a core's
--- cache, but no more than so many groups.
-local BINS, GROUP, MOST_GROUPS = 65536, 65536, 512
+--- Keys are told apart by so many bins; these make groups, which fit into a core's cache, but no
+-- more than so many.
+local BINS, MOST_GROUPS = 65536, 512
 
 --- How many pieces: enough for all, and a power of two.
 local function pieces_for(least)
@@ -35,18 +35,17 @@ end
 
 -- --- buffers -------------------------------------------------------------------------------------
 
---- Sort a buffer of numbers in place; `each(n, fn)` runs `fn(1)` to `fn(n)` in workers.
+--- Sort a buffer of numbers in place; `each(n, fn)` runs `fn(1)` to `fn(n)`, in workers or here.
 -- The keys are dealt out to groups of neighbours, and each group is sorted by itself. Keys
 -- lie in memory of their own until they are numbers again.
 local function sort_by_keys(buffer, workers, each)
   local new_buffer = require("treadle.buffer").new
   local element, n = inputs.element(buffer), #buffer
-  local memory, other = new_buffer(element, n), new_buffer(element, n)
   local bounds = new_buffer("double", 2 * workers)
   each(workers, function(k)
     local from, to = math.floor((k - 1) * n / workers), math.floor(k * n / workers)
-    local low, high = require("treadle.sort").keys(element, buffer.ptr, memory.ptr, from, to)
-    bounds.ptr[2 * k - 2], bounds.ptr[2 * k - 1] = low, high
+    bounds.ptr[2 * k - 2], bounds.ptr[2 * k - 1] =
+      require("treadle.sort").bounds(element, buffer.ptr, from, to)
   end)
   local low, high = math.huge, -math.huge
   for k = 0, workers - 1 do
@@ -57,23 +56,23 @@ local function sort_by_keys(buffer, workers, each)
   local bins = new_buffer("int32_t", workers * count)
   each(workers, function(k)
     local from, to = math.floor((k - 1) * n / workers), math.floor(k * n / workers)
-    require("treadle.sort").spread(element, memory.ptr, from, to, low, scale,
+    require("treadle.sort").spread(element, buffer.ptr, from, to, low, scale,
       bins.ptr + (k - 1) * count)
   end)
-  local most = math.min(MOST_GROUPS, math.max(4 * workers, math.ceil(n / GROUP)))
+  local most = math.min(MOST_GROUPS, math.max(4 * workers, math.ceil(n / sort.GROUP)))
   local groups, starts = new_buffer("uint16_t", count), new_buffer("double", most + 1)
   local places = new_buffer("double", workers * most)
   M.group(bins.ptr, groups.ptr, starts.ptr, places.ptr, n, count, most, workers)
+  local keys = new_buffer(element, n)
   each(workers, function(k)
     local from, to = math.floor((k - 1) * n / workers), math.floor(k * n / workers)
-    require("treadle.sort").deal(element, memory.ptr, other.ptr, from, to, low, scale, groups.ptr,
+    require("treadle.sort").deal(element, buffer.ptr, keys.ptr, from, to, low, scale, groups.ptr,
       places.ptr + (k - 1) * most)
   end)
   each(most, function(g)
-    require("treadle.sort").finish(element, other.ptr, memory.ptr, buffer.ptr, starts.ptr[g - 1],
-      starts.ptr[g])
+    require("treadle.sort").finish(element, keys.ptr, buffer.ptr, starts.ptr[g - 1], starts.ptr[g])
   end)
-  for _, own in ipairs { memory, other, bounds, bins, groups, starts, places } do
+  for _, own in ipairs { keys, bounds, bins, groups, starts, places } do
     own:close()
   end
   return buffer
@@ -151,17 +150,21 @@ local function sort_buffer(buffer, lt, workers, each)
   return sort_by_order(buffer, lt, workers, each)
 end
 
+local function each_here(n, fn)
+  for i = 1, n do
+    fn(i)
+  end
+end
+
 --- The same here.
 local function sort_buffer_here(buffer, lt)
   local element, n = inputs.element(buffer), #buffer
-  local array = ffi.typeof(element .. "[?]")
-  local scratch = array(n)
-  if has_keys(element, n, lt) then
-    local memory = array(n)
-    sort.keys(element, buffer.ptr, memory, 0, n)
-    sort.finish(element, memory, scratch, buffer.ptr, 0, n)
+  if not has_keys(element, n, lt) then
+    sort.sort_memory(element, buffer.ptr, ffi.new(element .. "[?]", n), 0, n, false, lt)
+  elseif n <= SMALL_BUFFER then
+    sort.sort_numbers(element, buffer.ptr, n)
   else
-    sort.sort_memory(element, buffer.ptr, scratch, 0, n, false, lt)
+    sort_by_keys(buffer, 1, each_here)
   end
   return buffer
 end
