@@ -64,6 +64,17 @@ describe("a call with retries", function()
     assert.equal(3, #helpers.lines(path))
   end)
 
+  it("is made again so, too, with shared objects among them", function()
+    local path = helpers.new_path()
+    local counter, list = treadle.counter(5), { "x" }
+    local f = pool:run("victim", { path, 1, list, counter }, { retries = 1 })
+    list[1] = "changed"
+    kill(path, 1)
+    local a, b = f:await()
+    assert.same({ "x" }, a)
+    assert.equal(counter, b)
+  end)
+
   it("takes the task's number of retries", function()
     local path = helpers.new_path()
     local f = pool.call.twice(path, 1, "back")

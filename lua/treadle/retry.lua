@@ -22,16 +22,19 @@ local function quarantined(err)
     { task = err.task, worker = err.worker, traceback = err.traceback })
 end
 
+local function pack(...)
+  return { n = select("#", ...), ... }
+end
+
 --- Make a call, and make it again when it is lost.
 -- The arguments are copied now, for all attempts.
 -- @tparam number retries how often at most
 -- @tparam function send makes an attempt: `send(args...)` returns its future
 -- @return a future of the call's results
 function M.call(retries, send, ...)
-  local n, values = select("#", ...), nil
-  local encoded, args = pcall(core.encode, ...)
-  if not encoded then -- it is refused with its reason, or a future that is awaited first
-    values = { ... }
+  local values = pack(pcall(core.copy, ...))
+  if not values[1] then -- it is refused with its reason, or a future that is awaited first
+    values = pack(true, ...)
   end
   local target = future.new()
   local attempt = send(...)
@@ -47,11 +50,8 @@ function M.call(retries, send, ...)
       return target:_reject(err, is_cancelled and core.CANCELLED or nil)
     elseif deaths == DEATHS then
       return target:_reject(quarantined(err))
-    elseif values then
-      attempt = send(unpack(values, 1, n))
-    else
-      attempt = send(core.decode(args))
     end
+    attempt = send(unpack(values, 2, values.n))
     return settle(deaths + 1, attempt:pawait())
   end
 
