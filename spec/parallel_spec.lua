@@ -851,6 +851,30 @@ describe("parallel loops:", function()
       assert.same({ 2 }, pool:map("double", { 1 }):await())
     end)
 
+    it("psort writes nowhere else, though the numbers change meanwhile", function()
+      local n = 100000
+      local buf = filled("double", n, function(i) return i % 100 end)
+      local stop = treadle.event()
+      local f = pool:run(function(b, e, count)
+        local x, t = 1, require "treadle"
+        while not e:is_set() do
+          for i = 0, count - 1, 7 do
+            b.ptr[i] = x
+          end
+          x = x > 1e300 and -1 or x < 0 and 0 or x * 1e30
+          t.sleep(0)
+        end
+      end, { buf, stop, n })
+      for _ = 1, 5 do
+        assert.equal(buf, treadle.psort(buf, nil, { pool = pool }):await())
+      end
+      stop:set()
+      f:await()
+      for i = 0, n - 1 do
+        assert.is_number(buf:get(i))
+      end
+    end)
+
     it("a psort that is cancelled leaves numbers", function()
       local n = 200000
       local buf = filled("double", n, function(i) return -i * 1e-320 end)

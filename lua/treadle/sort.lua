@@ -182,30 +182,34 @@ local function sort(items, other, from, to)
   return is_swapped
 end
 --- The least and the greatest key, as numbers.
-local function bounds(keys, from, to)
+local function bounds(keys, n)
   local low, high = 1 / 0, -1 / 0
-  for i = from, to - 1 do
+  for i = 0, n - 1 do
     local key = tonumber(keys[i])
     low, high = min(low, key), max(high, key)
   end
   return low, high
 end
 
---- Count how many keys each bin has: as numbers they may lose bits, and keep their order.
-local function spread(keys, from, to, low, scale, bins)
-  for i = from, to - 1 do
-    local bin = (tonumber(keys[i]) - low) * scale
+--- Count how many keys each bin has: as numbers they may lose bits, and keep their order. The
+-- numbers are everybody's, and may have changed since `low` and `scale` were found.
+local function spread(keys, n, low, scale, top, bins)
+  for i = 0, n - 1 do
+    local bin = min(max((tonumber(keys[i]) - low) * scale, 0), top)
     bins[bin] = bins[bin] + 1
   end
 end
 
---- Deal keys out: those of a bin to the place in `other` where its group goes on.
-local function deal(keys, other, from, to, low, scale, groups, places)
-  for i = from, to - 1 do
-    local group = groups[(tonumber(keys[i]) - low) * scale]
+--- Deal keys out: those of a bin to the place in `other` where its group goes on, if it still has
+-- `room`.
+local function deal(keys, n, low, scale, top, groups, places, other, room)
+  for i = 0, n - 1 do
+    local group = groups[min(max((tonumber(keys[i]) - low) * scale, 0), top)]
     local at = places[group]
-    other[at] = keys[i]
-    places[group] = at + 1
+    if at < room then
+      other[at] = keys[i]
+      places[group] = at + 1
+    end
   end
 end
 return {
@@ -333,26 +337,23 @@ end
 function M.bounds(element, source, from, to)
   local low, high = math.huge, -math.huge
   in_blocks(element, source, from, to, function(keys, n)
-    local least, greatest = radix(element).bounds(keys, 0, n)
+    local least, greatest = radix(element).bounds(keys, n)
     low, high = math.min(low, least), math.max(high, greatest)
   end)
   return low, high
 end
 
 --- Count how many of the numbers from..to - 1 of `source` are in each bin.
-function M.spread(element, source, from, to, low, scale, bins)
-  local spread = radix(element).spread
-  in_blocks(element, source, from, to, function(keys, n)
-    spread(keys, 0, n, low, scale, bins)
-  end)
+-- @param ... what the kernel takes: low, scale, top, bins
+function M.spread(element, source, from, to, ...)
+  in_blocks(element, source, from, to, radix(element).spread, ...)
 end
 
 --- Deal their keys out to the groups in `memory`.
-function M.deal(element, source, memory, from, to, low, scale, groups, places)
-  local deal, to_keys = radix(element).deal, radix(element).keys(memory)
-  in_blocks(element, source, from, to, function(keys, n)
-    deal(keys, to_keys, 0, n, low, scale, groups, places)
-  end)
+-- @tparam number room how many keys it holds
+function M.deal(element, source, from, to, memory, room, low, scale, top, groups, places)
+  in_blocks(element, source, from, to, radix(element).deal, low, scale, top, groups, places,
+    radix(element).keys(memory), room)
 end
 
 --- Sort the keys from..to - 1 of `memory`, and put their numbers to the same place of `result`.

@@ -56,7 +56,7 @@ local function sort_by_keys(buffer, workers, each)
   local bins = new_buffer("int32_t", workers * count)
   each(workers, function(k)
     local from, to = math.floor((k - 1) * n / workers), math.floor(k * n / workers)
-    require("treadle.sort").spread(element, buffer.ptr, from, to, low, scale,
+    require("treadle.sort").spread(element, buffer.ptr, from, to, low, scale, count - 1,
       bins.ptr + (k - 1) * count)
   end)
   local most = math.min(MOST_GROUPS, math.max(4 * workers, math.ceil(n / sort.GROUP)))
@@ -66,8 +66,8 @@ local function sort_by_keys(buffer, workers, each)
   local keys = new_buffer(element, n)
   each(workers, function(k)
     local from, to = math.floor((k - 1) * n / workers), math.floor(k * n / workers)
-    require("treadle.sort").deal(element, buffer.ptr, keys.ptr, from, to, low, scale, groups.ptr,
-      places.ptr + (k - 1) * most)
+    require("treadle.sort").deal(element, buffer.ptr, from, to, keys.ptr, n, low, scale, count - 1,
+      groups.ptr, places.ptr + (k - 1) * most)
   end)
   each(most, function(g)
     require("treadle.sort").finish(element, keys.ptr, buffer.ptr, starts.ptr[g - 1], starts.ptr[g])
@@ -86,7 +86,7 @@ end
 function M.group(bins, groups, starts, places, n, count, most, workers)
   local sum = 0
   for bin = 0, count - 1 do
-    local group = math.floor(sum * most / n)
+    local group = math.min(math.floor(sum * most / n), most - 1)
     groups[bin] = group
     for k = 0, workers - 1 do
       local here = bins[k * count + bin]
