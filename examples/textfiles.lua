@@ -1,4 +1,4 @@
---- Finds the text files below some folders and cuts them into batches of equal size.
+--- Finds the files below some folders, and cuts those of text into batches of equal size.
 local uv = require "luv"
 
 local SAMPLE_BYTES = 8 * 2 ^ 10 -- a NUL byte in here, and the file is not text
@@ -18,18 +18,51 @@ local function is_text(file)
   return true
 end
 
+--- Visit all files below `folders`, those of a folder by name. Links are not followed and a folder
+-- is entered once, however it is reached, so neither loops nor overlapping arguments show a file
+-- twice.
+-- @param visit called as `visit(path, size)` for each regular file; as `visit(path, nil, message)`
+-- for what cannot be looked at
+function textfiles.walk(folders, visit)
+  local seen = {}
+
+  local function visit_folder(folder, stat)
+    local id = stat.dev .. ":" .. stat.ino
+    if seen[id] then
+      return
+    end
+    seen[id] = true
+    local entries, problem = uv.fs_scandir(folder)
+    if not entries then
+      visit(folder, nil, problem)
+      return
+    end
+    for name in uv.fs_scandir_next, entries do
+      local path = folder:gsub("/*$", "/", 1) .. name
+      local entry, message = uv.fs_lstat(path)
+      if not entry then
+        visit(path, nil, message)
+      elseif entry.type == "directory" then
+        visit_folder(path, entry)
+      elseif entry.type == "file" then
+        visit(path, entry.size)
+      end
+    end
+  end
+
+  for _, folder in ipairs(folders) do
+    visit_folder(folder, assert(uv.fs_stat(folder)))
+  end
+end
+
 --- Find the text files below `folders`, and read each of them once.
--- Links are not followed and a folder is entered once, however it is reached, so neither loops
--- nor overlapping arguments count a file twice.
 -- @return `{ files = list of { path, size }, bytes, skipped, unreadable }`
 function textfiles.find(folders)
   local found = { files = {}, bytes = 0, skipped = 0, unreadable = 0 }
-  local seen = {}
-
-  local function visit_file(path, size)
+  textfiles.walk(folders, function(path, size, message)
+    local file
     -- An empty file is not even opened: a special one, as in /proc, might block.
-    local file, message = nil, nil
-    if size > 0 then
+    if not message and size > 0 then
       file, message = io.open(path, "rb")
     end
     if message then
@@ -43,35 +76,7 @@ function textfiles.find(folders)
     if file then
       file:close()
     end
-  end
-
-  local function visit_folder(folder, stat)
-    local id = stat.dev .. ":" .. stat.ino
-    if seen[id] then
-      return
-    end
-    seen[id] = true
-    local entries = uv.fs_scandir(folder)
-    if not entries then
-      found.unreadable = found.unreadable + 1
-      return
-    end
-    for name in uv.fs_scandir_next, entries do
-      local path = folder:gsub("/*$", "/", 1) .. name
-      local entry = uv.fs_lstat(path)
-      if not entry then
-        found.unreadable = found.unreadable + 1
-      elseif entry.type == "directory" then
-        visit_folder(path, entry)
-      elseif entry.type == "file" then
-        visit_file(path, entry.size)
-      end
-    end
-  end
-
-  for _, folder in ipairs(folders) do
-    visit_folder(folder, assert(uv.fs_stat(folder)))
-  end
+  end)
   return found
 end
 
