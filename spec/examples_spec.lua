@@ -104,6 +104,102 @@ describe("the examples", function()
     return folder
   end
 
+  -- The checks are written anew, one bit and one byte at a time: they must not share the errors
+  -- of examples/png.lua.
+  local function crc32(data)
+    local crc = -1
+    for i = 1, #data do
+      crc = bit.bxor(crc, data:byte(i))
+      for _ = 1, 8 do
+        local lowest = bit.band(crc, 1)
+        crc = bit.rshift(crc, 1)
+        if lowest == 1 then
+          crc = bit.bxor(crc, 0xEDB88320)
+        end
+      end
+    end
+    return bit.tobit(bit.bnot(crc))
+  end
+
+  local function adler32(data)
+    local a, b = 1, 0
+    for i = 1, #data do
+      a = (a + data:byte(i)) % 65521
+      b = (b + a) % 65521
+    end
+    return bit.bor(bit.lshift(b, 16), a)
+  end
+
+  local function big_endian(data, at)
+    local a, b, c, d = data:byte(at, at + 3)
+    return bit.bor(bit.lshift(a, 24), bit.lshift(b, 16), bit.lshift(c, 8), d)
+  end
+
+  local function chunks_of(data)
+    assert.are.equal("\137PNG\r\n\26\n", data:sub(1, 8))
+    local chunks, at = {}, 9
+    while at <= #data do
+      local size, kind = big_endian(data, at), data:sub(at + 4, at + 7)
+      assert.are.equal(crc32(data:sub(at + 4, at + 7 + size)), big_endian(data, at + 8 + size))
+      chunks[#chunks + 1] = { kind = kind, data = data:sub(at + 8, at + 7 + size) }
+      at = at + 12 + size
+    end
+    return chunks
+  end
+
+  -- The bytes in a zlib stream of stored blocks.
+  local function inflate_stored(stream)
+    assert.are.equal(0, (stream:byte(1) * 256 + stream:byte(2)) % 31)
+    assert.are.equal(8, stream:byte(1) % 16)
+    local parts, at, is_last = {}, 3, false
+    while not is_last do
+      local head, a, b, c, d = stream:byte(at, at + 4)
+      assert.are.equal(0, bit.rshift(head, 1)) -- the type of the block: stored
+      is_last = head == 1
+      local size = a + b * 256
+      assert.are.equal(65535 - size, c + d * 256)
+      parts[#parts + 1] = stream:sub(at + 5, at + 4 + size)
+      at = at + 5 + size
+    end
+    local data = table.concat(parts)
+    assert.are.equal(adler32(data), big_endian(stream, at))
+    assert.are.equal(#stream, at + 3)
+    return data
+  end
+
+  -- The pixels of a picture, which is checked from its first to its last byte, as strings.
+  local function pixels_of(path, width, height)
+    local chunks = chunks_of(read_file(path))
+    assert.are.same({ "IHDR", "IDAT", "IEND" },
+      { chunks[1].kind, chunks[2].kind, chunks[3].kind })
+    assert.are.equal(3, #chunks)
+    local header = chunks[1].data
+    assert.are.same({ width, height }, { big_endian(header, 1), big_endian(header, 5) })
+    assert.are.equal("\8\2\0\0\0", header:sub(9))
+    local rows = inflate_stored(chunks[2].data)
+    assert.are.equal(height * (width * 3 + 1), #rows)
+    local pixels = {}
+    for y = 0, height - 1 do
+      local start = y * (width * 3 + 1) + 1
+      assert.are.equal(0, rows:byte(start))
+      for x = 0, width - 1 do
+        pixels[#pixels + 1] = rows:sub(start + 1 + x * 3, start + 3 + x * 3)
+      end
+    end
+    return pixels
+  end
+
+  -- Check a picture; how many different pixels it has.
+  local function check_picture(path, width, height)
+    local colours, count = {}, 0
+    for _, pixel in ipairs(pixels_of(path, width, height)) do
+      if not colours[pixel] then
+        colours[pixel], count = true, count + 1
+      end
+    end
+    return count
+  end
+
   it("run under plain luajit too, with the environment that make env prints", function()
     local folder = folder_of("plain", { ["a.txt"] = "one two" })
     local lines = {
@@ -114,6 +210,7 @@ describe("the examples", function()
       { "mandelbrot.lua", "plain.png 32 24 1000", "every byte agrees" },
       { "wordcount.lua", quote(folder), "every count agrees" },
       { "bytepairs.lua", "pairs.png " .. quote(folder), "every byte agrees" },
+      { "kmeans.lua", "plain.png 32 24 3", "every byte agrees" },
     }
     for _, program in ipairs(lines) do
       local script, arguments, expected = unpack(program)
@@ -304,94 +401,6 @@ describe("the examples", function()
   end)
 
   describe("mandelbrot", function()
-    -- The checks are written anew, one bit and one byte at a time: they must not share the errors
-    -- of examples/png.lua.
-    local function crc32(data)
-      local crc = -1
-      for i = 1, #data do
-        crc = bit.bxor(crc, data:byte(i))
-        for _ = 1, 8 do
-          local lowest = bit.band(crc, 1)
-          crc = bit.rshift(crc, 1)
-          if lowest == 1 then
-            crc = bit.bxor(crc, 0xEDB88320)
-          end
-        end
-      end
-      return bit.tobit(bit.bnot(crc))
-    end
-
-    local function adler32(data)
-      local a, b = 1, 0
-      for i = 1, #data do
-        a = (a + data:byte(i)) % 65521
-        b = (b + a) % 65521
-      end
-      return bit.bor(bit.lshift(b, 16), a)
-    end
-
-    local function big_endian(data, at)
-      local a, b, c, d = data:byte(at, at + 3)
-      return bit.bor(bit.lshift(a, 24), bit.lshift(b, 16), bit.lshift(c, 8), d)
-    end
-
-    local function chunks_of(data)
-      assert.are.equal("\137PNG\r\n\26\n", data:sub(1, 8))
-      local chunks, at = {}, 9
-      while at <= #data do
-        local size, kind = big_endian(data, at), data:sub(at + 4, at + 7)
-        assert.are.equal(crc32(data:sub(at + 4, at + 7 + size)), big_endian(data, at + 8 + size))
-        chunks[#chunks + 1] = { kind = kind, data = data:sub(at + 8, at + 7 + size) }
-        at = at + 12 + size
-      end
-      return chunks
-    end
-
-    -- The bytes in a zlib stream of stored blocks.
-    local function inflate_stored(stream)
-      assert.are.equal(0, (stream:byte(1) * 256 + stream:byte(2)) % 31)
-      assert.are.equal(8, stream:byte(1) % 16)
-      local parts, at, is_last = {}, 3, false
-      while not is_last do
-        local head, a, b, c, d = stream:byte(at, at + 4)
-        assert.are.equal(0, bit.rshift(head, 1)) -- the type of the block: stored
-        is_last = head == 1
-        local size = a + b * 256
-        assert.are.equal(65535 - size, c + d * 256)
-        parts[#parts + 1] = stream:sub(at + 5, at + 4 + size)
-        at = at + 5 + size
-      end
-      local data = table.concat(parts)
-      assert.are.equal(adler32(data), big_endian(stream, at))
-      assert.are.equal(#stream, at + 3)
-      return data
-    end
-
-    -- Check a picture from its first to its last byte; how many different pixels it has.
-    local function check_picture(path, width, height)
-      local chunks = chunks_of(read_file(path))
-      assert.are.same({ "IHDR", "IDAT", "IEND" },
-        { chunks[1].kind, chunks[2].kind, chunks[3].kind })
-      assert.are.equal(3, #chunks)
-      local header = chunks[1].data
-      assert.are.same({ width, height }, { big_endian(header, 1), big_endian(header, 5) })
-      assert.are.equal("\8\2\0\0\0", header:sub(9))
-      local rows = inflate_stored(chunks[2].data)
-      assert.are.equal(height * (width * 3 + 1), #rows)
-      local colours, count = {}, 0
-      for y = 0, height - 1 do
-        local start = y * (width * 3 + 1) + 1
-        assert.are.equal(0, rows:byte(start))
-        for x = 0, width - 1 do
-          local pixel = rows:sub(start + 1 + x * 3, start + 3 + x * 3)
-          if not colours[pixel] then
-            colours[pixel], count = true, count + 1
-          end
-        end
-      end
-      return count
-    end
-
     it("writes a valid PNG of the size that was asked for", function()
       local out = output_of("mandelbrot.lua", "a.png", 163, 141, 1500)
       assert.matches("a%.png, 163 x 141 pixels\n", out)
@@ -451,6 +460,98 @@ describe("the examples", function()
         local err = usage_error_of("mandelbrot.lua", unpack(case, 2))
         assert.matches("^mandelbrot: .*" .. case[1] .. ".*\nusage: treadle mandelbrot%.lua", err)
       end
+    end)
+  end)
+
+  describe("kmeans", function()
+    it("gives each pixel the nearest colour, and each colour the mean of its pixels", function()
+      local width, height, count = 61, 43, 5 -- so that the last band is a part of one
+      local out = output_of("kmeans.lua", "few.png", width, height, count)
+      assert.matches("few%.png, 61 x 43 pixels\n", out)
+      assert.matches("every byte agrees with the sequential picture\n$", out)
+      local _, _, code = run_changed("kmeans.lua",
+        "\n    recolour(job, colours, first, last)", "", "all.png", width, height, count)
+      assert.are.equal(0, code)
+      local few = pixels_of(scratch .. "/few.png", width, height)
+      local all = pixels_of(scratch .. "/all.png", width, height)
+      local colours, distinct = {}, 0
+      for _, colour in ipairs(few) do
+        if not colours[colour] then
+          colours[colour], distinct = { n = 0, 0, 0, 0 }, distinct + 1
+        end
+      end
+      assert.are.equal(count, distinct)
+      local function distance(a, b)
+        local sum = 0
+        for channel = 1, 3 do
+          sum = sum + (a:byte(channel) - b:byte(channel)) ^ 2
+        end
+        return sum
+      end
+      local squares = 0
+      for i, colour in ipairs(few) do
+        local own, sums = distance(all[i], colour), colours[colour]
+        for other in pairs(colours) do
+          assert.is_true(own <= distance(all[i], other))
+        end
+        for channel = 1, 3 do
+          sums[channel] = sums[channel] + all[i]:byte(channel)
+        end
+        sums.n = sums.n + 1
+        squares = squares + own
+      end
+      for colour, sums in pairs(colours) do
+        for channel = 1, 3 do
+          assert.are.equal(colour:byte(channel), math.floor(sums[channel] / sums.n + 0.5))
+        end
+      end
+      local rounds, after, before = out:match(
+        "colours     5, after (%d+) rounds; mean squared error ([%d.]+), at first ([%d.]+)\n")
+      assert.are.equal(("%.1f"):format(squares / #few), after)
+      assert.is_true(tonumber(before) > tonumber(after) and tonumber(rounds) > 1)
+    end)
+
+    it("makes a picture of one pixel, of more colours than pixels, and of one colour", function()
+      output_of("kmeans.lua", "one.png", 1, 1, 1)
+      assert.are.equal(1, check_picture(scratch .. "/one.png", 1, 1))
+      output_of("kmeans.lua", "many.png", 9, 2, 256)
+      local count = check_picture(scratch .. "/many.png", 9, 2)
+      assert.is_true(count > 1 and count <= 18)
+      output_of("kmeans.lua", "mean.png", 20, 30, 1)
+      assert.are.equal(1, check_picture(scratch .. "/mean.png", 20, 30))
+    end)
+
+    it("exits with 1 when the pictures differ", function()
+      local out, err, code = run_changed("kmeans.lua",
+        "return job.pixels:string(), calls", "return job.pixels:fill(7):string(), calls",
+        "b.png", 40, 30)
+      assert.are.equal(1, code)
+      assert.matches("picture differ\n$", err)
+      assert.is_nil(out:find("every byte agrees", 1, true))
+    end)
+
+    it("ends, and says why, when a worker fails before it comes to the barrier", function()
+      local out, err, code = run_changed("kmeans.lua", "local colours, errors, round =",
+        "if treadle.worker and treadle.worker.id == 1 then error 'no luck' end\n"
+          .. "  local colours, errors, round =", "b.png", 40, 30)
+      assert.are.same({ "", 1 }, { out, code })
+      assert.matches("no luck", err)
+    end)
+
+    it("refuses wrong arguments by name, with its usage", function()
+      local cases = {
+        { "unknown option '%-%-hlep'", "--hlep" },
+        { "'a%.gif' does not end in %.png", "a.gif" },
+        { "WIDTH without HEIGHT", "100" },
+        { "COLOURS has to be a whole number from 1 to 256, got '257'", "100", "100", "257" },
+        { "one argument too many: '5'", "a.png", "2", "3", "4", "5" },
+        { "cannot write /no/such/a%.png: No such file", "/no/such/a.png" },
+      }
+      for _, case in ipairs(cases) do
+        local err = usage_error_of("kmeans.lua", unpack(case, 2))
+        assert.matches("^kmeans: .*" .. case[1] .. ".*\nusage: treadle kmeans%.lua", err)
+      end
+      assert.matches("^usage: treadle kmeans%.lua", output_of("kmeans.lua", "--help"))
     end)
   end)
 end)
