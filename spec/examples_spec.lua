@@ -104,6 +104,20 @@ describe("the examples", function()
     return folder
   end
 
+  local function sorted_lines(text)
+    local lines = {}
+    for line in text:gmatch("[^\n]*\n") do
+      lines[#lines + 1] = line
+    end
+    table.sort(lines)
+    return table.concat(lines)
+  end
+
+  -- What sha256sum says of all files below a folder, as sorted lines.
+  local function sums_of(folder)
+    return sorted_lines((shell(("find %s -type f -exec sha256sum {} +"):format(quote(folder)))))
+  end
+
   -- The checks are written anew, one bit and one byte at a time: they must not share the errors
   -- of examples/png.lua.
   local function crc32(data)
@@ -220,6 +234,17 @@ describe("the examples", function()
       assert.are.same({ script, "", 0 }, { script, err, code })
       assert.matches(expected, out)
     end
+  end)
+
+  it("hash under plain luajit too", function()
+    local folder = folder_of("plain", { ["a.txt"] = "one two" })
+    local line = 'eval "$(make -s -C %s env VARIANT=%s)" && exec luajit %s %s'
+    local out, err, code = shell(line:format(
+      quote(root), variant, quote(root .. "/examples/pipeline.lua"), quote(folder)))
+    assert.are.equal(0, code)
+    assert.are.equal(sums_of(folder), out)
+    assert.matches("^pipeline: 1 files, 0 unreadable, 7 bytes in [%d.]+ s by %d+ hashing tasks\n$",
+      err)
   end)
 
   it("run from their own folder and by a relative path", function()
@@ -552,6 +577,176 @@ describe("the examples", function()
         assert.matches("^kmeans: .*" .. case[1] .. ".*\nusage: treadle kmeans%.lua", err)
       end
       assert.matches("^usage: treadle kmeans%.lua", output_of("kmeans.lua", "--help"))
+    end)
+  end)
+
+  describe("pipeline", function()
+    local BLOCK = 2 ^ 18 -- bytes that its reader sends at a time
+
+    local function files_of_many_sizes()
+      local files = {
+        ["new\nline"] = "1", ["back\\slash"] = "2", ["re\rturn"] = "3", ["a b"] = "4",
+      }
+      for _, size in ipairs { 0, 1, 55, 56, 63, 64, 65, 119, 120, 1000, BLOCK - 1, BLOCK, BLOCK + 1,
+        6 * BLOCK + 77 } do
+        files[("deep/er/%d"):format(size)] = ("\0x\255"):rep(size):sub(1, size)
+      end
+      return files
+    end
+
+    -- Run it; its output when it succeeds. The line on stderr is checked.
+    local function sums(...)
+      local out, err, code = run("pipeline.lua", ...)
+      assert.are.equal(0, code, err)
+      local _, count = out:gsub("\n", "")
+      assert.matches(("^pipeline: %d files, 0 unreadable, "):format(count), err)
+      return out
+    end
+
+    it("prints what sha256sum prints, for files of all sizes and names", function()
+      local folder = folder_of("sums", files_of_many_sizes())
+      os.execute(("cd %s && ln -s . loop && ln -s 1000 link && mkfifo pipe"):format(quote(folder)))
+      local out = sums(folder)
+      assert.are.equal(sums_of(folder), sorted_lines(out))
+      assert.are.equal(18, #out:gsub("[^\n]", ""))
+    end)
+
+    it("prints them in the order of the names, however many tasks hash", function()
+      local folder = folder_of("sums", files_of_many_sizes())
+      local out = sums("--threads", 1, folder)
+      assert.are.equal(sums_of(folder), sorted_lines(out))
+      assert.are.equal(out, sums("--threads", 5, folder, folder .. "/deep"))
+      local names = {}
+      for name in sums(folder .. "/deep"):gmatch("/er/(%d+)\n") do
+        names[#names + 1] = name
+      end
+      local sorted = { unpack(names) }
+      table.sort(sorted)
+      assert.are.same(sorted, names)
+      assert.are.equal(14, #names)
+    end)
+
+    it("takes the tree that it lies in, and sha256sum agrees with its lines", function()
+      local tree = folder_of("tree", { ["README"] = "read me", ["sub/a.txt"] = "a" })
+      os.execute(("cp -r %s %s"):format(quote(root .. "/examples"), quote(tree)))
+      local out, err, code = shell(("%s %s 2>/dev/null | sha256sum -c"):format(
+        treadle, quote(tree .. "/examples/pipeline.lua")))
+      assert.are.same({ "", 0 }, { err, code })
+      assert.matches("/tree/README: OK\n", out)
+      assert.matches("/tree/examples/pipeline%.lua: OK\n", out)
+      assert.matches("/tree/sub/a%.txt: OK\n$", out)
+    end)
+
+    it("reports what it cannot read, goes on, and exits with 1 at the end", function()
+      local folder = folder_of("odd", { ["a.txt"] = "a", ["secret"] = "s", ["z.txt"] = "z" })
+      -- A path that is too long for everybody, and a file that only root may read.
+      os.execute(("cd %s && chmod 0 secret && d=$(printf '%%0250d' 0) && for i in $(seq 20); do"
+        .. " mkdir $d && cd -P $d; done"):format(quote(folder)))
+      local is_root = popen_line("id -u") == "0"
+      local out, err, code = run("pipeline.lua", folder)
+      assert.are.equal(1, code)
+      assert.matches("/a%.txt\n", out)
+      assert.matches("/z%.txt\n$", out)
+      assert.are.equal(is_root and 3 or 2, #out:gsub("[^\n]", ""))
+      assert.matches("pipeline: cannot read [^\n]*name too long", err)
+      assert.are.equal(not is_root, err:find("/secret: Permission denied\n", 1, true) ~= nil)
+      assert.matches(("pipeline: %d files, %d unreadable, "):format(
+        is_root and 3 or 2, is_root and 1 or 2), err)
+    end)
+
+    it("reports a file that cannot be read to its end, and goes on", function()
+      local folder = folder_of("torn", {
+        ["a.txt"] = ("a"):rep(3 * BLOCK), ["b.txt"] = ("b"):rep(3 * BLOCK), ["c.txt"] = "c",
+      })
+      local out, err, code = run_changed("pipeline.lua",
+        "local block, message = file:read(BLOCK_BYTES)",
+        [[local block, message = file:read(BLOCK_BYTES)
+          if path:find "b.txt" and file:seek() == 2 * BLOCK_BYTES then
+            block, message = nil, "the disk is torn"
+          end]], folder)
+      assert.are.equal(1, code)
+      os.remove(folder .. "/b.txt")
+      assert.are.equal(sums_of(folder), sorted_lines(out))
+      assert.matches("^pipeline: cannot read " .. folder:gsub("%p", "%%%0")
+        .. "/b%.txt: the disk is torn\npipeline: 2 files, 1 unreadable, ", err)
+    end)
+
+    it("ends, and says why, when a stage fails", function()
+      local folder = folder_of("stages", files_of_many_sizes())
+      for _, at in ipairs { "hash:update(block)", "count = count + 1" } do
+        local out, err, code = run_changed("pipeline.lua", at, "error 'no luck'",
+          "--threads", 1, folder)
+        assert.are.same({ "", 1 }, { out, code })
+        assert.matches("no luck", err)
+      end
+    end)
+
+    it("has nothing to print for an empty folder", function()
+      assert.are.equal("", sums(folder_of("nothing", {})))
+    end)
+
+    it("ends at Ctrl-C in the middle of a file, with whole lines", function()
+      local folder = folder_of("endless", { ["a.txt"] = "a" })
+      -- A shell without job control ignores SIGINT for what it starts in the background: env
+      -- gives the default back.
+      local out, err, code = shell(([[
+        truncate -s 100G %s/b && mkfifo lines && exec 2>err
+        env --default-signal=INT %s %s %s >lines &
+        pid=$!
+        exec 3<lines
+        read -r first <&3
+        kill -INT $pid
+        wait $pid
+        code=$?
+        echo "$first"
+        cat <&3
+        exit $code
+      ]]):format(quote(folder), treadle, quote(root .. "/examples/pipeline.lua"), quote(folder)))
+      assert.are.equal(130, code)
+      os.remove(folder .. "/b")
+      assert.are.equal(sums_of(folder), out)
+      assert.are.equal("", err)
+      -- Where the end takes too long, the process ends without that line.
+      assert.are.equal("", (read_file(scratch .. "/err"):gsub("^treadle: interrupted\n$", "")))
+    end)
+
+    it("refuses wrong arguments by name, with its usage", function()
+      local file = folder_of("file", { ["a.txt"] = "a" }) .. "/a.txt"
+      local cases = {
+        { "unknown option '%-%-hlep'", "--hlep" },
+        { "cannot open folder '/no/such/folder' %(.*ENOENT", "/no/such/folder" },
+        { "a%.txt' is not a folder", file },
+        { "%-%-threads needs a whole number from 1 to 1000, got '0'", "--threads", "0" },
+        { "%-%-threads needs .*, got 'nothing'", "--threads" },
+      }
+      for _, case in ipairs(cases) do
+        local err = usage_error_of("pipeline.lua", unpack(case, 2))
+        assert.matches("^pipeline: .*" .. case[1] .. ".*\nusage: treadle pipeline%.lua", err)
+      end
+      assert.matches("^usage: treadle pipeline%.lua", output_of("pipeline.lua", "--help"))
+    end)
+  end)
+
+  describe("sha256", function()
+    local sha256 = dofile(root .. "/examples/sha256.lua")
+
+    it("gives the sums that the standard gives", function()
+      assert.are.equal("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        sha256.hex(""))
+      assert.are.equal("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        sha256.hex("abc"))
+      assert.are.equal("248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+        sha256.hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"))
+    end)
+
+    it("takes data in pieces of all lengths", function()
+      local data = ("0123456789abcdefg"):rep(12)
+      local sum = sha256.hex(data)
+      for cut = 0, #data do
+        local middle = math.floor((cut + #data) / 2)
+        local hash = sha256.new():update(data:sub(1, cut)):update(data:sub(cut + 1, middle))
+        assert.are.equal(sum, hash:update(data:sub(middle + 1)):hex())
+      end
     end)
   end)
 end)
