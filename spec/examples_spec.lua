@@ -225,6 +225,7 @@ describe("the examples", function()
       { "wordcount.lua", quote(folder), "every count agrees" },
       { "bytepairs.lua", "pairs.png " .. quote(folder), "every byte agrees" },
       { "kmeans.lua", "plain.png 32 24 3", "every byte agrees" },
+      { "sort.lua", "--count 30000", "agree in every byte" },
     }
     for _, program in ipairs(lines) do
       local script, arguments, expected = unpack(program)
@@ -747,6 +748,48 @@ describe("the examples", function()
         local hash = sha256.new():update(data:sub(1, cut)):update(data:sub(cut + 1, middle))
         assert.are.equal(sum, hash:update(data:sub(middle + 1)):hex())
       end
+    end)
+  end)
+
+  describe("sort", function()
+    it("sorts few and many numbers as qsort does", function()
+      for _, count in ipairs { 1, 2, 1000, 50000 } do
+        local out = output_of("sort.lua", "--count", count)
+        assert.matches(("^numbers   %d doubles, [%%d.]+ MiB, checksum %%x+\n"):format(count), out)
+        assert.matches("\nspeed%-up  [%d.]+; [%d.]+ over C qsort\n", out)
+        assert.matches("agree in every byte\n$", out)
+      end
+    end)
+
+    it("says what is wrong with a result, and exits with 1", function()
+      local call = "treadle.psort(numbers, nil, options):await()"
+      local cases = {
+        { call, "", "one core is not in order" },
+        { call, "numbers:fill(numbers:get(0))", "one core holds other numbers than before" },
+        { "check(\"qsort\", expected)\n", "expected:set(0, -2 ^ 40)\n",
+          "one core differs from that of qsort" },
+        { [[ffi.C.qsort_r(numbers.ptr, #numbers, 8, compare, ffi.cast("void *", 8))]], "",
+          "qsort is not in order" },
+      }
+      for _, case in ipairs(cases) do
+        local out, err, code = run_changed("sort.lua", case[1], case[2], "--count", 50000)
+        assert.are.same({ "", "sort: the result of " .. case[3] .. "\n", 1 }, { out, err, code })
+      end
+    end)
+
+    it("refuses wrong arguments by name, with its usage", function()
+      local cases = {
+        { "unknown option '%-%-hlep'", "--hlep" },
+        { "unknown argument '5'", "5" },
+        { "%-%-count needs a whole number from 1 to 100000000, got '0'", "--count", "0" },
+        { "%-%-count needs .*, got '1%.5'", "--count", "1.5" },
+        { "%-%-count needs .*, got 'nothing'", "--count" },
+      }
+      for _, case in ipairs(cases) do
+        local err = usage_error_of("sort.lua", unpack(case, 2))
+        assert.matches("^sort: .*" .. case[1] .. ".*\nusage: treadle sort%.lua", err)
+      end
+      assert.matches("^usage: treadle sort%.lua", output_of("sort.lua", "--help"))
     end)
   end)
 end)
