@@ -274,7 +274,7 @@ describe("the treadle command", function()
         ]]):format(ready) .. text)
         -- A shell without job control ignores SIGINT for what it starts in the background: env
         -- gives the default back.
-        local out, _, code = helpers.shell(([[
+        local out, err, code = helpers.shell(([[
           env --default-signal=INT treadle %s &
           pid=$!
           while [ ! -s %s ]; do sleep 0.01; done
@@ -288,7 +288,24 @@ describe("the treadle command", function()
         ]]):format(helpers.quote(script), helpers.quote(ready)))
         assert.equal(130, code)
         assert.is_true(tonumber(out) < AT_MOST * 1000, out)
+        if not name:find "#computing" then -- it is interrupted, not cut off
+          assert.equal("treadle: interrupted\n", err)
+        end
       end)
     end
+
+    it("after the callback of luv's in which it arrives", function()
+      local out, err, code = helpers.child("treadle", [[
+        local ffi, uv = require "ffi", require "luv"
+        ffi.cdef "int raise(int);"
+        local t = uv.new_timer()
+        t:start(1, 0, function()
+          io.write "called"
+          ffi.C.raise(2)
+          io.write " to its end"
+        end)
+      ]])
+      assert.same({ "called to its end", "treadle: interrupted\n", 130 }, { out, err, code })
+    end)
   end)
 end)

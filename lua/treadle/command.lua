@@ -55,6 +55,7 @@ local function run(chunk, problem, name, args)
   _G.arg = args
   _G.treadle = treadle
   require("treadle.pool").is_global = true
+  debug.getregistry()["treadle.luv.keep"] = luv.keep -- src/cli/main.c asks it
   local f = loop.spawn(future.new(), chunk, unpack(args))
   local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is
     f:await()

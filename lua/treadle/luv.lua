@@ -57,6 +57,26 @@ local poll, timer, prepare, idle
 --- Whether luv's loop runs now: what its callbacks call must not run it again.
 local running = false
 
+--- An error that came meanwhile: one that leaves a callback ends the process.
+local kept
+
+--- For who raises errors from outside, by a hook.
+-- @return whether the error is raised later, when luv's loop has returned
+function M.keep(err)
+  if running then
+    kept = err
+  end
+  return running
+end
+
+local function raise_kept()
+  if kept then
+    local err = kept
+    kept = nil
+    error(err, 0)
+  end
+end
+
 local function run(mode)
   uv = uv or require "luv"
   running = true
@@ -99,7 +119,7 @@ end
 local function before_sleep()
   if not limit then
     return
-  elseif ready() or not core.arm() then
+  elseif ready() or not core.arm() or kept then
     idle:start(nothing)
   else
     set_timer()
@@ -126,6 +146,7 @@ function M.wait(seconds, is_ready, luv_only)
   end
   renew_last_turn()
   run("nowait")
+  raise_kept()
   if is_ready() or core.has_work() then
     return
   end
@@ -149,6 +170,7 @@ function M.wait(seconds, is_ready, luv_only)
   limit = nil
   timer:stop()
   core.disarm()
+  raise_kept()
 end
 
 --- Whether luv's loop has handles of the script's that keep it alive; lets it finish what it can
@@ -156,6 +178,7 @@ end
 function M.is_alive()
   renew_last_turn()
   run("nowait")
+  raise_kept()
   return uv.loop_alive()
 end
 

@@ -1,5 +1,6 @@
 /* The treadle command: a Lua state, the runtime preloaded, and Ctrl-C. What it
 ** does is in lua/treadle/command.lua. */
+#include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <luajit.h>
@@ -13,7 +14,9 @@
 
 #include <uv.h>
 
+#include "../bind/bind.h"
 #include "../run/heap.h"
+#include "../run/loop.h"
 #include "../treadle.h"
 
 #define EXIT_INTERRUPTED 130
@@ -23,16 +26,35 @@
 
 int luaopen_treadle(lua_State *L); /* bind/core.c */
 
-static lua_State *volatile main_state; /* NULL once it is being closed */
+static lua_State *volatile main_state;   /* NULL once it is being closed */
+static treadle_loop *volatile main_loop; /* with a reference of its own */
 static volatile sig_atomic_t interrupted;
 
 /* --- Ctrl-C --------------------------------------------------------------- */
+
+/* 1: luv's loop runs, and raises the error at its end (luv.lua). */
+static int is_kept(lua_State *L) {
+  int kept;
+  lua_getfield(L, LUA_REGISTRYINDEX, "treadle.luv.keep");
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return 0;
+  }
+  lua_pushvalue(L, -2);
+  lua_call(L, 1, 1);
+  kept = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return kept;
+}
 
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   lua_pushliteral(L, "interrupted"); /* command.lua knows the word */
-  lua_error(L);
+  if (!is_kept(L)) {
+    lua_error(L);
+  }
+  lua_pop(L, 1);
 }
 
 static void on_alarm(int sig) {
@@ -40,12 +62,15 @@ static void on_alarm(int sig) {
   _exit(EXIT_INTERRUPTED);
 }
 
-/* Lua code is stopped by a hook, as LuaJIT's own command does it. Compiled
-** loops and C functions see no hook: for them there is the alarm, as there is
-** for a second Ctrl-C. */
+/* Lua code is stopped by a hook, as LuaJIT's own command does it; a state that
+** sleeps is woken, for libuv goes back to sleep after a signal. Compiled loops
+** and C functions see no hook: for them there is the alarm, as there is for a
+** second Ctrl-C. */
 static void on_interrupt(int sig) {
   struct itimerval limit = {{0, 0}, {0, INTERRUPT_LIMIT_US}};
   lua_State *L = main_state;
+  treadle_loop *loop = main_loop;
+  int error = errno;
   interrupted = 1;
   signal(sig, on_alarm);
   signal(SIGALRM, on_alarm);
@@ -53,6 +78,10 @@ static void on_interrupt(int sig) {
   if (L != NULL) {
     lua_sethook(L, stop_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
   }
+  if (loop != NULL) {
+    tdl_loop_ring(loop);
+  }
+  errno = error;
 }
 
 static void catch_interrupt(void) {
@@ -103,6 +132,15 @@ static void watch_end(lua_State *L) {
   luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+/* Whoever rings has a reference: Ctrl-C may come when the state is gone. */
+static void drop_loop(void) {
+  treadle_loop *loop = main_loop;
+  main_loop = NULL;
+  if (loop != NULL) {
+    tdl_loop_drop(loop);
+  }
+}
+
 static int protected_main(lua_State *L) {
   arguments *a = lua_touserdata(L, 1);
   lua_settop(L, 0);
@@ -113,6 +151,8 @@ static int protected_main(lua_State *L) {
   lua_getglobal(L, "require");
   lua_pushliteral(L, "treadle");
   lua_call(L, 1, 0);
+  tdl_loop_hold(tdl_bind_of(L)->loop);
+  main_loop = tdl_bind_of(L)->loop;
   lua_getglobal(L, "require");
   lua_pushliteral(L, "treadle.command");
   lua_call(L, 1, 1);
@@ -149,5 +189,6 @@ int main(int argc, char **argv) {
   }
   fflush(stdout);
   tdl_heap_close(&heap, L);
+  drop_loop();
   return interrupted ? EXIT_INTERRUPTED : a.code;
 }

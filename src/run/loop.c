@@ -242,6 +242,10 @@ void tdl_loop_post(treadle_loop *loop, tdl_node *node) {
   tdl_parker_wake(&loop->parker);
 }
 
+void tdl_loop_ring(treadle_loop *loop) {
+  tdl_parker_wake(&loop->parker);
+}
+
 void tdl_loop_send_home(tdl_job *job) {
   job->node.kind = TDL_NODE_HOME;
   tdl_loop_post(job->home, &job->node);

@@ -1,5 +1,5 @@
 /* treadle_loop: one state's inbox, its way to sleep, its jobs and its timers.
-** Threads: the owner; tdl_loop_post, _hold and _drop are for any thread.
+** Threads: the owner; tdl_loop_post, _ring, _hold and _drop are for any thread.
 ** Owns:    its jobs; timers until they fired or were stopped.
 ** Fails:   with a treadle_status.
 **
@@ -88,6 +88,9 @@ void tdl_loop_fini(treadle_loop *loop);
 
 /* any thread; gives the node to the loop and wakes its owner. */
 void tdl_loop_post(treadle_loop *loop, tdl_node *node);
+
+/* any thread, and a signal handler; wakes the owner if it sleeps, for nothing. */
+void tdl_loop_ring(treadle_loop *loop);
 
 /* any thread that holds the job; gives it back to the state that made it. */
 void tdl_loop_send_home(tdl_job *job);
