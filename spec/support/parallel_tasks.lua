@@ -35,7 +35,7 @@ M.slow = treadle.task {
     end
     return x
   end,
-  timeout = 0.05, default = "late",
+  timeout = 1, default = "late",
 }
 
 function M.idle()
