@@ -153,22 +153,18 @@ void tdl_atomics_leave(tdl_waiter *waiter) {
 
 uint32_t tdl_atomics_notify(void *address, uint32_t n) {
   list *l = list_of(address);
-  tdl_waiter *woken = NULL, **end = &woken, *next;
+  tdl_waiter *granted = NULL, **end = &granted, *next;
   uint32_t count = 0;
   pthread_mutex_lock(&l->lock); /* A2 */
   for (tdl_waiter *w = l->waiters.first; w != NULL && count < n; w = next) {
     next = w->next;
     if (w->offer == address && tdl_waiter_grant(w, NULL)) {
-      w->next = NULL;
       *end = w;
       end = &w->next;
       count++;
     }
   }
   pthread_mutex_unlock(&l->lock);
-  for (tdl_waiter *w = woken; w != NULL; w = next) {
-    next = w->next; /* it may be gone once it is told */
-    w->wait->tell(w->wait);
-  }
+  tdl_waiters_tell(granted);
   return count;
 }

@@ -2,7 +2,6 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
-#include "../base/stall.h"
 #include "../treadle.h"
 
 static void free_barrier(tdl_counted *counted) {
@@ -26,7 +25,7 @@ int tdl_barrier_new(uint32_t count, tdl_barrier **out) {
 }
 
 uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
-  tdl_waiter *woken = NULL, *w;
+  tdl_waiter *granted = NULL, **end = &granted;
   uint32_t number = 0;
   pthread_mutex_lock(&b->lock);
   if (b->waiting + 1 < b->count) {
@@ -34,22 +33,15 @@ uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
     tdl_waiters_add(&b->waiters, waiter);
   } else {
     b->waiting = 0; /* R2 */
-    /* R1: none of them fails */
-    while ((w = tdl_waiters_grant(&b->waiters,
-                                  (void *)(uintptr_t)(number + 1))) != NULL) {
+    number = 1; /* R1: none of them fails */
+    while ((*end = tdl_waiters_grant(&b->waiters,
+                                     (void *)(uintptr_t)number)) != NULL) {
+      end = &(*end)->next;
       number++;
-      w->next = woken;
-      woken = w;
     }
-    number++;
   }
   pthread_mutex_unlock(&b->lock);
-  while (woken != NULL) {
-    w = woken;
-    woken = w->next; /* it may be gone once it is told */
-    TDL_STALL();
-    w->wait->tell(w->wait);
-  }
+  tdl_waiters_tell(granted);
   return number;
 }
 

@@ -90,7 +90,7 @@ static tdl_message *push_idle(tdl_channel *c, tdl_message *m) {
 }
 
 /* C1, C2: the first sender's message. */
-static tdl_message *take_offer(tdl_channel *c, tdl_waiter **woken) {
+static tdl_message *take_offer(tdl_channel *c, tdl_waiter **granted) {
   tdl_waiter *w = tdl_waiters_grant(&c->senders, TDL_CHANNEL_SENT);
   tdl_message *m;
   if (w == NULL) {
@@ -98,17 +98,17 @@ static tdl_message *take_offer(tdl_channel *c, tdl_waiter **woken) {
   }
   m = w->offer;
   w->offer = NULL;
-  *woken = w;
+  *granted = w;
   return m;
 }
 
 static tdl_channel_status send_locked(tdl_channel *c, tdl_message **m,
-                                      tdl_waiter **woken) {
+                                      tdl_waiter **granted) {
   if (c->closed) {
     return TDL_CHANNEL_CLOSED;
   }
-  *woken = tdl_waiters_grant(&c->receivers, *m);
-  if (*woken == NULL) {
+  *granted = tdl_waiters_grant(&c->receivers, *m);
+  if (*granted == NULL) {
     if (c->count >= c->capacity) {
       return TDL_CHANNEL_WAIT;
     }
@@ -120,18 +120,18 @@ static tdl_channel_status send_locked(tdl_channel *c, tdl_message **m,
 
 /* `*left` is what there was no room for. */
 static tdl_channel_status recv_locked(tdl_channel *c, tdl_message **m,
-                                      tdl_waiter **woken, tdl_message **left) {
+                                      tdl_waiter **granted, tdl_message **left) {
   tdl_message *got;
   if (c->first != NULL) {
     got = pop(c);
     if (c->count < c->capacity) {
-      tdl_message *next = take_offer(c, woken);
+      tdl_message *next = take_offer(c, granted);
       if (next != NULL) {
         append(c, next);
       }
     }
   } else {
-    got = take_offer(c, woken);
+    got = take_offer(c, granted);
     if (got == NULL) {
       return c->closed ? TDL_CHANNEL_CLOSED : TDL_CHANNEL_WAIT;
     }
@@ -155,39 +155,32 @@ static void enter_locked(tdl_channel *c, int sends, tdl_message **m,
 
 /* --- with no lock --------------------------------------------------------- */
 
-static void tell(tdl_waiter *woken) {
-  TDL_STALL();
-  if (woken != NULL) {
-    woken->wait->tell(woken->wait);
-  }
-}
-
 tdl_channel_status tdl_channel_send(tdl_channel *c, tdl_message **m,
                                     tdl_waiter *waiter) {
-  tdl_waiter *woken = NULL;
+  tdl_waiter *granted = NULL;
   tdl_channel_status status;
   tdl_guard_lock(&c->guard);
-  status = send_locked(c, m, &woken);
+  status = send_locked(c, m, &granted);
   if (status == TDL_CHANNEL_WAIT && waiter != NULL) {
     enter_locked(c, 1, m, waiter);
   }
   tdl_guard_unlock(&c->guard);
-  tell(woken);
+  tdl_waiters_tell(granted);
   return status;
 }
 
 tdl_channel_status tdl_channel_recv(tdl_channel *c, tdl_message **m,
                                     tdl_waiter *waiter) {
-  tdl_waiter *woken = NULL;
+  tdl_waiter *granted = NULL;
   tdl_message *left = NULL;
   tdl_channel_status status;
   tdl_guard_lock(&c->guard);
-  status = recv_locked(c, m, &woken, &left);
+  status = recv_locked(c, m, &granted, &left);
   if (status == TDL_CHANNEL_WAIT && waiter != NULL) {
     enter_locked(c, 0, m, waiter);
   }
   tdl_guard_unlock(&c->guard);
-  tell(woken);
+  tdl_waiters_tell(granted);
   tdl_message_free(left);
   return status;
 }
@@ -223,7 +216,7 @@ static void unlock_all(tdl_channel_case *cases, uint32_t n) {
 
 tdl_channel_status tdl_channel_select(tdl_channel_case *cases, uint32_t n,
                                       uint32_t first, uint32_t *chosen) {
-  tdl_waiter *woken = NULL;
+  tdl_waiter *granted = NULL;
   tdl_message *left = NULL;
   tdl_channel_status status = TDL_CHANNEL_WAIT;
   sort(cases, n);
@@ -231,8 +224,8 @@ tdl_channel_status tdl_channel_select(tdl_channel_case *cases, uint32_t n,
   for (uint32_t i = 0; i < n && status == TDL_CHANNEL_WAIT; i++) {
     uint32_t at = (first + i) % n;
     tdl_channel_case *k = &cases[at];
-    status = k->sends ? send_locked(k->channel, &k->message, &woken)
-                      : recv_locked(k->channel, &k->message, &woken, &left);
+    status = k->sends ? send_locked(k->channel, &k->message, &granted)
+                      : recv_locked(k->channel, &k->message, &granted, &left);
     if (status != TDL_CHANNEL_WAIT) {
       *chosen = at;
     }
@@ -244,7 +237,7 @@ tdl_channel_status tdl_channel_select(tdl_channel_case *cases, uint32_t n,
     }
   }
   unlock_all(cases, n);
-  tell(woken);
+  tdl_waiters_tell(granted);
   tdl_message_free(left);
   return status;
 }
@@ -257,10 +250,10 @@ void tdl_channel_leave(tdl_channel *c, tdl_waiter *waiter) {
 }
 
 void tdl_channel_put_back(tdl_channel *c, tdl_message *m) {
-  tdl_waiter *woken;
+  tdl_waiter *granted;
   tdl_guard_lock(&c->guard);
-  woken = tdl_waiters_grant(&c->receivers, m);
-  if (woken == NULL) {
+  granted = tdl_waiters_grant(&c->receivers, m);
+  if (granted == NULL) {
     m->next = c->first;
     if (c->first == NULL) {
       c->last = m;
@@ -269,22 +262,16 @@ void tdl_channel_put_back(tdl_channel *c, tdl_message *m) {
     c->count++;
   }
   tdl_guard_unlock(&c->guard);
-  tell(woken);
+  tdl_waiters_tell(granted);
 }
 
 void tdl_channel_close(tdl_channel *c) {
-  tdl_waiter *woken = NULL, *w;
+  tdl_waiter *receivers, *senders;
   tdl_guard_lock(&c->guard);
   c->closed = 1;
-  while ((w = tdl_waiters_grant(&c->receivers, NULL)) != NULL ||
-         (w = tdl_waiters_grant(&c->senders, TDL_CHANNEL_REFUSED)) != NULL) {
-    w->next = woken;
-    woken = w;
-  }
+  receivers = tdl_waiters_grant_all(&c->receivers, NULL);
+  senders = tdl_waiters_grant_all(&c->senders, TDL_CHANNEL_REFUSED);
   tdl_guard_unlock(&c->guard);
-  while (woken != NULL) {
-    w = woken;
-    woken = w->next; /* it may be gone once it is told */
-    tell(w);
-  }
+  tdl_waiters_tell(receivers);
+  tdl_waiters_tell(senders);
 }

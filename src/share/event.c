@@ -24,20 +24,13 @@ int tdl_event_new(tdl_event **out) {
 }
 
 void tdl_event_set(tdl_event *e) {
-  tdl_waiter *woken = NULL, *w;
+  tdl_waiter *granted;
   pthread_mutex_lock(&e->lock);
   /* [event] release: what was done before it was set */
   atomic_store_explicit(&e->is_set, 1, memory_order_release);
-  while ((w = tdl_waiters_grant(&e->waiters, NULL)) != NULL) {
-    w->next = woken;
-    woken = w;
-  }
+  granted = tdl_waiters_grant_all(&e->waiters, NULL);
   pthread_mutex_unlock(&e->lock);
-  while (woken != NULL) {
-    w = woken;
-    woken = w->next; /* it may be gone once it is told */
-    w->wait->tell(w->wait);
-  }
+  tdl_waiters_tell(granted);
 }
 
 void tdl_event_reset(tdl_event *e) {

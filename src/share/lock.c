@@ -72,7 +72,7 @@ static tdl_waiter *serve_locked(tdl_lock *l) {
   /* [lock-word] acquire: what the last holders did */
   uint32_t word = atomic_load_explicit(&l->word, memory_order_acquire);
   uint32_t free_units = word / TDL_LOCK_UNIT;
-  tdl_waiter *woken = NULL, **end = &woken, *w;
+  tdl_waiter *granted = NULL, **end = &granted, *w;
   if (!(word & TDL_LOCK_QUEUED)) {
     return NULL;
   }
@@ -82,7 +82,6 @@ static tdl_waiter *serve_locked(tdl_lock *l) {
     if (tdl_waiter_grant(w, l->abandoned > 0 ? l : NULL)) {
       free_units -= units;
       l->abandoned -= least(l->abandoned, units);
-      w->next = NULL;
       *end = w;
       end = &w->next;
     }
@@ -91,16 +90,7 @@ static tdl_waiter *serve_locked(tdl_lock *l) {
          (l->abandoned > 0 ? TDL_LOCK_ABANDONED : 0u);
   /* [lock-word] release: with no flag left, what was acquired goes on */
   atomic_store_explicit(&l->word, word, memory_order_release);
-  return woken;
-}
-
-static void tell(tdl_waiter *woken) {
-  while (woken != NULL) {
-    tdl_waiter *w = woken;
-    woken = w->next; /* it may be gone once it is told */
-    TDL_STALL();
-    w->wait->tell(w->wait);
-  }
+  return granted;
 }
 
 /* --- taking and giving ---------------------------------------------------- */
@@ -129,17 +119,17 @@ int tdl_lock_wait(tdl_lock *l, tdl_waiter *waiter, uint32_t units, int *told) {
 }
 
 void tdl_lock_leave(tdl_lock *l, tdl_waiter *waiter) {
-  tdl_waiter *woken;
+  tdl_waiter *granted;
   pthread_mutex_lock(&l->lock);
   tdl_waiters_remove(waiter);
-  woken = serve_locked(l); /* others may have waited behind it alone */
+  granted = serve_locked(l); /* others may have waited behind it alone */
   pthread_mutex_unlock(&l->lock);
-  tell(woken);
+  tdl_waiters_tell(granted);
 }
 
 void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
   uint32_t word, next;
-  tdl_waiter *woken;
+  tdl_waiter *granted;
   pthread_mutex_lock(&l->lock);
   if (dead) {
     l->abandoned += least(units, l->units - l->abandoned);
@@ -152,7 +142,7 @@ void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
   } while (!atomic_compare_exchange_strong_explicit(
       &l->word, &word, next, memory_order_release, memory_order_relaxed));
   TDL_STALL();
-  woken = serve_locked(l);
+  granted = serve_locked(l);
   pthread_mutex_unlock(&l->lock);
-  tell(woken);
+  tdl_waiters_tell(granted);
 }

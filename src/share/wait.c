@@ -37,6 +37,7 @@ int tdl_waiter_grant(tdl_waiter *w, void *value) {
   }
   w->wait->index = w->index;
   w->wait->value = value;
+  w->next = NULL;
   return 1;
 }
 
@@ -48,6 +49,23 @@ tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value) {
     }
   }
   return NULL;
+}
+
+tdl_waiter *tdl_waiters_grant_all(tdl_waiters *list, void *value) {
+  tdl_waiter *granted = NULL, **end = &granted;
+  while ((*end = tdl_waiters_grant(list, value)) != NULL) {
+    end = &(*end)->next;
+  }
+  return granted;
+}
+
+void tdl_waiters_tell(tdl_waiter *granted) {
+  while (granted != NULL) {
+    tdl_wait *wait = granted->wait;
+    granted = granted->next; /* it may be gone once it is told */
+    TDL_STALL();
+    wait->tell(wait);
+  }
 }
 
 int tdl_wait_give_up(tdl_wait *wait) {

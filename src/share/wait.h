@@ -30,7 +30,7 @@ typedef struct tdl_wait {
 /* Its place in one list. */
 typedef struct tdl_waiter {
   struct tdl_waiter *next, *before;
-  struct tdl_waiters *list; /* NULL: in none */
+  struct tdl_waiters *list; /* NULL: in none; granted ones are in a chain */
   tdl_wait *wait;
   uint32_t index;
   void *offer; /* what it brings */
@@ -44,12 +44,18 @@ typedef struct tdl_waiters {
 void tdl_waiters_add(tdl_waiters *list, tdl_waiter *waiter);
 void tdl_waiters_remove(tdl_waiter *waiter); /* nothing, if it is in none */
 
-/* Takes it out; 1 when it still waited, and is granted that (see below). */
+/* Takes it out; 1 when it still waited, and is granted that: the caller tells it
+** when it has let go of the lock. It ends a chain, by `next`. */
 int tdl_waiter_grant(tdl_waiter *waiter, void *value);
 
-/* Takes the first one out that still waits, and grants it that; the caller
-** tells it when it has let go of the lock. NULL: nobody waits. */
+/* The same for the first one that still waits; NULL: nobody does. */
 tdl_waiter *tdl_waiters_grant(tdl_waiters *list, void *value);
+
+/* The same for all who wait: a chain of them, in their order. */
+tdl_waiter *tdl_waiters_grant_all(tdl_waiters *list, void *value);
+
+/* Any thread, with no lock: tells a chain of granted ones, in its order. */
+void tdl_waiters_tell(tdl_waiter *granted);
 
 /* home; 1 when nobody granted it, and nobody will. */
 int tdl_wait_give_up(tdl_wait *wait);
