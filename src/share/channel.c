@@ -16,25 +16,11 @@ static void free_messages(tdl_message *m) {
   }
 }
 
-/* A message may hold the last reference of another channel, and so on: the C
-** stack is not to grow with that. */
 static void free_channel(tdl_counted *counted) {
-  static _Thread_local tdl_channel *dying;
-  static _Thread_local int is_busy;
   tdl_channel *c = TDL_CONTAINER(counted, tdl_channel, counted);
-  c->next_dying = dying;
-  dying = c;
-  if (is_busy) {
-    return;
-  }
-  is_busy = 1;
-  while ((c = dying) != NULL) {
-    dying = c->next_dying;
-    free_messages(c->first);
-    free_messages(c->idle);
-    tdl_free(c);
-  }
-  is_busy = 0;
+  free_messages(c->first);
+  free_messages(c->idle);
+  tdl_free(c);
 }
 
 const tdl_kind tdl_channel_kind = {"channel", free_channel};

@@ -23,7 +23,6 @@
 typedef struct tdl_channel {
   tdl_counted counted; /* first */
   uint32_t capacity;
-  struct tdl_channel *next_dying;
   _Alignas(TDL_LINE_BYTES) tdl_guard guard; /* of all that follows */
   int closed;
   uint32_t count; /* in the buffer */
