@@ -1,12 +1,12 @@
-/* Lists of waiters by address: a table of as many lists as there are locks.
-** Addresses that meet in a list only wait for each other's lock. */
+/* Lists of waiters by address: a table of as many lists as there are guards.
+** Addresses that meet in a list only wait for each other's guard. */
 #include "atomics.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "../base/stall.h"
 #include "../config.h"
+#include "guard.h"
 
 /* --- operations ----------------------------------------------------------- */
 
@@ -94,24 +94,15 @@ const tdl_atomics_type tdl_atomics_types[] = {
 /* --- waiting -------------------------------------------------------------- */
 
 typedef struct list {
-  pthread_mutex_t lock;
+  _Alignas(TDL_LINE_BYTES) tdl_guard guard;
   tdl_waiters waiters; /* `offer` is the address */
-  char rest[TDL_LINE_BYTES - sizeof(pthread_mutex_t) - sizeof(tdl_waiters)];
 } list;
 
 static list lists[TDL_ATOMICS_LISTS];
 
-static void init_lists(void) {
-  for (int i = 0; i < TDL_ATOMICS_LISTS; i++) {
-    pthread_mutex_init(&lists[i].lock, NULL);
-  }
-}
-
 static list *list_of(const void *address) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
   /* Fibonacci hashing: the upper bits have them all */
   uint64_t h = (uint64_t)(uintptr_t)address * UINT64_C(0x9e3779b97f4a7c15);
-  pthread_once(&once, init_lists);
   return &lists[(h >> 32) % TDL_ATOMICS_LISTS];
 }
 
@@ -133,29 +124,29 @@ int tdl_atomics_wait(void *address, size_t bytes, uint64_t expected,
   list *l = list_of(address);
   uint64_t mask = UINT64_MAX >> (64 - 8 * bytes);
   int differs;
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   differs = look(address, bytes) != (expected & mask); /* A2 */
   if (!differs) {
     TDL_STALL();
     waiter->offer = address;
     tdl_waiters_add(&l->waiters, waiter);
   }
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   return differs;
 }
 
 void tdl_atomics_leave(tdl_waiter *waiter) {
   list *l = list_of(waiter->offer);
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   tdl_waiters_remove(waiter);
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
 }
 
 uint32_t tdl_atomics_notify(void *address, uint32_t n) {
   list *l = list_of(address);
   tdl_waiter *granted = NULL, **end = &granted, *next;
   uint32_t count = 0;
-  pthread_mutex_lock(&l->lock); /* A2 */
+  tdl_guard_lock(&l->guard); /* A2 */
   for (tdl_waiter *w = l->waiters.first; w != NULL && count < n; w = next) {
     next = w->next;
     if (w->offer == address && tdl_waiter_grant(w, NULL)) {
@@ -164,7 +155,7 @@ uint32_t tdl_atomics_notify(void *address, uint32_t n) {
       count++;
     }
   }
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   tdl_waiters_tell(granted);
   return count;
 }

@@ -6,9 +6,9 @@
 **
 ** A1  All operations are seq_cst, so that scripts may think of one order in
 **     which all of them happen.
-** A2  Who waits has compared under the lock of the address' list, and stands in
+** A2  Who waits has compared under the guard of the address' list, and stands in
 **     it then. Who has changed the integer looks for it there under the same
-**     lock: either the comparison sees the change, or the look sees who waits. */
+**     guard: either the comparison sees the change, or the look sees who waits. */
 #ifndef TDL_SHARE_ATOMICS_H
 #define TDL_SHARE_ATOMICS_H
 

@@ -5,9 +5,7 @@
 #include "../treadle.h"
 
 static void free_barrier(tdl_counted *counted) {
-  tdl_barrier *b = TDL_CONTAINER(counted, tdl_barrier, counted);
-  pthread_mutex_destroy(&b->lock);
-  tdl_free(b);
+  tdl_free(TDL_CONTAINER(counted, tdl_barrier, counted));
 }
 
 const tdl_kind tdl_barrier_kind = {"barrier", free_barrier};
@@ -18,7 +16,6 @@ int tdl_barrier_new(uint32_t count, tdl_barrier **out) {
     return TREADLE_ENOMEM;
   }
   tdl_counted_init(&b->counted, &tdl_barrier_kind);
-  pthread_mutex_init(&b->lock, NULL);
   b->count = count;
   *out = b;
   return 0;
@@ -27,7 +24,7 @@ int tdl_barrier_new(uint32_t count, tdl_barrier **out) {
 uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
   tdl_waiter *granted = NULL, **end = &granted;
   uint32_t number = 0;
-  pthread_mutex_lock(&b->lock);
+  tdl_guard_lock(&b->guard);
   if (b->waiting + 1 < b->count) {
     b->waiting++;
     tdl_waiters_add(&b->waiters, waiter);
@@ -40,19 +37,19 @@ uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
       number++;
     }
   }
-  pthread_mutex_unlock(&b->lock);
+  tdl_guard_unlock(&b->guard);
   tdl_waiters_tell(granted);
   return number;
 }
 
 int tdl_barrier_give_up(tdl_barrier *b, tdl_waiter *waiter) {
   int given_up;
-  pthread_mutex_lock(&b->lock);
+  tdl_guard_lock(&b->guard);
   given_up = tdl_wait_give_up(waiter->wait);
   if (given_up && waiter->list != NULL) {
     tdl_waiters_remove(waiter);
     b->waiting--;
   }
-  pthread_mutex_unlock(&b->lock);
+  tdl_guard_unlock(&b->guard);
   return given_up;
 }

@@ -3,22 +3,21 @@
 ** Owns:    nothing of those who wait.
 ** Fails:   TREADLE_ENOMEM from new.
 **
-** R1  Nobody goes on before all have come: a waiter gives up under the lock, so
+** R1  Nobody goes on before all have come: a waiter gives up under the guard, so
 **     that whoever stands in the list is there until it was granted.
 ** R2  Those who come after the last one are the next generation's. */
 #ifndef TDL_SHARE_BARRIER_H
 #define TDL_SHARE_BARRIER_H
 
-#include <pthread.h>
-
 #include "../base/counted.h"
+#include "guard.h"
 #include "wait.h"
 
 typedef struct tdl_barrier {
   tdl_counted counted; /* first */
-  pthread_mutex_t lock;
+  tdl_guard guard;
   uint32_t count;   /* how many it takes */
-  uint32_t waiting; /* under the lock, as the list */
+  uint32_t waiting; /* under the guard, as the list */
   tdl_waiters waiters;
 } tdl_barrier;
 

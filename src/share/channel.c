@@ -36,7 +36,7 @@ int tdl_channel_new(uint32_t capacity, tdl_channel **out) {
   return 0;
 }
 
-/* --- under its lock ------------------------------------------------------- */
+/* --- under its guard ------------------------------------------------------ */
 
 static void append(tdl_channel *c, tdl_message *m) {
   m->next = NULL;
@@ -139,7 +139,7 @@ static void enter_locked(tdl_channel *c, int sends, tdl_message **m,
   }
 }
 
-/* --- with no lock --------------------------------------------------------- */
+/* --- with no guard -------------------------------------------------------- */
 
 tdl_channel_status tdl_channel_send(tdl_channel *c, tdl_message **m,
                                     tdl_waiter *waiter) {

@@ -7,7 +7,7 @@
 **     one: whatever changes that grants the first of them what it waits for. A
 **     message goes straight to who waits for it.
 ** C2  A message has one holder: its sender, the channel's buffer, or a wait: as
-**     the `offer` of one that sends, until somebody takes it under the lock; as
+**     the `offer` of one that sends, until somebody takes it under the guard; as
 **     the `value` of one that receives, once that is granted.
 ** C3  What was granted and is not taken is put back to the head, though the
 **     buffer may be full: it was there before.

@@ -5,15 +5,14 @@
 #ifndef TDL_SHARE_EVENT_H
 #define TDL_SHARE_EVENT_H
 
-#include <pthread.h>
-
 #include "../base/counted.h"
+#include "guard.h"
 #include "wait.h"
 
 typedef struct tdl_event {
   tdl_counted counted; /* first */
-  pthread_mutex_t lock;
-  atomic_int is_set; /* written under the lock */
+  tdl_guard guard;
+  atomic_int is_set; /* written under the guard */
   tdl_waiters waiters;
 } tdl_event;
 

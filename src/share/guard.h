@@ -1,11 +1,12 @@
-/* tdl_guard: a lock that is held for some dozen instructions.
+/* tdl_guard: the lock of a shared thing: held for some dozen instructions, or so
+** many for each of those who wait there.
 ** Threads: any; who has locked it unlocks it.
 ** Owns:    nothing.
 ** Fails:   never.
 **
 ** Who finds it held pauses a moment and then sleeps in the kernel: its holder
 ** may have lost its processor. Nothing is done under it that could wait, raise
-** or free. */
+** or free; only a select has several (channel.h, C4). */
 #ifndef TDL_SHARE_GUARD_H
 #define TDL_SHARE_GUARD_H
 
@@ -20,7 +21,7 @@ typedef struct tdl_guard {
   _Atomic uint32_t word; /* starts as 0 */
 } tdl_guard;
 
-/* The slow halves. */
+/* The slow halves; the first one blocks. */
 void tdl_guard_wait(tdl_guard *guard);
 void tdl_guard_wake(tdl_guard *guard);
 

@@ -6,9 +6,7 @@
 #include "../treadle.h"
 
 static void free_lock(tdl_counted *counted) {
-  tdl_lock *l = TDL_CONTAINER(counted, tdl_lock, counted);
-  pthread_mutex_destroy(&l->lock);
-  tdl_free(l);
+  tdl_free(TDL_CONTAINER(counted, tdl_lock, counted));
 }
 
 const tdl_kind tdl_mutex_kind = {"mutex", free_lock};
@@ -21,14 +19,13 @@ int tdl_lock_new(const tdl_kind *kind, uint32_t units, tdl_lock **out) {
     return TREADLE_ENOMEM;
   }
   tdl_counted_init(&l->counted, kind);
-  pthread_mutex_init(&l->lock, NULL);
   atomic_init(&l->word, units * TDL_LOCK_UNIT);
   l->units = units;
   *out = l;
   return 0;
 }
 
-/* --- with the lock held --------------------------------------------------- */
+/* --- under the guard ------------------------------------------------------ */
 
 static uint32_t least(uint32_t a, uint32_t b) {
   return a < b ? a : b;
@@ -97,15 +94,15 @@ static tdl_waiter *serve_locked(tdl_lock *l) {
 
 int tdl_lock_take(tdl_lock *l, uint32_t units, int *told) {
   int taken;
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   taken = take_locked(l, units, told);
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   return taken;
 }
 
 int tdl_lock_wait(tdl_lock *l, tdl_waiter *waiter, uint32_t units, int *told) {
   int taken;
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   do {
     taken = take_locked(l, units, told);
     TDL_STALL();
@@ -114,23 +111,23 @@ int tdl_lock_wait(tdl_lock *l, tdl_waiter *waiter, uint32_t units, int *told) {
     waiter->offer = (void *)(uintptr_t)units;
     tdl_waiters_add(&l->waiters, waiter);
   }
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   return taken;
 }
 
 void tdl_lock_leave(tdl_lock *l, tdl_waiter *waiter) {
   tdl_waiter *granted;
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   tdl_waiters_remove(waiter);
   granted = serve_locked(l); /* others may have waited behind it alone */
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   tdl_waiters_tell(granted);
 }
 
 void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
   uint32_t word, next;
   tdl_waiter *granted;
-  pthread_mutex_lock(&l->lock);
+  tdl_guard_lock(&l->guard);
   if (dead) {
     l->abandoned += least(units, l->units - l->abandoned);
   }
@@ -143,6 +140,6 @@ void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
       &l->word, &word, next, memory_order_release, memory_order_relaxed));
   TDL_STALL();
   granted = serve_locked(l);
-  pthread_mutex_unlock(&l->lock);
+  tdl_guard_unlock(&l->guard);
   tdl_waiters_tell(granted);
 }

@@ -7,8 +7,8 @@
 **
 ** M1  `word` says how many units are free. Without a flag in it whoever finds
 **     enough takes them by one compare-and-swap, and gives them back by one.
-** M2  Flags come and go under the lock, and with one in it the word changes
-**     under the lock alone. QUEUED: somebody stands in the list. ABANDONED:
+** M2  Flags come and go under the guard, and with one in it the word changes
+**     under the guard alone. QUEUED: somebody stands in the list. ABANDONED:
 **     `abandoned` is not 0.
 ** M3  Those who wait are served in the order in which they came. While one
 **     stands in the list nobody else takes a unit, also if some are free.
@@ -20,9 +20,8 @@
 #ifndef TDL_SHARE_LOCK_H
 #define TDL_SHARE_LOCK_H
 
-#include <pthread.h>
-
 #include "../base/counted.h"
+#include "guard.h"
 #include "wait.h"
 
 enum {
@@ -38,9 +37,9 @@ typedef struct tdl_lock {
   tdl_counted counted; /* first */
   _Atomic uint32_t word;
   uint32_t units;     /* in all */
-  uint32_t abandoned; /* M4; under the lock, as the list */
+  uint32_t abandoned; /* M4; under the guard, as the list */
   tdl_waiters waiters;
-  pthread_mutex_t lock;
+  tdl_guard guard;
 } tdl_lock;
 
 extern const tdl_kind tdl_mutex_kind, tdl_rwlock_kind, tdl_semaphore_kind;

@@ -10,7 +10,7 @@
 **     it was told the wait stays where it is. What was granted and finds nobody
 **     who takes it goes back (`undo` of the binding layer).
 ** W3  It stands in the lists of the things that it waits for, each under that
-**     thing's lock, until it is granted there or the home takes it out. Who
+**     thing's guard, until it is granted there or the home takes it out. Who
 **     finds it settled in a list passes over it. */
 #ifndef TDL_SHARE_WAIT_H
 #define TDL_SHARE_WAIT_H
@@ -36,7 +36,7 @@ typedef struct tdl_waiter {
   void *offer; /* what it brings */
 } tdl_waiter;
 
-/* First come, first served; under its thing's lock. */
+/* First come, first served; under its thing's guard. */
 typedef struct tdl_waiters {
   tdl_waiter *first, *last;
 } tdl_waiters;
