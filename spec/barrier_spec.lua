@@ -76,6 +76,11 @@ describe("a barrier", function()
       helpers.error_here(function() treadle.barrier() end))
     assert.equal("bad argument #1 to 'wait' (number expected, got string)",
       helpers.error_here(function() treadle.barrier(2):wait("x") end))
+    local b = treadle.barrier(2)
+    assert.equal("bad argument #1 to 'wait' (barrier expected, got table): call it with a colon",
+      helpers.error_here(function() b.wait({}) end))
+    b:close()
+    assert.equal("the barrier is closed", helpers.error_here(function() b:wait() end))
   end)
 end)
 

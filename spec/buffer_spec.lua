@@ -98,7 +98,7 @@ describe("a buffer", function()
       error_here(function() treadle.buffer("int", 0):get(0) end))
     assert.matches("^bad argument #2 to 'set' %(cannot convert 'string' to 'int'",
       error_here(function() b:set(0, "x") end))
-    assert.equal("bad argument #1 to 'get' (buffer expected, got nil: call it with a colon)",
+    assert.equal("bad argument #1 to 'get' (buffer expected, got nil): call it with a colon",
       error_here(function() b.get() end))
   end)
 

@@ -49,9 +49,9 @@ describe("a counter", function()
     assert.matches("expected, got string", error_here(function() c:add("1") end))
     assert.matches("^bad argument #1 to 'set' .*expected, got nil",
       error_here(function() c:set() end))
-    assert.equal("bad argument #1 to 'get' (counter expected, got nil: call it with a colon)",
+    assert.equal("bad argument #1 to 'get' (counter expected, got nil): call it with a colon",
       error_here(function() c.get() end))
-    assert.equal("bad argument #1 to 'add' (counter expected, got userdata: call it with a colon)",
+    assert.equal("bad argument #1 to 'add' (counter expected, got userdata): call it with a colon",
       error_here(function() c.add(treadle.event()) end))
     c:close()
     assert.equal("the counter is closed", error_here(function() c:get() end))

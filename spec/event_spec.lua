@@ -56,7 +56,11 @@ describe("an event", function()
       "cannot keep in a string event %(arguments%[1%]%)")
     e:close()
     e:close()
-    assert.error_matches(function() e:set() end, "the event is closed")
+    for _, name in ipairs { "set", "reset", "is_set", "wait" } do
+      assert.equal("the event is closed", helpers.error_here(function() (e[name])(e) end))
+      assert.matches(("^bad argument #1 to '%s' %%(event expected, got table%%)"):format(name),
+        helpers.error_here(function() (e[name])({}) end))
+    end
     local ok, err = pool.call.echo(e):pawait()
     assert.is_false(ok)
     assert.equal("payload", err.kind)

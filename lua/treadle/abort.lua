@@ -146,8 +146,7 @@ end
 
 local function check_self(self, is, what, name)
   if not is(self) then
-    error(("bad argument #1 to '%s' (%s expected, got %s): call it with a colon"):format(name,
-      what, type(self)), 3)
+    options.misused(name, what, self, 2)
   end
 end
 

@@ -14,6 +14,7 @@ share.kind("barrier", methods)
 -- @treturn boolean whether all came in time
 -- @treturn ?number which of them this one is, from 1: each number is given once
 function methods:wait(timeout)
+  share.check(self, "barrier", "wait")
   if timeout ~= nil then
     options.seconds(1, "wait", timeout)
   end

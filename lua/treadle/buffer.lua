@@ -86,18 +86,10 @@ end
 
 -- `level` says where an error of the function that gets it shows: as `error` counts.
 
---- Raise that there is no live buffer there.
-local function refuse(name, message, level)
-  if message:find "^the " then -- there was one
-    error(message, level)
-  end
-  options.bad_argument(1, name, message, level - 1)
-end
-
 local function learn(self, name, level)
   local address, count, unit, type_name = core.buffer_look(self)
   if not address then
-    refuse(name, count, level + 1)
+    share.check(self, "buffer", name, level - 1)
   end
   local view = {
     handle = cast(handle_type, self), count = count, unit = unit, address = address,
@@ -111,7 +103,7 @@ end
 local function view_of(self, name, level)
   local view = views[self] or learn(self, name, level + 1)
   if view.handle.thing == nil then
-    refuse(name, select(2, core.buffer_look(self)), level + 1)
+    share.check(self, "buffer", name, level - 1)
   end
   return view
 end

@@ -21,8 +21,7 @@ local may_spin = loop.may_spin
 
 local function check(self, name)
   if getmetatable(self) ~= NAME then
-    error(("bad argument #1 to '%s' (channel expected, got %s): call it with a colon"):format(name,
-      type(self)), 3)
+    share.check(self, "channel", name, 2)
   end
 end
 

@@ -26,16 +26,13 @@ local handles = setmetatable({}, { __mode = "k" })
 local function thing_of(self, name)
   local handle = handles[self]
   if not handle then
-    local found, message = core.counter_look(self)
-    if not found then
-      options.bad_argument(1, name, message, 2)
-    end
+    share.check(self, "counter", name, 2)
     handle = ffi.cast(handle_type, self)
     handles[self] = handle
   end
   local thing = handle.thing
   if thing == nil then
-    error(select(2, core.counter_look(self)), 3)
+    share.check(self, "counter", name, 2)
   end
   return thing
 end

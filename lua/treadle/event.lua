@@ -21,6 +21,7 @@ methods.is_set = core.event_is_set
 -- @tparam[opt] number timeout seconds; without it there is no limit
 -- @treturn boolean whether it was set in time
 function methods:wait(timeout)
+  share.check(self, "event", "wait")
   if timeout ~= nil then
     options.seconds(1, "wait", timeout)
   end

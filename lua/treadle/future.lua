@@ -157,8 +157,7 @@ local CANCEL_OPTIONS = { force = "boolean", reason = "any" }
 
 local function check_self(self, name)
   if not M.is(self) then
-    error(("bad argument #1 to '%s' (future expected, got %s): call it with a colon"):format(name,
-      type(self)), 3)
+    options.misused(name, "future", self, 2)
   end
 end
 

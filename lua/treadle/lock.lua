@@ -45,8 +45,10 @@ function M.kind(name, methods)
   }, { __index = kind_methods })
   function methods.close(self)
     local ok, problem = kind.c.close(self)
-    if not ok then
-      kind:misused(self, "close", problem == "held" and "locked" or problem, 3)
+    if problem == "held" then
+      error(("the %s is held in this state: give it back before you close it"):format(name), 2)
+    elseif not ok then
+      share.check(self, name, "close")
     end
   end
   share.kind(name, methods)
@@ -56,16 +58,10 @@ end
 
 --- Raise what is wrong with a call.
 function kind_methods:misused(handle, name, problem, level)
-  if problem == "kind" then
-    error(("bad argument #1 to '%s' (%s expected, got %s): call it with a colon"):format(name,
-      self.name, type(handle)), level)
-  elseif problem == "closed" then
-    error(("the %s is closed"):format(self.name), level)
-  elseif problem == "locked" then
-    error(("the %s is held in this state: give it back before you close it"):format(self.name),
-      level)
+  if problem == "held" then
+    error(HELD[self.name], level)
   end
-  error(HELD[self.name], level)
+  share.check(handle, self.name, name, level - 1)
 end
 
 --- Take units, wait for them if need be.

@@ -14,6 +14,13 @@ function options.bad_argument(index, name, message, level)
   error(("bad argument #%d to '%s' (%s)"):format(index, name, message), (level or 1) + 2)
 end
 
+--- Raise that a method was called with something else than its object.
+-- @param level as above
+function options.misused(name, expected, value, level)
+  error(("bad argument #1 to '%s' (%s expected, got %s): call it with a colon"):format(name,
+    expected, type(value)), (level or 1) + 2)
+end
+
 --- Check that an argument has a type; `expected` may name several: "string or table".
 function options.argument(index, name, value, expected, level)
   local actual = type(value)

@@ -71,8 +71,7 @@ end
 
 local function check_self(self, name)
   if not M.is(self) then
-    error(("bad argument #1 to '%s' (pool expected, got %s): call it with a colon"):format(name,
-      type(self)), 3)
+    options.misused(name, "pool", self, 2)
   end
 end
 

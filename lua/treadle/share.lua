@@ -2,6 +2,7 @@
 -- @module treadle.share
 local core = require "treadle.core"
 local loop = require "treadle.loop"
+local options = require "treadle.options"
 
 local M = {}
 
@@ -16,6 +17,20 @@ function M.kind(name, methods, mt)
   mt.__metatable = mt.__name
   methods.close = methods.close or core.ref_close
   core.kind(name, mt)
+end
+
+--- Check that a method was called on a live handle of its kind.
+-- @tparam string kind
+-- @tparam string name the method's
+-- @param level as for `options.bad_argument`
+function M.check(handle, kind, name, level)
+  level = (level or 1) + 1
+  local found, gone = core.ref_look(handle)
+  if found ~= kind then
+    options.misused(name, kind, handle, level)
+  elseif gone then
+    error(gone, level + 1)
+  end
 end
 
 --- Goes on after a wait. What was granted at the last moment counts, though the time was over.

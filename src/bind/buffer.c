@@ -64,16 +64,13 @@ static int core_buffer_scrub(lua_State *L) {
   return 0;
 }
 
-/* buffer_look(value) -> address, elements, bytes of one, type; or nil, message:
-** why it is no live buffer */
+/* buffer_look(value) -> address, elements, bytes of one, type; nothing when it is
+** no live buffer */
 static int core_buffer_look(lua_State *L) {
-  const tdl_buffer *b;
-  lua_settop(L, 1);
-  b = (tdl_buffer *)tdl_bind_look_at_thing(L, 1, &tdl_buffer_kind);
+  const tdl_buffer *b =
+      (tdl_buffer *)tdl_bind_find_thing(L, 1, &tdl_buffer_kind);
   if (b == NULL) {
-    lua_pushnil(L);
-    lua_insert(L, -2);
-    return 2;
+    return 0;
   }
   lua_pushlightuserdata(L, b->data);
   lua_pushnumber(L, (lua_Number)b->count);

@@ -26,18 +26,6 @@ static int core_counter_new(lua_State *L) {
   return 1;
 }
 
-/* counter_look(value) -> true; or nil, message: why it is no live counter */
-static int core_counter_look(lua_State *L) {
-  lua_settop(L, 1);
-  if (tdl_bind_look_at_thing(L, 1, &tdl_counter_kind) == NULL) {
-    lua_pushnil(L);
-    lua_insert(L, -2);
-    return 2;
-  }
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* counter_functions() -> addresses of add, get, set, which take the thing */
 static int core_counter_functions(lua_State *L) {
   lua_pushlightuserdata(L, (void *)(uintptr_t)add);
@@ -49,7 +37,6 @@ static int core_counter_functions(lua_State *L) {
 void tdl_bind_counter(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"counter_new", core_counter_new},
-      {"counter_look", core_counter_look},
       {"counter_functions", core_counter_functions},
       {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);

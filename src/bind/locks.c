@@ -115,20 +115,15 @@ static const tdl_kind *kind_of(lua_State *L) {
   return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* NULL: returns with what `refused` has pushed. */
+/* NULL: returns nothing. */
 static tdl_lock *lock_at(lua_State *L) {
   return (tdl_lock *)tdl_bind_find_thing(L, 1, kind_of(L));
 }
 
-/* nil, and what is wrong: "kind", "closed", or "held". */
-static int refused(lua_State *L, const char *problem) {
+static int refused(lua_State *L) {
   lua_pushnil(L);
-  lua_pushstring(L, problem);
+  lua_pushliteral(L, "held");
   return 2;
-}
-
-static int not_found(lua_State *L) {
-  return refused(L, tdl_bind_is_thing(L, 1, kind_of(L)) ? "closed" : "kind");
 }
 
 /* Pushed before anything is taken: to push a text may run finalizers, which may
@@ -175,7 +170,7 @@ static int lock_new(lua_State *L) {
 }
 
 /* take(handle, owner, units, tries) -> true [, "abandoned"]; false: they are not
-** free; nil, problem */
+** free; nil, "held": the owner would wait for itself; nothing: no live handle */
 static int lock_take(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_holds *h = b->loop->holds;
@@ -184,13 +179,13 @@ static int lock_take(lua_State *L) {
   uint32_t units = (uint32_t)luaL_checknumber(L, 3);
   int told = 0;
   if (l == NULL) {
-    return not_found(L);
+    return 0;
   }
   lua_settop(L, 4);
   push_outcome(L);
   if (is_deadlock(h, l, owner, units)) {
     if (!lua_toboolean(L, 4)) {
-      return refused(L, "held");
+      return refused(L);
     }
   } else if (tdl_holds_reserve(h) != 0) {
     return luaL_error(L, "not enough memory");
@@ -202,8 +197,8 @@ static int lock_take(lua_State *L) {
   return 1;
 }
 
-/* give(handle, owner, units) -> true; false: the owner does not hold them; nil,
-** problem */
+/* give(handle, owner, units) -> true; false: the owner does not hold them;
+** nothing: no live handle */
 static int lock_give(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_holds *h = b->loop->holds;
@@ -211,7 +206,7 @@ static int lock_give(lua_State *L) {
   uint32_t units = (uint32_t)luaL_checknumber(L, 3);
   tdl_hold **at;
   if (l == NULL) {
-    return not_found(L);
+    return 0;
   }
   at = tdl_holds_find(h, l, owner_of(b, luaL_checknumber(L, 2)));
   lua_pushboolean(L, at != NULL && covers(*at, units));
@@ -225,14 +220,15 @@ static int lock_give(lua_State *L) {
   return 1;
 }
 
-/* close(handle) -> true; nil, problem */
+/* close(handle) -> true; nil, "held": somebody here holds it; nothing: no handle
+** of that kind */
 static int lock_close(lua_State *L) {
-  const tdl_lock *l = lock_at(L);
-  if (l == NULL && !tdl_bind_is_thing(L, 1, kind_of(L))) {
-    return refused(L, "kind");
-  } else if (l != NULL &&
-             tdl_holds_any(tdl_bind_of(L)->loop->holds, &l->counted)) {
-    return refused(L, "held");
+  const tdl_ref *ref = tdl_bind_ref_at(L, 1);
+  if (ref == NULL || ref->kind != kind_of(L)) {
+    return 0;
+  } else if (ref->thing != NULL &&
+             tdl_holds_any(tdl_bind_of(L)->loop->holds, ref->thing)) {
+    return refused(L);
   }
   tdl_bind_close_thing(L, 1);
   lua_pushboolean(L, 1);

@@ -140,11 +140,6 @@ tdl_ref *tdl_bind_ref_at(lua_State *L, int index) {
   return ref;
 }
 
-int tdl_bind_is_thing(lua_State *L, int index, const tdl_kind *kind) {
-  const tdl_ref *ref = tdl_bind_ref_at(L, index);
-  return ref != NULL && ref->kind == kind;
-}
-
 tdl_counted *tdl_bind_find_thing(lua_State *L, int index,
                                  const tdl_kind *kind) {
   const tdl_ref *ref = tdl_bind_ref_at(L, index);
@@ -166,17 +161,19 @@ tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
   return ref->thing;
 }
 
-tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
-                                    const tdl_kind *kind) {
-  const tdl_ref *ref = tdl_bind_ref_at(L, index);
-  if (ref == NULL || ref->kind != kind) {
-    lua_pushfstring(L, "%s expected, got %s: call it with a colon", kind->name,
-                    luaL_typename(L, index));
-    return NULL;
-  } else if (ref->thing == NULL) {
-    lua_pushfstring(L, gone(ref), kind->name);
+/* ref_look(value) -> the name of its kind, and, if it is closed, a text that says
+** so; nothing when it is no handle */
+static int core_ref_look(lua_State *L) {
+  const tdl_ref *ref = tdl_bind_ref_at(L, 1);
+  if (ref == NULL) {
+    return 0;
   }
-  return ref->thing;
+  lua_pushstring(L, ref->kind->name);
+  if (ref->thing != NULL) {
+    return 1;
+  }
+  lua_pushfstring(L, gone(ref), ref->kind->name);
+  return 2;
 }
 
 /* --- for the codec -------------------------------------------------------- */
@@ -352,16 +349,17 @@ static int core_transfer(lua_State *L) {
   push_parcel(L, 1);
   lua_createtable(L, n, 0);
   for (int i = 1; i <= n; i++) {
+    const tdl_ref *ref;
     lua_rawgeti(L, 1, i);
-    if (tdl_bind_look_at_thing(L, 4, &tdl_buffer_kind) == NULL) {
-      const tdl_ref *ref = tdl_bind_ref_at(L, 4);
+    ref = tdl_bind_ref_at(L, 4);
+    if (ref == NULL || ref->kind != &tdl_buffer_kind) {
       lua_pushnil(L);
-      if (ref != NULL && ref->kind == &tdl_buffer_kind) {
-        lua_pushfstring(L, gone(ref), "buffer");
-      } else {
-        lua_pushfstring(L, "a list of buffers expected, got a %s in it",
-                        luaL_typename(L, 4));
-      }
+      lua_pushfstring(L, "a list of buffers expected, got a %s in it",
+                      luaL_typename(L, 4));
+      return 2;
+    } else if (ref->thing == NULL) {
+      lua_pushnil(L);
+      lua_pushfstring(L, gone(ref), "buffer");
       return 2;
     }
     lua_rawseti(L, 3, i);
@@ -466,6 +464,7 @@ void tdl_bind_forget_kind(lua_State *L, const char *name) {
 
 void tdl_bind_refs(lua_State *L) {
   static const luaL_Reg functions[] = {{"ref_close", core_ref_close},
+                                       {"ref_look", core_ref_look},
                                        {"kind", core_kind},
                                        {"move", core_move},
                                        {"transfer", core_transfer},

@@ -43,15 +43,10 @@ void tdl_bind_push_new(lua_State *L, tdl_counted *thing);
 tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
                                   const tdl_kind *kind);
 
-/* Why the userdata there is no live thing of that kind: pushes "the buffer was
-** moved" or the like. NULL; or the thing, with nothing pushed. */
-tdl_counted *tdl_bind_look_at_thing(lua_State *L, int index,
-                                    const tdl_kind *kind);
-
-/* For those who raise by themselves: that thing, or NULL; whether it is a
-** userdata of that kind, closed or not; closes it. */
+/* The same for those whose Lua half raises (share.check): NULL. */
 tdl_counted *tdl_bind_find_thing(lua_State *L, int index, const tdl_kind *kind);
-int tdl_bind_is_thing(lua_State *L, int index, const tdl_kind *kind);
+
+/* Closes the userdata there. */
 void tdl_bind_close_thing(lua_State *L, int index);
 
 /* Moves (refs.c, H4): a payload of this state's has been accepted, and what it
