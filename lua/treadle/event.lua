@@ -9,13 +9,22 @@ local methods = {}
 share.kind("event", methods)
 
 --- Set it: all who wait go on, and all who come, until it is reset.
-methods.set = core.event_set
+function methods:set()
+  share.check(self, "event", "set")
+  core.event_set(self)
+end
 
 --- Take that back.
-methods.reset = core.event_reset
+function methods:reset()
+  share.check(self, "event", "reset")
+  core.event_reset(self)
+end
 
 --- @treturn boolean whether it is set
-methods.is_set = core.event_is_set
+function methods:is_set()
+  share.check(self, "event", "is_set")
+  return (core.event_is_set(self))
+end
 
 --- Wait until it is set: yields in a coroutine, runs the loop in a main chunk.
 -- @tparam[opt] number timeout seconds; without it there is no limit
