@@ -495,6 +495,19 @@ describe("channels between states", function()
     end
   end)
 
+  it("forget a message that was being read in a state that is stopped #computing", function()
+    local tasks = require "channel_tasks"
+    local ch, entered = treadle.channel(0), treadle.event()
+    local single = treadle.pool("channel_tasks", { threads = 1 })
+    local f = single.call.read_stuck(ch, entered)
+    helpers.poll_until(function() return ch:try_send(tasks.stuck()) end)
+    assert.is_true(entered:wait(helpers.TIMEOUT))
+    f:cancel { force = true }
+    assert.equal("alive", single.call.echo("alive"):await()) -- of the next state
+    assert.same({ nil, false, "empty" }, { ch:try_recv() })
+    single:close()
+  end)
+
   it("end a task's wait at its timeout", function()
     local ch = treadle.channel(0)
     for _, fn in ipairs { "recv", "drain" } do

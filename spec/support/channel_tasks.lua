@@ -26,6 +26,24 @@ function M.recv(ch, timeout)
   return ch:recv(timeout)
 end
 
+--- What is never read to its end.
+local Stuck, on_read = {}, nil
+
+treadle.class("channel_tasks.Stuck", Stuck, function() return true end, function()
+  on_read:set()
+  while true do end
+end)
+
+function M.stuck()
+  return setmetatable({}, Stuck)
+end
+
+--- Waits, and then reads such a thing.
+function M.read_stuck(ch, entered)
+  on_read = entered
+  return treadle.select { { ch, "recv" } }
+end
+
 --- Receives all there is.
 function M.drain(ch)
   local list = {}

@@ -125,7 +125,12 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
   if (m == NULL) {
     lua_pushnil(L);
     lua_pushboolean(L, wait->wait.value == TDL_CHANNEL_SENT);
-  } else if (open_message(d, L, m) != 0) {
+    return 3;
+  }
+  /* `open` has it alone: what reads it may be left, and the state be lost */
+  wait->wait.value = NULL;
+  if (open_message(d, L, m) != 0) {
+    wait->wait.value = m;
     return lua_error(L);
   }
   return 3;

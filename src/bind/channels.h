@@ -9,7 +9,8 @@
 **     ticket. Meanwhile the face refuses: a finalizer, or whoever comes after an
 **     error (no memory for Lua's stack) goes the other way, and there it is put
 **     back. Who shows the ticket of something that was put back receives anew.
-**     A message that is being written or read otherwise is in the list `open`.
+**     A message that is being written or read otherwise is in the list `open`,
+**     and nowhere else.
 ** N3  `open` grows and shrinks like the C stack. What is above somebody's own
 **     message when he takes it out was left there by an error. */
 #ifndef TDL_BIND_CHANNELS_H
