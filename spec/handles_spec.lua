@@ -180,6 +180,38 @@ describe("a handle", function()
     works(event)
   end)
 
+  --- Calls a function of the core, in whose first allocation a finalizer closes the handle, which is
+  -- the only one: all garbage goes there.
+  local function closed_within(handle, fn, ...)
+    local proxy = newproxy(true)
+    getmetatable(proxy).__gc = function() handle:close() end
+    collectgarbage("stop")
+    local stepmul = collectgarbage("setstepmul", 0) -- all of a cycle in one step
+    proxy = nil -- luacheck: ignore
+    collectgarbage("restart")
+    local a, b, c = fn(handle, ...)
+    collectgarbage("setstepmul", stepmul)
+    assert.matches("%(closed%)$", tostring(handle))
+    return a, b, c
+  end
+
+  it("may be closed by a finalizer when its object is about to be used", function()
+    local core = require "treadle.core"
+    local mutex = core.lock_functions("mutex")
+    assert.is_nil(closed_within(treadle.mutex(), mutex.take, 0, 1, false))
+    for _, begun in ipairs {
+      { closed_within(treadle.event(), core.event_wait) },
+      { closed_within(treadle.barrier(2), core.barrier_wait) },
+      { closed_within(treadle.buffer("int", 1), core.atomics_wait, 0, 0, 0) },
+    } do
+      assert.equal("pending", begun[1]:state())
+      assert.is_true(core.wait_leave(begun[2]))
+    end
+    local ok, err = closed_within(treadle.mutex(), function(m) return pcall(mutex.wait, m, 0, 1) end)
+    assert.is_false(ok)
+    assert.matches("the mutex is closed", err)
+  end)
+
   it("says that it is closed, once it is", function()
     local ok, err = open().emit_from_closed(treadle.event()):await()
     assert.is_false(ok)

@@ -32,11 +32,11 @@ static int core_atomics_wait(lua_State *L) {
   size_t i = (size_t)luaL_checknumber(L, 2);
   uint64_t expected =
       (uint64_t)luaL_checknumber(L, 3) | (uint64_t)luaL_checknumber(L, 4) << 32;
+  tdl_counted *thing = &b->counted;
   tdl_bound_wait *w;
   luaL_argcheck(L, i < b->count && b->unit <= sizeof(expected), 2,
                 "no integer of the buffer");
-  w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, 1);
-  tdl_bind_placed(w, 0, &b->counted);
+  w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, &thing, 1);
   if (tdl_atomics_wait(b->data + i * b->unit, b->unit, expected,
                        &w->places[0].waiter)) {
     tdl_bind_drop_wait(w);

@@ -21,9 +21,6 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
 }
 
 static int give_up(tdl_bound_wait *wait) {
-  if (wait->places[0].thing == NULL) {
-    return tdl_wait_give_up(&wait->wait);
-  }
   return tdl_barrier_give_up((tdl_barrier *)wait->places[0].thing,
                              &wait->places[0].waiter);
 }
@@ -45,10 +42,10 @@ static int core_barrier_new(lua_State *L) {
 ** last one: all are there */
 static int core_barrier_wait(lua_State *L) {
   tdl_barrier *b = check_barrier(L, 1);
-  tdl_bound_wait *w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, 1);
-  uint32_t number;
-  tdl_bind_placed(w, 0, &b->counted);
-  number = tdl_barrier_wait(b, &w->places[0].waiter);
+  tdl_counted *thing = &b->counted;
+  tdl_bound_wait *w =
+      tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, &thing, 1);
+  uint32_t number = tdl_barrier_wait(b, &w->places[0].waiter);
   if (number == 0) {
     return 2;
   }

@@ -148,8 +148,10 @@ static const tdl_wait_kind wait_kind = {
     .leave = leave, .deliver = deliver, .undo = undo};
 
 /* Pushes its future and its number. */
-static tdl_bound_wait *new_wait(tdl_channels *d, lua_State *L, uint32_t count) {
-  tdl_bound_wait *w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, count);
+static tdl_bound_wait *new_wait(tdl_channels *d, lua_State *L,
+                                tdl_counted *const *things, uint32_t count) {
+  tdl_bound_wait *w =
+      tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, things, count);
   tdl_channels_waits(d);
   return w;
 }
@@ -164,8 +166,8 @@ static int core_channel_recv(lua_State *L) {
   tdl_message *m;
   tdl_channel_status status = tdl_channels_receive(d, c, &m, 0);
   if (status == TDL_CHANNEL_WAIT && waits) {
-    tdl_bound_wait *w = new_wait(d, L, 1);
-    tdl_bind_placed(w, 0, &c->counted);
+    tdl_counted *thing = &c->counted;
+    tdl_bound_wait *w = new_wait(d, L, &thing, 1);
     status = tdl_channel_recv(c, &m, &w->places[0].waiter);
     if (status == TDL_CHANNEL_WAIT) {
       return 2;
@@ -192,11 +194,11 @@ static int core_channel_send(lua_State *L) {
   tdl_channels_leave(d, m);
   status = tdl_channels_send(d, c, &m, 0);
   if (status == TDL_CHANNEL_WAIT && waits) {
+    tdl_counted *thing = &c->counted;
     tdl_bound_wait *w;
     tdl_channels_enter(d, m);
-    w = new_wait(d, L, 1);
+    w = new_wait(d, L, &thing, 1);
     tdl_channels_leave(d, m);
-    tdl_bind_placed(w, 0, &c->counted);
     status = tdl_channel_send(c, &m, &w->places[0].waiter);
     if (status == TDL_CHANNEL_WAIT) {
       return 2;
@@ -273,10 +275,12 @@ static int core_channel_select(lua_State *L) {
   uint32_t n = (uint32_t)lua_objlen(L, 1), chosen = 0;
   int waits = lua_toboolean(L, 2), top;
   tdl_channel_case *cases;
+  tdl_counted **things;
   tdl_channel_status status;
   luaL_argcheck(L, n > 0 && n <= TDL_SELECT_MAX_CASES, 1, "number of cases");
   luaL_checkstack(L, 16, NULL);
-  cases = lua_newuserdata(L, n * sizeof(*cases));
+  cases = lua_newuserdata(L, n * (sizeof(*cases) + sizeof(*things)));
+  things = (tdl_counted **)(void *)(cases + n);
   top = lua_gettop(L);
   for (uint32_t i = 0; i < n; i++) {
     if (!read_case(d, L, &cases[i], i)) {
@@ -292,10 +296,12 @@ static int core_channel_select(lua_State *L) {
   if (status == TDL_CHANNEL_WAIT && waits) {
     tdl_bound_wait *w;
     enter_all(d, cases, n);
-    w = new_wait(d, L, n);
+    for (uint32_t i = 0; i < n; i++) {
+      things[i] = &cases[i].channel->counted;
+    }
+    w = new_wait(d, L, things, n);
     leave_all(d, cases, n);
     for (uint32_t i = 0; i < n; i++) {
-      tdl_bind_placed(w, i, &cases[i].channel->counted);
       cases[i].waiter = &w->places[i].waiter;
     }
     status = tdl_channel_select(cases, n, tdl_channels_random(d) % n, &chosen);

@@ -48,12 +48,12 @@ static int core_event_is_set(lua_State *L) {
 /* event_wait(event) -> future, number for wait_end; or nothing: it is set */
 static int core_event_wait(lua_State *L) {
   tdl_event *e = check_event(L, 1);
+  tdl_counted *thing = &e->counted;
   tdl_bound_wait *w;
   if (tdl_event_is_set(e)) {
     return 0;
   }
-  w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, 1);
-  tdl_bind_placed(w, 0, &e->counted);
+  w = tdl_bind_new_wait(tdl_bind_of(L), L, &wait_kind, &thing, 1);
   if (tdl_event_wait(e, &w->places[0].waiter)) {
     tdl_bind_drop_wait(w);
     return 0;

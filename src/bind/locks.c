@@ -115,7 +115,8 @@ static const tdl_kind *kind_of(lua_State *L) {
   return lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* NULL: returns nothing. */
+/* Behind all that may run a finalizer, which may close the handle. NULL: returns
+** nothing. */
 static tdl_lock *lock_at(lua_State *L) {
   return (tdl_lock *)tdl_bind_find_thing(L, 1, kind_of(L));
 }
@@ -174,16 +175,16 @@ static int lock_new(lua_State *L) {
 static int lock_take(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   tdl_holds *h = b->loop->holds;
-  tdl_lock *l = lock_at(L);
   uint64_t owner = owner_of(b, luaL_checknumber(L, 2));
   uint32_t units = (uint32_t)luaL_checknumber(L, 3);
+  tdl_lock *l;
   int told = 0;
-  if (l == NULL) {
-    return 0;
-  }
   lua_settop(L, 4);
   push_outcome(L);
-  if (is_deadlock(h, l, owner, units)) {
+  l = lock_at(L);
+  if (l == NULL) {
+    return 0;
+  } else if (is_deadlock(h, l, owner, units)) {
     if (!lua_toboolean(L, 4)) {
       return refused(L);
     }
@@ -271,25 +272,27 @@ static const tdl_wait_kind wait_kind = {
 ** "abandoned" if so: it has them */
 static int lock_wait(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
-  tdl_lock *l = (tdl_lock *)tdl_bind_check_thing(L, 1, kind_of(L));
   uint64_t owner = owner_of(b, luaL_checknumber(L, 2));
   uint32_t units = (uint32_t)luaL_checknumber(L, 3);
+  tdl_counted *thing;
   tdl_bound_wait *w;
+  tdl_lock *l;
   int told = 0;
   lua_settop(L, 3);
   push_outcome(L);
-  w = tdl_bind_new_wait(b, L, &wait_kind, 1);
+  thing = tdl_bind_check_thing(L, 1, kind_of(L));
+  l = (tdl_lock *)thing;
+  w = tdl_bind_new_wait(b, L, &wait_kind, &thing, 1);
   w->owner = owner;
   if (tdl_holds_reserve(b->loop->holds) != 0) {
     tdl_bind_drop_wait(w);
     return luaL_error(L, "not enough memory");
   }
-  tdl_bind_placed(w, 0, &l->counted);
   if (!tdl_lock_wait(l, &w->places[0].waiter, units, &told)) {
     return 2;
   }
-  tdl_bind_drop_wait(w);
   enter(b->loop->holds, l, owner, units);
+  tdl_bind_drop_wait(w);
   lua_settop(L, 5);
   lua_pushnil(L);
   lua_replace(L, 4);

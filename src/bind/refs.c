@@ -463,12 +463,10 @@ void tdl_bind_forget_kind(lua_State *L, const char *name) {
 }
 
 void tdl_bind_refs(lua_State *L) {
-  static const luaL_Reg functions[] = {{"ref_close", core_ref_close},
-                                       {"ref_look", core_ref_look},
-                                       {"kind", core_kind},
-                                       {"move", core_move},
-                                       {"transfer", core_transfer},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"ref_close", core_ref_close}, {"ref_look", core_ref_look},
+      {"kind", core_kind},           {"move", core_move},
+      {"transfer", core_transfer},   {NULL, NULL}};
   tdl_things_hook(&hooks);
   luaL_setfuncs(L, functions, 0);
 }

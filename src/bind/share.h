@@ -72,7 +72,7 @@ int tdl_bind_push_shared(lua_State *L, tdl_counted *thing, uint32_t part);
 /* How a kind of wait is ended. */
 struct tdl_bound_wait;
 typedef struct tdl_wait_kind {
-  /* takes that waiter out of its list */
+  /* takes that waiter out of its list, if it stands there */
   void (*leave)(struct tdl_bound_wait *wait, uint32_t index);
   /* the code that waits goes on: pushes what it was granted, how many values.
   ** Nothing is left to undo then; if it raises, nothing was taken */
@@ -95,17 +95,16 @@ typedef struct tdl_bound_wait {
   uint32_t count; /* waiters */
   struct tdl_place_held {
     tdl_waiter waiter;
-    tdl_counted *thing; /* a reference, once it stands in its list */
+    tdl_counted *thing; /* a reference */
   } places[];
 } tdl_bound_wait;
 
-/* A wait for so many things, none of which knows it yet; pushes its future, and
-** its number for core.wait_end. Raises without memory. */
+/* A wait for things none of which knows it yet; holds them from the first on, since
+** what follows may run a finalizer that closes their handles. Pushes its future,
+** and its number for core.wait_end. Raises without memory. */
 tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
-                                  const tdl_wait_kind *kind, uint32_t count);
-
-/* It stands in that thing's list. */
-void tdl_bind_placed(tdl_bound_wait *wait, uint32_t index, tdl_counted *thing);
+                                  const tdl_wait_kind *kind,
+                                  tdl_counted *const *things, uint32_t count);
 
 /* It was not needed: it stands in no list, and nobody knows it. */
 void tdl_bind_drop_wait(tdl_bound_wait *wait);

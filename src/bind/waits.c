@@ -9,9 +9,7 @@
 /* Takes it out of all lists. */
 static void leave(tdl_bound_wait *w) {
   for (uint32_t i = 0; i < w->count; i++) {
-    if (w->places[i].thing != NULL) {
-      w->kind->leave(w, i);
-    }
+    w->kind->leave(w, i);
   }
 }
 
@@ -22,9 +20,7 @@ static void free_wait(tdl_bound_wait *w) {
     w->next->at = w->at;
   }
   for (uint32_t i = 0; i < w->count; i++) {
-    if (w->places[i].thing != NULL) {
-      tdl_counted_drop(w->places[i].thing);
-    }
+    tdl_counted_drop(w->places[i].thing);
   }
   tdl_free(w);
   tdl_loop_drop(loop);
@@ -87,7 +83,8 @@ static void tell(tdl_wait *wait) {
 }
 
 tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
-                                  const tdl_wait_kind *kind, uint32_t count) {
+                                  const tdl_wait_kind *kind,
+                                  tdl_counted *const *things, uint32_t count) {
   tdl_bound_wait *w = tdl_calloc(sizeof(*w) + count * sizeof(w->places[0]));
   if (w == NULL) {
     luaL_error(L, "not enough memory");
@@ -103,6 +100,8 @@ tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
   for (uint32_t i = 0; i < count; i++) {
     w->places[i].waiter.wait = &w->wait;
     w->places[i].waiter.index = i;
+    w->places[i].thing = things[i];
+    tdl_counted_hold(things[i]);
   }
   tdl_loop_hold(b->loop);
   w->next = b->waits;
@@ -119,11 +118,6 @@ tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
   lua_pop(L, 1);
   lua_pushlightuserdata(L, w);
   return w;
-}
-
-void tdl_bind_placed(tdl_bound_wait *w, uint32_t index, tdl_counted *thing) {
-  tdl_counted_hold(thing);
-  w->places[index].thing = thing;
 }
 
 /* 1 when nobody has granted it: it is gone. */

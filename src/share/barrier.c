@@ -30,9 +30,9 @@ uint32_t tdl_barrier_wait(tdl_barrier *b, tdl_waiter *waiter) {
     tdl_waiters_add(&b->waiters, waiter);
   } else {
     b->waiting = 0; /* R2 */
-    number = 1; /* R1: none of them fails */
-    while ((*end = tdl_waiters_grant(&b->waiters,
-                                     (void *)(uintptr_t)number)) != NULL) {
+    number = 1;     /* R1: none of them fails */
+    while ((*end = tdl_waiters_grant(&b->waiters, (void *)(uintptr_t)number)) !=
+           NULL) {
       end = &(*end)->next;
       number++;
     }

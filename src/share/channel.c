@@ -106,7 +106,8 @@ static tdl_channel_status send_locked(tdl_channel *c, tdl_message **m,
 
 /* `*left` is what there was no room for. */
 static tdl_channel_status recv_locked(tdl_channel *c, tdl_message **m,
-                                      tdl_waiter **granted, tdl_message **left) {
+                                      tdl_waiter **granted,
+                                      tdl_message **left) {
   tdl_message *got;
   if (c->first != NULL) {
     got = pop(c);
