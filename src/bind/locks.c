@@ -152,6 +152,13 @@ static void enter(tdl_holds *h, tdl_lock *l, uint64_t owner, uint32_t units) {
   }
 }
 
+/* The same behind a wait: the handle may be closed since it began. */
+static void enter_awaited(tdl_holds *h, tdl_lock *l, uint64_t owner,
+                          uint32_t units) {
+  enter(h, l, owner, units);
+  tdl_hold_keep(*tdl_holds_find(h, l, owner));
+}
+
 /* Whether the owner would wait for itself. */
 static int is_deadlock(const tdl_holds *h, const tdl_lock *l, uint64_t owner,
                        uint32_t units) {
@@ -256,7 +263,7 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
   if (tdl_holds_reserve(h) != 0) {
     return luaL_error(L, "not enough memory");
   }
-  enter(h, awaited(wait), wait->owner, units_of(wait));
+  enter_awaited(h, awaited(wait), wait->owner, units_of(wait));
   return granted(L, wait->wait.value != NULL);
 }
 
@@ -291,7 +298,7 @@ static int lock_wait(lua_State *L) {
   if (!tdl_lock_wait(l, &w->places[0].waiter, units, &told)) {
     return 2;
   }
-  enter(b->loop->holds, l, owner, units);
+  enter_awaited(b->loop->holds, l, owner, units);
   tdl_bind_drop_wait(w);
   lua_settop(L, 5);
   lua_pushnil(L);

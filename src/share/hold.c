@@ -105,9 +105,8 @@ int tdl_holds_any(const tdl_holds *h, const tdl_counted *thing) {
 void tdl_holds_keep(tdl_holds *h, tdl_counted *thing) {
   for (uint32_t i = 0; h->count > 0 && i <= h->mask; i++) {
     for (tdl_hold *hold = h->buckets[i]; hold != NULL; hold = hold->next) {
-      if (&hold->lock->counted == thing && !hold->is_kept) {
-        hold->is_kept = 1;
-        tdl_counted_hold(thing);
+      if (&hold->lock->counted == thing) {
+        tdl_hold_keep(hold);
       }
     }
   }

@@ -88,6 +88,14 @@ static inline void tdl_holds_remove(tdl_holds *h, tdl_hold **at) {
   }
 }
 
+/* It has a reference of its own from here on. */
+static inline void tdl_hold_keep(tdl_hold *hold) {
+  if (!hold->is_kept) {
+    hold->is_kept = 1;
+    tdl_counted_hold(&hold->lock->counted);
+  }
+}
+
 /* The owner has ended (O3). */
 void tdl_holds_end(tdl_holds *holds, uint64_t owner);
 
