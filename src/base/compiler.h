@@ -14,6 +14,11 @@
 #define TDL_CONTAINER(ptr, type, member)                                       \
   ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
+/* Compiles a declaration, and keeps its text (NAME_text) for the FFI. */
+#define TDL_DECLARE(name, ...)                                                 \
+  typedef __VA_ARGS__ name;                                                    \
+  static const char name##_text[] = #__VA_ARGS__;
+
 /* Asks for the line of `p` (anything), to be written soon: it comes without a
 ** copy staying elsewhere, so that the write need not send for it again. */
 static inline void tdl_prefetch(const void *p) {

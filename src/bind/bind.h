@@ -107,11 +107,26 @@ typedef struct tdl_bind {
   int refs_ref, kinds_ref, waits_ref;
   size_t weight, weight_limit;   /* of shared memory, see refs.c */
   struct tdl_channels *channels; /* channel.c: NULL until it is used */
-  int closing; /* the state is being closed: no Lua any more */
+  int closing;        /* the state is being closed: no Lua any more */
+  lua_State *lasting; /* a thread that lives as long; to ask for hooks */
 } tdl_bind;
 
 /* The state's tdl_bind; makes it (and a host's loop) at the first call. */
 tdl_bind *tdl_bind_of(lua_State *L);
+
+/* For functions that compiled code calls: not now. It does not look at hooks (a
+** debugger's, or Ctrl-C's), calls of the Lua C API do; and when the state is
+** being closed, those say so. */
+static inline int tdl_bind_is_barred(const tdl_bind *b) {
+  return lua_gethookmask(b->lasting) != 0 || b->closing;
+}
+
+/* Sets a field of the table on top of the stack. */
+static inline void tdl_bind_set_number(lua_State *L, const char *name,
+                                       double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, name);
+}
 
 /* Pushes hooks[name]. */
 void tdl_bind_hook(tdl_bind *b, lua_State *L, const char *name);

@@ -7,15 +7,10 @@
 #include "../codec/reader.h"
 #include "../codec/writer.h"
 
-/* Compiles a declaration, and keeps its text for the FFI. */
-#define DECLARE(name, ...)                                                     \
-  typedef __VA_ARGS__ name;                                                    \
-  static const char name##_text[] = #__VA_ARGS__;
-
 /* What Lua sees. `ref` is the userdata of a channel; with `spin` a call may wait
 ** for a moment. What they answer is an enum answer. */
 /* clang-format off */
-DECLARE(face, struct {
+TDL_DECLARE(face, struct {
   uint32_t ticket;  /* N2: of what is `in` */
   uint32_t length;
   const char *text;
@@ -42,8 +37,6 @@ enum answer {
   STRING
 };
 
-#define LINE 64u
-
 /* A wait that is no longer than a spin. */
 typedef struct quick {
   tdl_wait wait;
@@ -54,7 +47,6 @@ typedef struct quick {
 struct tdl_channels {
   face face; /* first: the FFI's pointer is ours */
   tdl_bind *bind;
-  lua_State *L;       /* a thread that lives as long; to ask for hooks */
   tdl_message *spare; /* empty ones */
   uint32_t spare_count;
   tdl_message *in, *open; /* N2 */
@@ -64,7 +56,7 @@ struct tdl_channels {
   uint32_t random;
   tdl_spin spin;
   uint64_t waits_since; /* the last wait that was no spin */
-  _Alignas(LINE) quick quick;
+  _Alignas(TDL_LINE_BYTES) quick quick;
 };
 
 /* --- messages ------------------------------------------------------------- */
@@ -262,12 +254,10 @@ uint32_t tdl_channels_random(tdl_channels *d) {
 
 /* --- the face ------------------------------------------------------------- */
 
-/* NULL: the other way says why. Compiled code does not look at hooks (a
-** debugger's, or Ctrl-C's), calls of the other kind do. */
+/* NULL: the other way says why. */
 static tdl_channel *channel_of(const tdl_channels *d, const tdl_ref *ref) {
   if (TDL_UNLIKELY(ref->kind != &tdl_channel_kind || ref->thing == NULL ||
-                   d->in != NULL || d->bind->closing ||
-                   lua_gethookmask(d->L) != 0)) {
+                   d->in != NULL || tdl_bind_is_barred(d->bind))) {
     return NULL;
   }
   return (tdl_channel *)ref->thing;
@@ -398,11 +388,9 @@ static int face_send_other(void *self, void *ref, int kind, int spin) {
 
 tdl_channels *tdl_channels_new(tdl_bind *b, lua_State *L,
                                lua_CFunction decode) {
-  char *block = lua_newuserdata(L, sizeof(tdl_channels) + LINE - 1);
-  tdl_channels *d =
-      (tdl_channels *)(void *)(block + (-(uintptr_t)block & (LINE - 1)));
-  luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushthread(L);
+  char *block = lua_newuserdata(L, sizeof(tdl_channels) + TDL_LINE_BYTES - 1);
+  size_t before = -(uintptr_t)block & (TDL_LINE_BYTES - 1);
+  tdl_channels *d = (tdl_channels *)(void *)(block + before);
   luaL_ref(L, LUA_REGISTRYINDEX);
   memset(d, 0, sizeof(*d));
   lua_pushcfunction(L, decode);
@@ -413,7 +401,6 @@ tdl_channels *tdl_channels_new(tdl_bind *b, lua_State *L,
   d->face.send_string = face_send_string;
   d->face.send_other = face_send_other;
   d->bind = b;
-  d->L = L;
   d->random = (uint32_t)tdl_now_ns() | 1u;
   d->spin.budget_ns = TDL_SPIN_MAX_NS;
   d->quick.wait.tell = tell_quick;
@@ -421,25 +408,20 @@ tdl_channels *tdl_channels_new(tdl_bind *b, lua_State *L,
   return d;
 }
 
-static void set_number(lua_State *L, const char *name, int value) {
-  lua_pushinteger(L, value);
-  lua_setfield(L, -2, name);
-}
-
 void tdl_channels_face(tdl_channels *d, lua_State *L) {
   lua_pushlightuserdata(L, d);
   lua_setfield(L, -2, "self");
   lua_pushstring(L, face_text);
   lua_setfield(L, -2, "declaration");
-  set_number(L, "WAIT", WAIT);
-  set_number(L, "CLOSED", CLOSED);
-  set_number(L, "SENT", SENT);
-  set_number(L, "OTHER", OTHER);
-  set_number(L, "NIL", NIL);
-  set_number(L, "FALSE", FALSE);
-  set_number(L, "TRUE", TRUE);
-  set_number(L, "NUMBER", NUMBER);
-  set_number(L, "STRING", STRING);
+  tdl_bind_set_number(L, "WAIT", WAIT);
+  tdl_bind_set_number(L, "CLOSED", CLOSED);
+  tdl_bind_set_number(L, "SENT", SENT);
+  tdl_bind_set_number(L, "OTHER", OTHER);
+  tdl_bind_set_number(L, "NIL", NIL);
+  tdl_bind_set_number(L, "FALSE", FALSE);
+  tdl_bind_set_number(L, "TRUE", TRUE);
+  tdl_bind_set_number(L, "NUMBER", NUMBER);
+  tdl_bind_set_number(L, "STRING", STRING);
 }
 
 void tdl_bind_end_channels(tdl_bind *b) {

@@ -113,6 +113,9 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
   b->kinds_ref = new_table_ref(L);
   b->waits_ref = new_table_ref(L);
   b->refs_ref = new_weak_ref(L);
+  b->lasting = L;
+  lua_pushthread(L);
+  luaL_ref(L, LUA_REGISTRYINDEX);
   if (vm != NULL) {
     b->loop = &vm->worker->loop;
   } else if (tdl_loop_new(&b->loop) != 0) {
@@ -188,11 +191,6 @@ static int core_hooks(lua_State *L) {
 
 /* --- the module ----------------------------------------------------------- */
 
-static void set_number(lua_State *L, const char *name, double value) {
-  lua_pushnumber(L, value);
-  lua_setfield(L, -2, name);
-}
-
 TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind *b;
   if (find_bind(L) == NULL) {
@@ -210,30 +208,30 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
     lua_getglobal(L, "require");
     b->require_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   }
-  set_number(L, "STATE", TDL_F_STATE);
-  set_number(L, "VALUE", TDL_F_VALUE);
-  set_number(L, "COUNT", TDL_F_COUNT);
-  set_number(L, "WAITER", TDL_F_WAITER);
-  set_number(L, "SLOT", TDL_F_SLOT);
-  set_number(L, "OWN", TDL_F_OWN);
-  set_number(L, "NEXT", TDL_F_NEXT);
-  set_number(L, "PENDING", TDL_PENDING);
-  set_number(L, "RESOLVED", TDL_RESOLVED);
-  set_number(L, "REJECTED", TDL_REJECTED);
-  set_number(L, "CANCELLED", TDL_CANCELLED);
-  set_number(L, "MAX_PAYLOAD", TDL_PAYLOAD_MAX_BYTES);
-  set_number(L, "PAYLOAD_CEILING", TDL_PAYLOAD_CEILING_BYTES);
-  set_number(L, "LOOKS_SHARE", TDL_SHARED_LOOKS_SHARE);
-  set_number(L, "MAX_WORKERS", TDL_POOL_MAX_WORKERS);
-  set_number(L, "ANY", TDL_AT_ANY);
-  set_number(L, "ANY_HIGH", TDL_AT_ANY_HIGH);
-  set_number(L, "ANY_LOW", TDL_AT_ANY_LOW);
-  set_number(L, "HOME", TDL_AT_HOME);
+  tdl_bind_set_number(L, "STATE", TDL_F_STATE);
+  tdl_bind_set_number(L, "VALUE", TDL_F_VALUE);
+  tdl_bind_set_number(L, "COUNT", TDL_F_COUNT);
+  tdl_bind_set_number(L, "WAITER", TDL_F_WAITER);
+  tdl_bind_set_number(L, "SLOT", TDL_F_SLOT);
+  tdl_bind_set_number(L, "OWN", TDL_F_OWN);
+  tdl_bind_set_number(L, "NEXT", TDL_F_NEXT);
+  tdl_bind_set_number(L, "PENDING", TDL_PENDING);
+  tdl_bind_set_number(L, "RESOLVED", TDL_RESOLVED);
+  tdl_bind_set_number(L, "REJECTED", TDL_REJECTED);
+  tdl_bind_set_number(L, "CANCELLED", TDL_CANCELLED);
+  tdl_bind_set_number(L, "MAX_PAYLOAD", TDL_PAYLOAD_MAX_BYTES);
+  tdl_bind_set_number(L, "PAYLOAD_CEILING", TDL_PAYLOAD_CEILING_BYTES);
+  tdl_bind_set_number(L, "LOOKS_SHARE", TDL_SHARED_LOOKS_SHARE);
+  tdl_bind_set_number(L, "MAX_WORKERS", TDL_POOL_MAX_WORKERS);
+  tdl_bind_set_number(L, "ANY", TDL_AT_ANY);
+  tdl_bind_set_number(L, "ANY_HIGH", TDL_AT_ANY_HIGH);
+  tdl_bind_set_number(L, "ANY_LOW", TDL_AT_ANY_LOW);
+  tdl_bind_set_number(L, "HOME", TDL_AT_HOME);
   /* what a waiting coroutine yields, see tdl_vm_run */
   lua_pushlightuserdata(L, b->vm != NULL ? (void *)b->vm : (void *)b);
   lua_setfield(L, -2, "token");
   if (b->vm != NULL) {
-    set_number(L, "worker", b->vm->worker->id);
+    tdl_bind_set_number(L, "worker", b->vm->worker->id);
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->vm->fibers_ref);
     lua_setfield(L, -2, "fibers");
   }

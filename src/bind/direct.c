@@ -7,14 +7,9 @@
 #include "../codec/reader.h"
 #include "../codec/writer.h"
 
-/* Compiles a declaration, and keeps its text for the FFI. */
-#define DECLARE(name, ...)                                                     \
-  typedef __VA_ARGS__ name;                                                    \
-  static const char name##_text[] = #__VA_ARGS__;
-
 /* What Lua sees. Functions that say int answer 0 to send it the other way. */
 /* clang-format off */
-DECLARE(face, struct {
+TDL_DECLARE(face, struct {
   uint32_t opened;  /* the slot of the call that is being made, 0 for none */
   uint32_t slot;    /* of the result */
   uint32_t length;  /* a string's */
@@ -48,18 +43,10 @@ enum found {
 typedef struct direct {
   face face; /* first: the FFI's pointer is ours */
   tdl_bind *bind;
-  lua_State *L;       /* a thread that lives as long; to ask for hooks */
   tdl_job *job;       /* taken, and not submitted */
   const tdl_box *box; /* of the pool that it goes to; Lua keeps it */
   tdl_writer writer;
 } direct;
-
-/* Not now: compiled code does not look at hooks (a debugger's, or Ctrl-C's),
-** calls of the other kind do; and when the state is being closed, they say
-** so. */
-static int is_barred(const direct *d) {
-  return lua_gethookmask(d->L) != 0 || d->bind->closing;
-}
 
 /* --- a call --------------------------------------------------------------- */
 
@@ -70,7 +57,7 @@ static int call_open(void *self, void *handle, uint32_t count) {
   /* A finalizer's call, made while another one is, goes the other way; so does
   ** a guest's, which may be a call on its own pool. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
-                   d->bind->loop->guest != 0 || is_barred(d))) {
+                   d->bind->loop->guest != 0 || tdl_bind_is_barred(d->bind))) {
     return 0;
   }
   if (d->job == NULL) {
@@ -176,7 +163,8 @@ static int result_next(void *self) {
   direct *d = self;
   tdl_job *job;
   enum found found;
-  if (TDL_UNLIKELY(is_barred(d) || d->bind->loop->arriving != NULL)) {
+  if (TDL_UNLIKELY(tdl_bind_is_barred(d->bind) ||
+                   d->bind->loop->arriving != NULL)) {
     return OTHER;
   }
   job = tdl_loop_next_home(d->bind->loop);
@@ -202,15 +190,10 @@ static void result_hold_back(void *self) {
 
 static int result_spin(void *self) {
   direct *d = self;
-  return !is_barred(d) && tdl_loop_spin(d->bind->loop);
+  return !tdl_bind_is_barred(d->bind) && tdl_loop_spin(d->bind->loop);
 }
 
 /* --- for Lua -------------------------------------------------------------- */
-
-static void set_number(lua_State *L, const char *name, int value) {
-  lua_pushinteger(L, value);
-  lua_setfield(L, -2, name);
-}
 
 void tdl_bind_direct(tdl_bind *b, lua_State *L) {
   direct *d;
@@ -228,9 +211,6 @@ void tdl_bind_direct(tdl_bind *b, lua_State *L) {
   d->face.hold_back = result_hold_back;
   d->face.spin = result_spin;
   d->bind = b;
-  d->L = L;
-  luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushthread(L);
   luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushlightuserdata(L, d);
   lua_setfield(L, -2, "self");
@@ -238,13 +218,13 @@ void tdl_bind_direct(tdl_bind *b, lua_State *L) {
   lua_setfield(L, -2, "declaration");
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
   lua_setfield(L, -2, "futures");
-  set_number(L, "NOTHING", NOTHING);
-  set_number(L, "OTHER", OTHER);
-  set_number(L, "NONE", NONE);
-  set_number(L, "NIL", NIL);
-  set_number(L, "FALSE", FALSE);
-  set_number(L, "TRUE", TRUE);
-  set_number(L, "NUMBER", NUMBER);
-  set_number(L, "STRING", STRING);
+  tdl_bind_set_number(L, "NOTHING", NOTHING);
+  tdl_bind_set_number(L, "OTHER", OTHER);
+  tdl_bind_set_number(L, "NONE", NONE);
+  tdl_bind_set_number(L, "NIL", NIL);
+  tdl_bind_set_number(L, "FALSE", FALSE);
+  tdl_bind_set_number(L, "TRUE", TRUE);
+  tdl_bind_set_number(L, "NUMBER", NUMBER);
+  tdl_bind_set_number(L, "STRING", STRING);
   lua_setfield(L, -2, "direct");
 }

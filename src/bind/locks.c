@@ -4,14 +4,9 @@
 #include "../share/hold.h"
 #include "share.h"
 
-/* Compiles a declaration, and keeps its text for the FFI. */
-#define DECLARE(name, ...)                                                     \
-  typedef __VA_ARGS__ name;                                                    \
-  static const char name##_text[] = #__VA_ARGS__;
-
 /* What Lua sees: 1 done, 0 for take and give of this file. `owner` as there. */
 /* clang-format off */
-DECLARE(face, struct {
+TDL_DECLARE(face, struct {
   int (*take)(void *self, void *handle, double owner, uint32_t units);
   int (*give)(void *self, void *handle, double owner, uint32_t units);
 })
@@ -20,7 +15,6 @@ DECLARE(face, struct {
 typedef struct locks {
   face face; /* first: the FFI's pointer is ours */
   tdl_bind *bind;
-  lua_State *L; /* a thread that lives as long; to ask for hooks */
 } locks;
 
 /* --- who holds ------------------------------------------------------------ */
@@ -64,11 +58,6 @@ static int covers(const tdl_hold *hold, uint32_t units) {
 
 /* --- for compiled code ---------------------------------------------------- */
 
-/* Not now: see direct.c. */
-static int is_barred(const locks *self) {
-  return lua_gethookmask(self->L) != 0 || self->bind->closing;
-}
-
 /* The caller knows that the handle is one of a lock; it may be closed. */
 static tdl_lock *lock_in(void *handle) {
   return (tdl_lock *)((tdl_ref *)handle)->thing;
@@ -79,7 +68,7 @@ static int take_free(void *arg, void *handle, double given, uint32_t units) {
   tdl_holds *holds;
   tdl_lock *l = lock_in(handle);
   uint64_t owner;
-  if (TDL_UNLIKELY(is_barred(self) || l == NULL)) {
+  if (TDL_UNLIKELY(tdl_bind_is_barred(self->bind) || l == NULL)) {
     return 0;
   }
   holds = self->bind->loop->holds;
@@ -97,7 +86,7 @@ static int give_back(void *arg, void *handle, double given, uint32_t units) {
   locks *self = arg;
   tdl_lock *l = lock_in(handle);
   tdl_hold **at;
-  if (TDL_UNLIKELY(is_barred(self) || l == NULL)) {
+  if (TDL_UNLIKELY(tdl_bind_is_barred(self->bind) || l == NULL)) {
     return 0;
   }
   at = tdl_holds_find(self->bind->loop->holds, l, owner_of(self->bind, given));
@@ -344,9 +333,6 @@ static int core_locks(lua_State *L) {
   self->face.take = take_free;
   self->face.give = give_back;
   self->bind = b;
-  self->L = L;
-  luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_pushthread(L);
   luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushlightuserdata(L, self);
   lua_pushstring(L, face_text);

@@ -1,17 +1,12 @@
 /* What a pool has counted and timed, as Lua tables. */
 #include "bind.h"
 
-static void set_number(lua_State *L, const char *name, double value) {
-  lua_pushnumber(L, value);
-  lua_setfield(L, -2, name);
-}
-
 static void set_count(lua_State *L, const char *name, uint64_t value) {
-  set_number(L, name, (double)value);
+  tdl_bind_set_number(L, name, (double)value);
 }
 
 static void set_seconds(lua_State *L, const char *name, uint64_t ns) {
-  set_number(L, name, (double)ns / 1e9);
+  tdl_bind_set_number(L, name, (double)ns / 1e9);
 }
 
 static void set_times(lua_State *L, const char *name,
@@ -21,7 +16,7 @@ static void set_times(lua_State *L, const char *name,
   set_seconds(L, "p90", tdl_histogram_percentile(times, 0.9));
   set_seconds(L, "p99", tdl_histogram_percentile(times, 0.99));
   set_seconds(L, "max", times->max);
-  set_number(L, "mean", tdl_histogram_mean(times) / 1e9);
+  tdl_bind_set_number(L, "mean", tdl_histogram_mean(times) / 1e9);
   lua_setfield(L, -2, name);
 }
 
@@ -44,7 +39,7 @@ static void push_worker(lua_State *L, const tdl_stats *stats, uint32_t id) {
   set_seconds(L, "busy", w.busy_ns);
   set_count(L, "heap", w.heap_bytes);
   set_seconds(L, "cpu", w.cpu_ns);
-  set_number(L, "utilisation", tdl_stats_share(w.busy_ns, w.alive_ns));
+  tdl_bind_set_number(L, "utilisation", tdl_stats_share(w.busy_ns, w.alive_ns));
 }
 
 /* pool_stats(handle) -> the table of pool:stats(), but for the tasks: those are
@@ -63,7 +58,7 @@ static int core_pool_stats(lua_State *L) {
   set_count(L, "failed", c.failed);
   set_count(L, "cancelled", c.cancelled);
   set_seconds(L, "uptime", c.uptime_ns);
-  set_number(L, "utilisation", tdl_stats_share(c.busy_ns, c.alive_ns));
+  tdl_bind_set_number(L, "utilisation", tdl_stats_share(c.busy_ns, c.alive_ns));
   set_count(L, "written_off", c.written_off);
   set_count(L, "restarts", c.restarts);
   lua_createtable(L, (int)tasks, 1);

@@ -49,7 +49,7 @@
                                             memory_order_seq_cst);             \
     return expected;                                                           \
   }                                                                            \
-  DECLARE(                                                                     \
+  TDL_DECLARE(                                                                 \
       name##_functions, struct {                                               \
         type (*load)(void *p);                                                 \
         void (*store)(void *p, type v);                                        \
@@ -65,11 +65,6 @@
       name##_load, name##_store,    name##_add,                                \
       name##_sub,  name##_band,     name##_bor,                                \
       name##_bxor, name##_exchange, name##_compare_exchange};
-
-/* Compiles a declaration, and keeps its text for the FFI. */
-#define DECLARE(name, ...)                                                     \
-  typedef __VA_ARGS__ name;                                                    \
-  static const char name##_text[] = #__VA_ARGS__;
 
 OPERATIONS(i8, int8_t)
 OPERATIONS(u8, uint8_t)
