@@ -44,6 +44,17 @@ function M.read_stuck(ch, entered)
   return treadle.select { { ch, "recv" } }
 end
 
+local kept
+
+function M.send_moved(ch, buf)
+  kept = buf
+  ch:send(treadle.move(buf))
+end
+
+function M.was_moved()
+  return tostring(kept) == "treadle.buffer (moved)"
+end
+
 --- Receives all there is.
 function M.drain(ch)
   local list = {}

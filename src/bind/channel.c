@@ -115,6 +115,17 @@ static tdl_message *message_of(const tdl_wait *wait) {
              : wait->value;
 }
 
+/* What the message in that place gives away is gone with it. */
+static void give(tdl_bound_wait *wait, uint32_t i) {
+  tdl_bind_end_gift(wait->bind, wait->places[i].gift, 1);
+  wait->places[i].gift = NULL;
+}
+
+/* The wait may offer that message; 0 or TREADLE_ENOMEM. */
+static int prepare(tdl_bound_wait *wait, uint32_t i, const tdl_message *m) {
+  return tdl_bind_gift(&m->bytes, &wait->places[i].gift);
+}
+
 /* Pushes which case; a value and true; or nil and whether it was sent; or a text
 ** and "payload". */
 static int deliver(tdl_bound_wait *wait, lua_State *L) {
@@ -123,8 +134,12 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
   tdl_channels_has_waited(d);
   lua_pushinteger(L, (lua_Integer)wait->wait.index + 1);
   if (m == NULL) {
+    int sent = wait->wait.value == TDL_CHANNEL_SENT;
+    if (sent) {
+      give(wait, wait->wait.index);
+    }
     lua_pushnil(L);
-    lua_pushboolean(L, wait->wait.value == TDL_CHANNEL_SENT);
+    lua_pushboolean(L, sent);
     return 3;
   }
   /* `open` has it alone: what reads it may be left, and the state be lost */
@@ -141,6 +156,8 @@ static void undo(tdl_bound_wait *wait) {
   if (m != NULL) {
     tdl_channel_put_back((tdl_channel *)wait->places[wait->wait.index].thing,
                          m);
+  } else if (wait->wait.value == TDL_CHANNEL_SENT) {
+    give(wait, wait->wait.index);
   }
 }
 
@@ -185,23 +202,34 @@ static int core_channel_send(lua_State *L) {
   tdl_channel *c = check_channel(L, 1);
   int waits = lua_toboolean(L, 3);
   tdl_channel_status status;
+  tdl_counted **gift;
   tdl_message *m;
   lua_settop(L, 3);
   m = write_message(d, L, 2);
   if (m == NULL) {
     return 2;
   }
+  if (tdl_bind_gift(&m->bytes, &gift) != 0) {
+    return luaL_error(L, "not enough memory");
+  }
   tdl_channels_leave(d, m);
   status = tdl_channels_send(d, c, &m, 0);
+  tdl_bind_end_gift(tdl_bind_of(L), gift, status == TDL_CHANNEL_DONE);
   if (status == TDL_CHANNEL_WAIT && waits) {
     tdl_counted *thing = &c->counted;
     tdl_bound_wait *w;
     tdl_channels_enter(d, m);
     w = new_wait(d, L, &thing, 1);
+    if (prepare(w, 0, m) != 0) {
+      tdl_bind_drop_wait(w);
+      return luaL_error(L, "not enough memory");
+    }
     tdl_channels_leave(d, m);
     status = tdl_channel_send(c, &m, &w->places[0].waiter);
     if (status == TDL_CHANNEL_WAIT) {
       return 2;
+    } else if (status == TDL_CHANNEL_DONE) {
+      give(w, 0);
     }
     tdl_bind_drop_wait(w);
   }
@@ -245,6 +273,27 @@ static void recycle_all(tdl_channels *d, const tdl_channel_case *cases,
   }
 }
 
+/* What the cases that send would give away; 0 or TREADLE_ENOMEM. */
+static int get_gifts(const tdl_channel_case *cases, tdl_counted **gifts[],
+                     uint32_t n) {
+  int status = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    gifts[i] = NULL;
+    if (status == 0 && cases[i].sends) {
+      status = tdl_bind_gift(&cases[i].message->bytes, &gifts[i]);
+    }
+  }
+  return status;
+}
+
+/* Only case `sent` has been; n: none. */
+static void end_gifts(tdl_bind *b, tdl_counted **gifts[], uint32_t n,
+                      uint32_t sent) {
+  for (uint32_t i = 0; i < n; i++) {
+    tdl_bind_end_gift(b, gifts[i], i == sent);
+  }
+}
+
 /* Reads case i of the list at 1; 0: pushes a text and "payload". */
 static int read_case(tdl_channels *d, lua_State *L, tdl_channel_case *k,
                      uint32_t i) {
@@ -275,12 +324,14 @@ static int core_channel_select(lua_State *L) {
   uint32_t n = (uint32_t)lua_objlen(L, 1), chosen = 0;
   int waits = lua_toboolean(L, 2), top;
   tdl_channel_case *cases;
-  tdl_counted **things;
+  tdl_counted **things, ***gifts;
   tdl_channel_status status;
   luaL_argcheck(L, n > 0 && n <= TDL_SELECT_MAX_CASES, 1, "number of cases");
   luaL_checkstack(L, 16, NULL);
-  cases = lua_newuserdata(L, n * (sizeof(*cases) + sizeof(*things)));
+  cases = lua_newuserdata(
+      L, n * (sizeof(*cases) + sizeof(*things) + sizeof(*gifts)));
   things = (tdl_counted **)(void *)(cases + n);
+  gifts = (tdl_counted ***)(void *)(things + n);
   top = lua_gettop(L);
   for (uint32_t i = 0; i < n; i++) {
     if (!read_case(d, L, &cases[i], i)) {
@@ -291,8 +342,13 @@ static int core_channel_select(lua_State *L) {
       return 3;
     }
   }
+  if (get_gifts(cases, gifts, n) != 0) {
+    end_gifts(tdl_bind_of(L), gifts, n, n);
+    return luaL_error(L, "not enough memory");
+  }
   leave_all(d, cases, n);
   status = tdl_channel_select(cases, n, tdl_channels_random(d) % n, &chosen);
+  end_gifts(tdl_bind_of(L), gifts, n, status == TDL_CHANNEL_DONE ? chosen : n);
   if (status == TDL_CHANNEL_WAIT && waits) {
     tdl_bound_wait *w;
     enter_all(d, cases, n);
@@ -300,6 +356,12 @@ static int core_channel_select(lua_State *L) {
       things[i] = &cases[i].channel->counted;
     }
     w = new_wait(d, L, things, n);
+    for (uint32_t i = 0; i < n; i++) {
+      if (cases[i].sends && prepare(w, i, cases[i].message) != 0) {
+        tdl_bind_drop_wait(w);
+        return luaL_error(L, "not enough memory");
+      }
+    }
     leave_all(d, cases, n);
     for (uint32_t i = 0; i < n; i++) {
       cases[i].waiter = &w->places[i].waiter;
@@ -307,6 +369,8 @@ static int core_channel_select(lua_State *L) {
     status = tdl_channel_select(cases, n, tdl_channels_random(d) % n, &chosen);
     if (status == TDL_CHANNEL_WAIT) {
       return 2;
+    } else if (status == TDL_CHANNEL_DONE) {
+      give(w, chosen);
     }
     tdl_bind_drop_wait(w);
   }

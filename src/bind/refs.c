@@ -1,6 +1,7 @@
 /* Userdata for counted things. */
 #include <string.h>
 
+#include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/things.h"
 #include "../config.h"
@@ -302,6 +303,39 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes) {
           b, (const tdl_buffer *)tdl_payload_thing(bytes->data, bytes->len, i));
     }
   }
+}
+
+int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift) {
+  size_t size;
+  uint32_t n, count = 0;
+  *gift = NULL;
+  if (TDL_LIKELY(!(bytes->data[0] & TDL_WIRE_THINGS))) {
+    return 0;
+  }
+  n = tdl_payload_things(bytes->data, bytes->len, &size);
+  for (uint32_t i = 0; i < n; i++) {
+    if (!tdl_payload_is_moved(bytes->data, bytes->len, i)) {
+      continue;
+    } else if (*gift == NULL) {
+      *gift = tdl_calloc((n - i + (size_t)1) * sizeof(**gift));
+      if (*gift == NULL) {
+        return TREADLE_ENOMEM;
+      }
+    }
+    (*gift)[count] = tdl_payload_thing(bytes->data, bytes->len, i);
+    tdl_counted_hold((*gift)[count++]);
+  }
+  return 0;
+}
+
+void tdl_bind_end_gift(tdl_bind *b, tdl_counted **gift, int is_accepted) {
+  for (uint32_t i = 0; gift != NULL && gift[i] != NULL; i++) {
+    if (is_accepted) {
+      give_away(b, (const tdl_buffer *)gift[i]);
+    }
+    tdl_counted_drop(gift[i]);
+  }
+  tdl_free(gift);
 }
 
 void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes) {

@@ -53,6 +53,12 @@ void tdl_bind_close_thing(lua_State *L, int index);
 ** gives away is let go of; raises nothing. The same for a worker's state. */
 void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
 
+/* For a payload that may be read before its sender goes on: what it gives away, a
+** list of references that ends with NULL; NULL when that is nothing. 0 or
+** TREADLE_ENOMEM. Then its end: they are let go of if it was accepted. */
+int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift);
+void tdl_bind_end_gift(tdl_bind *b, tdl_counted **gift, int is_accepted);
+
 /* Whether the value there is the list of a call's option `transfer`; gives away
 ** what is in the list: 0, or TREADLE_EPAYLOAD and a message. */
 int tdl_bind_is_transfer(lua_State *L, int index);
@@ -96,6 +102,7 @@ typedef struct tdl_bound_wait {
   struct tdl_place_held {
     tdl_waiter waiter;
     tdl_counted *thing; /* a reference */
+    tdl_counted **gift; /* of what it offers, if that gives something away */
   } places[];
 } tdl_bound_wait;
 

@@ -20,6 +20,7 @@ static void free_wait(tdl_bound_wait *w) {
     w->next->at = w->at;
   }
   for (uint32_t i = 0; i < w->count; i++) {
+    tdl_bind_end_gift(w->bind, w->places[i].gift, 0);
     tdl_counted_drop(w->places[i].thing);
   }
   tdl_free(w);
