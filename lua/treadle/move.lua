@@ -5,8 +5,8 @@ local options = require "treadle.options"
 
 local M = {}
 
---- As an argument, or a result, of a task: the receiver gets the buffer, and this state's handles
--- that lie within it are closed in the moment in which the call is accepted.
+--- As an argument, a result, a message: the receiver gets the buffer, and this state's handles that
+-- lie within it are closed in the moment in which the call is accepted, or the message is sent.
 -- @param buffer
 -- @return what stands for it among the arguments
 M.new = core.move

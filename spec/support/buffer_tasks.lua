@@ -20,6 +20,10 @@ function M.give()
 end
 
 --- Whether what was kept is still usable; else why not.
+function M.fail_with_kept()
+  error({ treadle.move(kept[1]) })
+end
+
 function M.look()
   return pcall(function() return #kept[1] end)
 end

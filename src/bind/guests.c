@@ -245,6 +245,7 @@ static int guest_fail(lua_State *L) {
                  job->pool->max_payload) != 0) {
     return lua_error(L);
   }
+  tdl_bind_sent(b, &job->bytes);
   tdl_bind_end_guest(b, (uint32_t)lua_tointeger(L, 1), status);
   return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "share.h"
 
 static tdl_bind *check_worker(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
@@ -135,6 +136,7 @@ static int core_job_fail(lua_State *L) {
                                       b->vm->worker->pool->max_payload) != 0) {
     return lua_error(L);
   }
+  tdl_bind_sent(b, bytes);
   tdl_vm_fail(b->vm, entry, status);
   return 0;
 }

@@ -10,6 +10,7 @@
 #include "../run/news.h"
 #include "../run/phase.h"
 #include "../run/worker.h"
+#include "share.h"
 
 #define HANDLE_NAME "treadle.pool.handle"
 
@@ -223,6 +224,7 @@ static int core_pool_open(lua_State *L) {
                       tdl_status_text(status));
   }
   set_pool(h, pool);
+  tdl_bind_sent(h->bind, &pool->boot);
   h->next = h->bind->pools;
   h->bind->pools = h;
   return 1;

@@ -512,6 +512,13 @@ static void add_cells(maker *m, uint32_t number) {
   tdl_shared_shape(s, number, array, (uint32_t)lua_objlen(L, TABLE));
 }
 
+static void let_go_of_moved(lua_State *L, const tdl_shared *s) {
+  for (size_t i = 0; i < s->holders.count; i++) {
+    tdl_bytes bytes = tdl_shared_payload(s, i);
+    tdl_bind_sent(tdl_bind_of(L), &bytes);
+  }
+}
+
 /* shared_new(table) -> view */
 static int core_shared_new(lua_State *L) {
   maker m = {0};
@@ -537,6 +544,7 @@ static int core_shared_new(lua_State *L) {
     lua_settop(L, QUEUE);
   }
   check(&m, tdl_shared_finish(m.shared));
+  let_go_of_moved(L, m.shared);
   tdl_bind_push_shared(L, &m.shared->counted, 0);
   return 1;
 }

@@ -50,20 +50,20 @@ static tdl_shared_table *table_at(tdl_shared *s, uint32_t number) {
 
 /* --- its life ------------------------------------------------------------- */
 
-/* Lets go of what the payload in a cell refers to. */
-static void drop_payload(tdl_shared *s, size_t number) {
-  const tdl_cell *cell = (const tdl_cell *)s->cells.items + number;
+tdl_bytes tdl_shared_payload(const tdl_shared *s, size_t i) {
+  const tdl_cell *cell =
+      (const tdl_cell *)s->cells.items + ((uint64_t *)s->holders.items)[i];
   tdl_bytes bytes;
-  bytes.data = (uint8_t *)s->bytes.items + cell->as.at;
+  tdl_bytes_init(&bytes, (uint8_t *)s->bytes.items + cell->as.at, 0);
   bytes.len = cell->length;
-  tdl_payload_clear(&bytes);
+  return bytes;
 }
 
 static void free_shared(tdl_counted *counted) {
   tdl_shared *s = TDL_CONTAINER(counted, tdl_shared, counted);
-  const uint64_t *holders = s->holders.items;
   for (size_t i = 0; i < s->holders.count; i++) {
-    drop_payload(s, holders[i]);
+    tdl_bytes bytes = tdl_shared_payload(s, i);
+    tdl_payload_clear(&bytes);
   }
   tdl_payload_clear(&s->payload);
   tdl_bytes_reset(&s->payload, NULL, 0);

@@ -104,6 +104,10 @@ static inline const uint8_t *tdl_shared_bytes(const tdl_shared *shared,
   return (const uint8_t *)shared->bytes.items + cell->as.at;
 }
 
+/* The payload of number `i` of those that refer to counted things; its bytes are
+** not the caller's. */
+tdl_bytes tdl_shared_payload(const tdl_shared *shared, size_t i);
+
 /* The value under a key: a number, a boolean, or a string with the bytes `s`.
 ** NULL when there is none. */
 const tdl_cell *tdl_shared_find(const tdl_shared *shared,
