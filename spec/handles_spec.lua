@@ -180,8 +180,8 @@ describe("a handle", function()
     works(event)
   end)
 
-  --- Calls a function of the core, in whose first allocation a finalizer closes the handle, which is
-  -- the only one: all garbage goes there.
+  --- Calls a function of the core, in whose first allocation a finalizer closes the handle, which
+  -- is the only one: all garbage goes there.
   local function closed_within(handle, fn, ...)
     local proxy = newproxy(true)
     getmetatable(proxy).__gc = function() handle:close() end
@@ -207,7 +207,9 @@ describe("a handle", function()
       assert.equal("pending", begun[1]:state())
       assert.is_true(core.wait_leave(begun[2]))
     end
-    local ok, err = closed_within(treadle.mutex(), function(m) return pcall(mutex.wait, m, 0, 1) end)
+    local ok, err = closed_within(treadle.mutex(), function(m)
+      return pcall(mutex.wait, m, 0, 1)
+    end)
     assert.is_false(ok)
     assert.matches("the mutex is closed", err)
   end)

@@ -10,9 +10,10 @@
 ** H3  A wait that was granted, and that nobody takes, is undone by its kind: the
 **     message goes back, the lock is let go. It is taken by the code that
 **     waits, when that goes on: until then it may still be cancelled, or its
-**     state be lost.
+**     state be lost. A wait holds its things from its making on.
 ** H4  A moved buffer's handles are closed when its payload has been accepted,
-**     not before: where a call is refused there is nothing to give back. */
+**     not before: where a call is refused there is nothing to give back. Whoever
+**     takes a payload of Lua's says so (tdl_bind_sent, tdl_bind_end_gift). */
 #ifndef TDL_BIND_SHARE_H
 #define TDL_BIND_SHARE_H
 

@@ -8,7 +8,9 @@
 **     was spawned, and the main chunk; what code those run besides is theirs.
 **     No two that live in one state have the same.
 ** O2  An owner has at most one hold of a lock. It is entered by the state's own
-**     thread, behind the taking; so the state knows its holds, and no other.
+**     thread, behind the taking; so the state knows its holds, and no other. It
+**     lives on the handle's reference; one that was entered behind a wait, or
+**     whose handle goes, has its own.
 ** O3  What an owner still holds when it ends, and what a state holds when it is
 **     closed, is given back for it, and the next holders are told: it may have
 **     stopped in the middle of something. Not earlier, however long nobody

@@ -32,6 +32,7 @@ static uint32_t least(uint32_t a, uint32_t b) {
 }
 
 static int take_locked(tdl_lock *l, uint32_t units, int *told) {
+  /* relaxed: a look before the try */
   uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
   uint32_t left = l->abandoned - least(l->abandoned, units), next;
   do { /* a word without flags may change meanwhile: M2 */
@@ -52,6 +53,7 @@ static int take_locked(tdl_lock *l, uint32_t units, int *told) {
 /* Before the waiter stands in the list: M2. 0 when there was something to take
 ** after all. */
 static int queue_locked(tdl_lock *l, uint32_t units) {
+  /* relaxed: a look before the try */
   uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
   do {
     if (!(word & TDL_LOCK_QUEUED) && word / TDL_LOCK_UNIT >= units) {
@@ -131,6 +133,7 @@ void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
   if (dead) {
     l->abandoned += least(units, l->units - l->abandoned);
   }
+  /* relaxed: a look before the try */
   word = atomic_load_explicit(&l->word, memory_order_relaxed);
   do {
     next = word + units * TDL_LOCK_UNIT;
