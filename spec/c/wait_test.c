@@ -1,15 +1,25 @@
 /* Those who wait for something shared: who is granted it, and who is told, in
 ** which order. */
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/compiler.h"
+#include "bind/share.h"
 #include "check.h"
 #include "share/atomics.h"
 #include "share/barrier.h"
 #include "share/channel.h"
 #include "share/event.h"
+#include "share/lock.h"
 
-enum { WAITS = 4 };
+/* Seconds after which a child that hangs is ended. */
+enum { WAITS = 4, CHILD_SECONDS = 20 };
+
+int luaopen_treadle(lua_State *L);
 
 typedef struct one {
   tdl_wait wait;
@@ -143,6 +153,48 @@ static void who_was_granted_elsewhere_is_passed_over(void) {
   CHECK(ones[0].wait.value == &list && told_count == 0);
 }
 
+/* A state that waits for an event and holds a lock. */
+static lua_State *new_waiter(tdl_event **event, tdl_lock **lock) {
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  lua_pushcfunction(L, luaopen_treadle);
+  lua_pushliteral(L, "treadle");
+  lua_call(L, 1, 1);
+  lua_setglobal(L, "treadle");
+  if (luaL_dostring(L, "treadle.pool('string', { threads = 1 }):close() "
+                       "event, mutex = treadle.event(), treadle.mutex() "
+                       "treadle.spawn(event.wait, event) mutex:lock()") != 0) {
+    printf("# %s\n", lua_tostring(L, -1));
+  }
+  lua_getglobal(L, "event");
+  lua_getglobal(L, "mutex");
+  *event = (tdl_event *)((tdl_ref *)lua_touserdata(L, -2))->thing;
+  *lock = (tdl_lock *)((tdl_ref *)lua_touserdata(L, -1))->thing;
+  return L;
+}
+
+/* The guards are held as by other threads, which the child has not. */
+static void a_forked_state_ends_though_others_held_what_it_waits_for(void) {
+  tdl_event *event;
+  tdl_lock *lock;
+  lua_State *L = new_waiter(&event, &lock);
+  int status = 0;
+  pid_t child;
+  tdl_guard_lock(&event->guard);
+  tdl_guard_lock(&lock->guard);
+  child = fork();
+  if (child == 0) {
+    alarm(CHILD_SECONDS);
+    lua_close(L);
+    _exit(0);
+  }
+  tdl_guard_unlock(&event->guard);
+  tdl_guard_unlock(&lock->guard);
+  lua_close(L);
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void) {
   RUN(an_event_tells_all_who_wait_in_their_order);
   RUN(a_barrier_tells_and_numbers_all_in_their_order);
@@ -150,5 +202,6 @@ int main(void) {
   RUN(a_channel_that_closes_tells_senders_in_their_order);
   RUN(a_notify_tells_as_many_as_it_says_in_their_order);
   RUN(who_was_granted_elsewhere_is_passed_over);
+  RUN(a_forked_state_ends_though_others_held_what_it_waits_for);
   return check_any_failed;
 }

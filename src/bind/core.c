@@ -36,9 +36,11 @@ static void close_bind(tdl_bind *b) {
   b->guests = NULL;
   b->guest_count = b->free_guest = 0;
   tdl_bind_close_pools(b);
-  tdl_bind_end_waits(b);
-  tdl_bind_end_channels(b);
-  tdl_holds_free(b->loop->holds); /* O3 */
+  if (!tdl_pool_forked()) { /* else who holds a guard may be no thread of ours */
+    tdl_bind_end_waits(b);
+    tdl_bind_end_channels(b);
+    tdl_holds_free(b->loop->holds); /* O3 */
+  }
   b->loop->holds = NULL;
   if (b->vm == NULL) {
     tdl_loop_drop(b->loop);
