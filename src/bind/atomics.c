@@ -3,6 +3,7 @@
 
 #include "../share/buffer.h"
 #include "share.h"
+#include "waits.h"
 
 /* --- waits ---------------------------------------------------------------- */
 

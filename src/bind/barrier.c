@@ -2,6 +2,7 @@
 #include "../share/barrier.h"
 
 #include "share.h"
+#include "waits.h"
 
 static tdl_barrier *check_barrier(lua_State *L, int index) {
   return (tdl_barrier *)tdl_bind_check_thing(L, index, &tdl_barrier_kind);

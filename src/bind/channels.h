@@ -18,6 +18,7 @@
 
 #include "../share/channel.h"
 #include "share.h"
+#include "waits.h"
 
 typedef struct tdl_channels tdl_channels;
 

@@ -12,6 +12,7 @@
 #include "direct.h"
 #include "embedded.h"
 #include "share.h"
+#include "waits.h"
 
 TREADLE_API int luaopen_treadle(lua_State *L);
 TREADLE_API int luaopen_treadle_core(lua_State *L);

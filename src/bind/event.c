@@ -3,6 +3,7 @@
 
 #include "../base/status.h"
 #include "share.h"
+#include "waits.h"
 
 static tdl_event *check_event(lua_State *L, int index) {
   return (tdl_event *)tdl_bind_check_thing(L, index, &tdl_event_kind);

@@ -3,6 +3,7 @@
 #include "../base/compiler.h"
 #include "../share/hold.h"
 #include "share.h"
+#include "waits.h"
 
 /* What Lua sees: 1 done, 0 for take and give of this file. `owner` as there. */
 /* clang-format off */

@@ -1,4 +1,4 @@
-/* share: counted things and waits for them, in one Lua state.
+/* share: counted things as values of one Lua state; waits for them are in waits.h.
 ** Threads: the state's own.
 ** Owns:    a reference for each userdata, until it is closed or collected.
 ** Fails:   functions of this layer raise Lua errors at the user.
@@ -7,10 +7,6 @@
 **     keys do what they should.
 ** H2  From its making until its finalizer has run a userdata is in `refs`: a
 **     state that is lost runs no finalizers.
-** H3  A wait that was granted, and that nobody takes, is undone by its kind: the
-**     message goes back, the lock is let go. It is taken by the code that
-**     waits, when that goes on: until then it may still be cancelled, or its
-**     state be lost. A wait holds its things from its making on.
 ** H4  A moved buffer's handles are closed when its payload has been accepted,
 **     not before: where a call is refused there is nothing to give back. Whoever
 **     takes a payload of Lua's says so (tdl_bind_sent, tdl_bind_end_gift). */
@@ -18,7 +14,6 @@
 #define TDL_BIND_SHARE_H
 
 #include "../base/counted.h"
-#include "../share/wait.h"
 #include "bind.h"
 
 /* The userdata. */
@@ -76,50 +71,7 @@ tdl_ref *tdl_bind_ref_at(lua_State *L, int index);
 tdl_ref *tdl_bind_shared_at(lua_State *L, int index, uint32_t *part);
 int tdl_bind_push_shared(lua_State *L, tdl_counted *thing, uint32_t part);
 
-/* How a kind of wait is ended. */
-struct tdl_bound_wait;
-typedef struct tdl_wait_kind {
-  /* takes that waiter out of its list, if it stands there */
-  void (*leave)(struct tdl_bound_wait *wait, uint32_t index);
-  /* the code that waits goes on: pushes what it was granted, how many values.
-  ** Nothing is left to undo then; if it raises, nothing was taken */
-  int (*deliver)(struct tdl_bound_wait *wait, lua_State *L);
-  void (*undo)(struct tdl_bound_wait *wait); /* H3; NULL: nothing to undo */
-  /* as tdl_wait_give_up, where that needs the thing's lock; NULL: it does not */
-  int (*give_up)(struct tdl_bound_wait *wait);
-} tdl_wait_kind;
-
-/* A wait of this state's. Its future is waits[address], until what was granted
-** is taken, or it is given up. */
-typedef struct tdl_bound_wait {
-  tdl_wait wait;
-  tdl_note note;
-  const tdl_wait_kind *kind;
-  tdl_bind *bind;
-  struct tdl_bound_wait *next, **at;
-  int told;       /* 1: the note has arrived (L3); 2: its future knows */
-  uint64_t owner; /* the kind's: for whom */
-  uint32_t count; /* waiters */
-  struct tdl_place_held {
-    tdl_waiter waiter;
-    tdl_counted *thing; /* a reference */
-    tdl_counted **gift; /* of what it offers, if that gives something away */
-  } places[];
-} tdl_bound_wait;
-
-/* A wait for things none of which knows it yet; holds them from the first on, since
-** what follows may run a finalizer that closes their handles. Pushes its future,
-** and its number for core.wait_end. Raises without memory. */
-tdl_bound_wait *tdl_bind_new_wait(tdl_bind *b, lua_State *L,
-                                  const tdl_wait_kind *kind,
-                                  tdl_counted *const *things, uint32_t count);
-
-/* It was not needed: it stands in no list, and nobody knows it. */
-void tdl_bind_drop_wait(tdl_bound_wait *wait);
-
-/* The end of the state: all waits are given up or undone; all references let go,
-** where no finalizer will. */
-void tdl_bind_end_waits(tdl_bind *b);
+/* The end of the state: all references are let go of, where no finalizer will. */
 void tdl_bind_lose_refs(tdl_bind *b);
 
 /* The end of the state: what it keeps for channels. */

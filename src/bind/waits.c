@@ -1,5 +1,5 @@
-/* Waits for shared things: from the coroutine that waits to the thing's list,
-** and back by the loop's inbox. */
+#include "waits.h"
+
 #include <sched.h>
 
 #include "../base/alloc.h"
