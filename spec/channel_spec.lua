@@ -87,8 +87,10 @@ describe("a channel", function()
       helpers.error_here(function() ch.recv({}) end))
     assert.matches("bad argument #1 to 'send' %(channel expected, got userdata%)",
       helpers.error_here(function() ch.send(io.stdout, 1) end))
-    assert.matches("bad argument #1 to 'iter' %(channel expected, got nil%)",
-      helpers.error_here(function() ch.iter() end))
+    for _, name in ipairs { "iter", "close", "try_send", "try_recv" } do
+      assert.matches("bad argument #1 to '" .. name .. "' %(channel expected, got nil%)",
+        helpers.error_here(function() ch[name]() end))
+    end
     assert.matches("bad argument #1 to 'recv' %(number expected, got string%)",
       helpers.error_here(function() ch:recv("1") end))
     assert.matches("bad argument #2 to 'send' %(number expected, got boolean%)",
@@ -165,7 +167,24 @@ describe("a channel", function()
     assert.same({ nil, false, "closed" }, { ch:recv() })
     assert.same({ nil, false, "closed" }, { ch:recv(1) })
     assert.same({ nil, false, "closed" }, { ch:try_recv() })
-    assert.is_nil(ch:iter()(ch))
+    assert.is_nil(ch:iter()())
+  end)
+
+  it("gives an iterator that is called without arguments, by whoever has it", function()
+    local ch = treadle.channel(10)
+    for i = 1, 5 do
+      ch:send(i)
+    end
+    ch:close()
+    local next_value = ch:iter()
+    assert.equal(1, next_value())
+    ch = nil -- luacheck: ignore
+    collectgarbage()
+    assert.equal(2, next_value("of no meaning"))
+    for i = 3, 5 do
+      assert.equal(i, next_value())
+    end
+    assert.is_nil(next_value())
   end)
 
   it("raises where a for loop would end at a nil", function()
@@ -179,6 +198,10 @@ describe("a channel", function()
       end
     end, "nil was received")
     assert.same({ false }, seen)
+    ch:send(nil)
+    local next_value = ch:iter()
+    assert.equal("nil was received, which ends a for loop: receive it with recv",
+      helpers.error_here(function() next_value() end))
   end)
 
   it("wakes those who wait in the order in which they came", function()
@@ -356,6 +379,19 @@ describe("channels between states", function()
       feeder:await()
       reply:await()
     end
+  end)
+
+  it("are the input of a parallel loop", function()
+    local ch = treadle.channel(2)
+    local feeder = treadle.spawn(function()
+      for i = 1, 100 do
+        ch:send(i)
+      end
+      ch:close()
+    end)
+    local list = treadle.pmap(function(x) return 2 * x end, ch:iter(), { pool = pool }):await()
+    assert.same({ 100, 2, 200 }, { #list, list[1], list[100] })
+    feeder:await()
   end)
 
   it("go back and forth in a main chunk", function()

@@ -11,12 +11,6 @@ local NAME = "treadle.channel"
 
 local M, methods = {}, {}
 
-share.kind("channel", methods)
-
---- Close it, for everybody and for good: who waits to send, or sends, gets an error of kind
--- "closed"; what is in it can still be received.
-methods.close = core.channel_close
-
 local may_spin = loop.may_spin
 
 local function check(self, name)
@@ -249,19 +243,27 @@ function methods:try_recv()
   return try_recv(self)
 end
 
-local function next_value(self)
-  local value, ok = recv(self)
-  if ok and value == nil then
-    error("nil was received, which ends a for loop: receive it with recv", 2)
-  end
-  return value
-end
-
 --- Iterate over what is received, until the channel is closed and empty: `for v in ch:iter() do`.
+-- @treturn function receives the next value; needs no arguments
 function methods:iter()
   check(self, "iter")
-  return next_value, self
+  return function()
+    local value, ok = recv(self)
+    if ok and value == nil then
+      error("nil was received, which ends a for loop: receive it with recv", 2)
+    end
+    return value
+  end
 end
+
+--- Close it, for everybody and for good: who waits to send, or sends, gets an error of kind
+-- "closed"; what is in it can still be received.
+function methods:close()
+  check(self, "close")
+  core.channel_close(self)
+end
+
+share.kind("channel", methods)
 
 --- Make a channel.
 -- @tparam[opt=0] number capacity how many messages it holds that nobody has received yet; 0: a
