@@ -131,6 +131,25 @@ describe("parallel loops:", function()
       assert.same({ 1, 2, 3, 4, 5 }, list)
     end)
 
+    it("takes a shared list as a plain one, in each kind of loop", function()
+      local rows = {}
+      for i = 1, 300 do
+        rows[i] = { key = 300 - i }
+      end
+      rows = treadle.shared(rows)
+      local function key(row) return require("treadle") and row.key end
+      local keys = treadle.pmap(key, rows):await()
+      assert.same({ 300, 299, 0 }, { #keys, keys[1], keys[300] })
+      local kept = treadle.pfilter(function(row) return key(row) > 297 end, rows):await()
+      assert.same({ rows[1], rows[2] }, kept)
+      assert.equal(44850, treadle.preduce(function(a, b) return a + b end, 0,
+        treadle.shared(keys)):await())
+      local sorted = treadle.psort(rows, function(a, b) return a.key < b.key end):await()
+      assert.equal(rows[300], sorted[1])
+      assert.same({ 2, 4 }, pool:map("double", treadle.shared { 1, 2 }):await())
+      assert.equal(299, rows[1].key)
+    end)
+
     it("gives up when the iterator fails", function()
       local ok, err = treadle.pmap(in_worker, function() error("no more", 0) end):pawait()
       assert.is_false(ok)
@@ -416,12 +435,14 @@ describe("parallel loops:", function()
       own:close()
     end)
 
-    it("of progress rejects the loop", function()
-      local ok, err = treadle.pmap(in_worker, range(50), { progress = function()
-        error("no progress", 0)
-      end }):pawait()
-      assert.is_false(ok)
-      assert.equal("no progress", err.message)
+    it("of progress rejects the loop, wherever that runs", function()
+      for _, fn in ipairs { in_worker, math.abs } do
+        local ok, err = treadle.pmap(fn, range(50), { progress = function()
+          error("no progress", 0)
+        end }):pawait()
+        assert.is_false(ok)
+        assert.equal("no progress", err.message)
+      end
     end)
   end)
 
@@ -517,6 +538,8 @@ describe("parallel loops:", function()
         _, err = treadle.pmap(fn, { 1 }, { pool = own }):pawait()
         assert.equal("closed", err.kind)
       end
+      _, err = treadle.psort({ 2, 1 }, nil, { pool = own }):pawait()
+      assert.equal("closed", err.kind)
     end)
 
     it("a task that is cancelled takes its loop along", function()
@@ -967,8 +990,9 @@ describe("parallel loops:", function()
       local text = helpers.error_here(function() treadle.pmap(math.abs, {}, { chunks = 2 }) end)
       assert.equal("bad argument #3 to 'pmap' (unknown option 'chunks', did you mean 'chunk'?)",
         text)
-      text = helpers.error_here(function() treadle.pfor(1, 2, math.abs, { ordered = true }) end)
-      assert.matches("unknown option 'ordered'", text)
+      text = helpers.error_here(function() treadle.pfor(1, 2, math.abs, { record = 1 }) end)
+      assert.matches("unknown option 'record'", text)
+      treadle.pfor(1, 2, math.abs, { ordered = true }):await()
       text = helpers.error_here(function() pool:map("double", {}, { pool = pool }) end)
       assert.matches("bad argument #3 to 'map' %(unknown option 'pool'", text)
       text = helpers.error_here(function() treadle.pmap(math.abs, {}, { pool = {} }) end)
@@ -992,6 +1016,14 @@ describe("parallel loops:", function()
       assert.matches("bad argument #1 to 'pfor' %(number expected, got string%)", text)
       text = helpers.error_here(function() treadle.psort(1) end)
       assert.matches("bad argument #1 to 'psort'", text)
+      local closed = treadle.buffer("int", 1)
+      closed:close()
+      text = helpers.error_here(function() treadle.psort(closed) end)
+      assert.equal("bad argument #1 to 'psort' (the buffer is closed)", text)
+      text = helpers.error_here(function() treadle.pmap(math.abs, closed) end)
+      assert.equal("bad argument #2 to 'pmap' (the buffer is closed)", text)
+      text = helpers.error_here(function() pool:reduce("add", 0, closed) end)
+      assert.equal("bad argument #3 to 'reduce' (the buffer is closed)", text)
     end)
   end)
 

@@ -47,6 +47,15 @@ function M.buffer(buffer)
   }, Range)
 end
 
+--- The table of a list that was given: itself, or what a shared one holds; nil when it is none.
+function M.table_of(value)
+  if type(value) == "table" then
+    return value
+  elseif type(value) == "userdata" and getmetatable(value) == "treadle.shared" then
+    return require("treadle.shared").contents(value)
+  end
+end
+
 function M.is_buffer(value)
   return type(value) == "userdata" and getmetatable(value) == "treadle.buffer"
 end

@@ -36,7 +36,7 @@ local SORT_OPTIONS = {
 }
 local FOR_OPTIONS = {}
 for name, check in pairs(LOOP_OPTIONS) do
-  FOR_OPTIONS[name] = name ~= "record" and name ~= "ordered" and check or nil
+  FOR_OPTIONS[name] = name ~= "record" and check or nil
 end
 
 -- --- where a loop runs ---------------------------------------------------------------------------
@@ -70,6 +70,13 @@ function M.workers_of(given)
   local pool = present_pool(given)
   cores = cores or core.cores() -- asks the kernel
   return math.min(pool and pool.threads or cores, given.concurrency or math.huge)
+end
+
+--- The error of a loop whose pool takes no more calls; nil if it does.
+function M.refusal(given)
+  if given.pool and not core.pool_room(given.pool._handle) then
+    return errors.new("closed", "the pool is closed")
+  end
 end
 
 --- Whether a loop's calls go to the pool of the worker that makes them.
@@ -135,8 +142,10 @@ local function begin(self)
   elseif core.worker and not require("treadle.worker").info.pool then
     error("a parallel loop cannot run while a worker loads its module: put what only the host does "
       .. "behind `if treadle.is_main then`", 3)
-  elseif given.pool and not core.pool_room(given.pool._handle) then
-    target:_reject(errors.new("closed", "the pool is closed"))
+  end
+  local refusal = M.refusal(given)
+  if refusal then
+    target:_reject(refusal)
     return target
   end
   if self.here then
@@ -148,7 +157,10 @@ local function begin(self)
       return target
     elseif not at then
       if given.progress and self.input.count > 0 then
-        given.progress(self.input.count, self.input.count)
+        return loop.spawn(target, function()
+          given.progress(self.input.count, self.input.count)
+          return self.finish()
+        end)
       end
       target:_resolve(self:finish())
       return target
@@ -204,6 +216,10 @@ local function input_of(name, index, value, given)
   if given.record and type(value) ~= "string" then
     options.bad_argument(index, name, "option 'record' is for a string, got a " .. type(value), 3)
   elseif inputs.is_buffer(value) then
+    local alive, problem = core.buffer_look(value)
+    if not alive then
+      options.bad_argument(index, name, problem, 3)
+    end
     return inputs.buffer(value)
   elseif type(value) == "string" then
     if not given.record then
@@ -215,14 +231,16 @@ local function input_of(name, index, value, given)
     return inputs.records(value, given.record)
   elseif type(value) == "function" then
     return inputs.iterator(value)
-  elseif type(value) ~= "table" then
+  end
+  local list = inputs.table_of(value)
+  if not list then
     options.argument(index, name, value, "table or buffer or function or string", 3)
   end
-  local n = value.n
+  local n = list.n
   if n ~= nil and (type(n) ~= "number" or n < 0 or n % 1 ~= 0) then
     options.bad_argument(index, name, "field 'n': how many items there are expected", 3)
   end
-  return inputs.list(value)
+  return inputs.list(list)
 end
 
 --- What is run here of a loop is run over the input itself: its items, by its indices.

@@ -259,8 +259,13 @@ end
 -- @tparam table known its options
 function M.psort(parallel, known, list, lt, given)
   local is_buffer = inputs.is_buffer(list)
-  if not is_buffer then
-    options.argument(1, "psort", list, "table or buffer", 2)
+  if is_buffer then
+    local alive, problem = core.buffer_look(list)
+    if not alive then
+      options.bad_argument(1, "psort", problem, 2)
+    end
+  else
+    list = inputs.table_of(list) or options.argument(1, "psort", list, "table or buffer", 2)
   end
   local here = true
   if lt ~= nil then
@@ -278,6 +283,11 @@ function M.psort(parallel, known, list, lt, given)
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then
     return signal:bind(target)
+  end
+  local refusal = parallel.refusal(given)
+  if refusal then
+    target:_reject(refusal)
+    return target
   end
   local deadline = given.timeout and core.now() + given.timeout
 
