@@ -80,8 +80,12 @@ describe("atomics", function()
       error_here(function() atomics.compare_exchange(b, 0, 0, "1") end))
     assert.equal("bad argument #3 to 'notify' (a whole number of at least 0 expected, got -1)",
       error_here(function() atomics.notify(b, 0, -1) end))
-    assert.matches("^bad argument #1 to 'load' %(buffer expected, got table",
-      error_here(function() atomics.load({}, 0) end))
+    for name in pairs(atomics) do
+      assert.equal(("bad argument #1 to '%s' (buffer expected, got nil)"):format(name),
+        error_here(function() atomics[name](nil, 0, 1, 2) end))
+      assert.equal(("bad argument #1 to '%s' (buffer expected, got table)"):format(name),
+        error_here(function() atomics[name](atomics, b, 0, 1, 2) end))
+    end
     b:close()
     assert.equal("the buffer is closed", error_here(function() atomics.load(b, 0) end))
     assert.equal("the buffer is closed", error_here(function() atomics.wait(b, 0, 0) end))

@@ -77,8 +77,10 @@ describe("a barrier", function()
     assert.equal("bad argument #1 to 'wait' (number expected, got string)",
       helpers.error_here(function() treadle.barrier(2):wait("x") end))
     local b = treadle.barrier(2)
-    assert.equal("bad argument #1 to 'wait' (barrier expected, got table): call it with a colon",
-      helpers.error_here(function() b.wait({}) end))
+    for _, wrong in ipairs { 1, {}, treadle.event() } do
+      assert.equal(("bad argument #1 to 'wait' (barrier expected, got %s): call it with a colon")
+        :format(type(wrong)), helpers.error_here(function() b.wait(wrong) end))
+    end
     b:close()
     assert.equal("the barrier is closed", helpers.error_here(function() b:wait() end))
   end)

@@ -143,6 +143,8 @@ describe("a buffer", function()
       assert.matches("^bad argument #2 to 'buffer' %(a whole number of at least 0 expected",
         error_here(function() treadle.buffer("double", n) end))
     end
+    assert.equal("bad argument #2 to 'buffer' (a whole number of at least 0 expected, got nil)",
+      error_here(function() treadle.buffer(ffi.typeof "int") end))
     for _, n in ipairs { 2 ^ 53, 2 ^ 50, 2 ^ 45 } do
       assert.matches("^not enough memory for a buffer of %d+ bytes",
         error_here(function() treadle.buffer("double", n) end))
@@ -201,8 +203,10 @@ describe("a buffer", function()
       error_here(function() b:copy_from { {} } end))
     assert.matches("^bad argument #1 to 'fill' %(cannot convert",
       error_here(function() b:fill({}) end))
-    assert.matches("^bad argument #1 to 'copy_from' %(buffer, string or list expected, got number",
-      error_here(function() b:copy_from(1) end))
+    for _, src in ipairs { 1, true, treadle.event(), io.stdout } do
+      assert.matches("^bad argument #1 to 'copy_from' %(buffer, string or list expected, got "
+        .. type(src), error_here(function() b:copy_from(src) end))
+    end
   end)
 
   it("makes ordinary NaNs of those in a string", function()
@@ -579,10 +583,12 @@ describe("a moved buffer", function()
   end)
 
   it("takes no other handles", function()
-    assert.matches("^bad argument #1 to '[%w?]+' %(buffer expected, got no value",
+    assert.matches("^bad argument #1 to 'move' %(buffer expected, got nil",
       error_here(function() treadle.move() end))
-    assert.matches("^bad argument #1 to '[%w?]+' %(buffer expected, got userdata",
+    assert.matches("^bad argument #1 to 'move' %(buffer expected, got userdata",
       error_here(function() treadle.move(treadle.event()) end))
+    assert.same({ false, "bad argument #1 to 'move' (buffer expected, got number)" },
+      { pcall(treadle.move, 1) })
     assert.error_matches(function() treadle.encode(treadle.move(treadle.buffer("int", 1))) end,
       "cannot keep in a string buffer")
   end)

@@ -298,9 +298,9 @@ local function suite(encode, decode, scale)
   end)
 
   it("check their arguments", function()
-    assert.matches("bad argument #1 to '[%w?]+' %(string expected, got no value%)",
+    assert.matches("bad argument #1 to 'class' %(string expected, got nil%)",
       message_of(treadle.class))
-    assert.matches("bad argument #1 to '[%w?]+' %(string expected, got number%)",
+    assert.matches("bad argument #1 to 'class' %(string expected, got number%)",
       message_of(treadle.class, 1, {}))
     local function wrong(...)
       local args = { n = count(...), ... }

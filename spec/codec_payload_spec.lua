@@ -87,7 +87,7 @@ local function suite(encode, decode, scale)
 
   describe("decoding", function()
     it("checks its argument", function()
-      assert.matches("bad argument #1 to '[%w?]+' %(string expected, got no value%)",
+      assert.matches("bad argument #1 to 'decode' %(string expected, got nil%)",
         message_of(decode))
       assert.matches("string expected, got number", message_of(decode, 1))
     end)

@@ -67,6 +67,24 @@ describe("an event", function()
     assert.equal("treadle.event (closed)", tostring(e))
   end)
 
+  it("says at the caller's line what it is not", function()
+    local e, other = treadle.event(), treadle.barrier(1)
+    for _, name in ipairs { "set", "reset", "is_set", "wait", "close" } do
+      assert.matches("^bad argument #1 to '" .. name .. "' %(event expected, got nil",
+        helpers.error_here(function() e[name](nil) end))
+      assert.matches("^bad argument #1 to '" .. name .. "' %(event expected, got userdata",
+        helpers.error_here(function() e[name](other, 1) end))
+    end
+    assert.equal("bad argument #1 to 'wait' (event expected, got number): call it with a colon",
+      helpers.error_here(function() e.wait(0.1) end))
+    assert.equal("bad argument #1 to 'wait' (number expected, got string)",
+      helpers.error_here(function() e:wait("1") end))
+    e:close()
+    for _, name in ipairs { "set", "reset", "is_set", "wait" } do
+      assert.equal("the event is closed", helpers.error_here(function() e[name](e) end))
+    end
+  end)
+
   it("outlives the handle of the state that made it", function()
     local e = treadle.event()
     local f = pool.call.wait_event(e)

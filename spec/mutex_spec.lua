@@ -134,6 +134,8 @@ describe("a mutex", function()
       helpers.error_here(function() m:lock("x") end))
     assert.equal("bad argument #1 to 'with' (function expected, got nil)",
       helpers.error_here(function() m:with() end))
+    assert.equal("bad argument #1 to 'with' (mutex expected, got function): call it with a colon",
+      helpers.error_here(function() m.with(function() end) end))
     for _, name in ipairs { "lock", "try_lock", "unlock", "close" } do
       assert.equal(("bad argument #1 to '%s' (mutex expected, got table): call it with a colon")
         :format(name), helpers.error_here(function() m[name]({}) end))

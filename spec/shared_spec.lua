@@ -237,6 +237,8 @@ describe("a shared table", function()
     t.x = co
     assert.error_matches(function() treadle.shared(deep) end,
       "cannot send a coroutine %(table%.%.%..-%.x%.x%)$")
+    assert.same({ false, "bad argument #1 to 'shared' (table expected, got nil)" },
+      { pcall(treadle.shared) })
     for _, wrong in ipairs { 1, "x", false, io.stdout } do
       assert.error_matches(function() treadle.shared(wrong) end,
         "bad argument #1 to 'shared' %(table expected, got " .. type(wrong) .. "%)")

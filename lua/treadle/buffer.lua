@@ -86,10 +86,18 @@ end
 
 -- `level` says where an error of the function that gets it shows: as `error` counts.
 
+--- Raise that there is no live buffer there, for a method or for a function of treadle.atomics.
+local function refuse(self, name, level)
+  if not methods[name] and core.ref_look(self) ~= "buffer" then
+    options.bad_argument(1, name, "buffer expected, got " .. type(self), level)
+  end
+  share.check(self, "buffer", name, level)
+end
+
 local function learn(self, name, level)
   local address, count, unit, type_name = core.buffer_look(self)
   if not address then
-    share.check(self, "buffer", name, level - 1)
+    refuse(self, name, level)
   end
   local view = {
     handle = cast(handle_type, self), count = count, unit = unit, address = address,
@@ -103,7 +111,7 @@ end
 local function view_of(self, name, level)
   local view = views[self] or learn(self, name, level + 1)
   if view.handle.thing == nil then
-    share.check(self, "buffer", name, level - 1)
+    refuse(self, name, level)
   end
   return view
 end
@@ -287,7 +295,7 @@ function methods:copy_from(src)
     copy_string(self, view, src)
   elseif kind == "table" then
     copy_list(view, src)
-  elseif kind == "userdata" then
+  elseif getmetatable(src) == mt.__name then
     copy_buffer(self, view, src)
   else
     options.bad_argument(1, "copy_from", "buffer, string or list expected, got " .. kind)
@@ -338,7 +346,7 @@ end
 -- @param ctype the FFI type of its elements, a name or a ctype; or a string whose bytes it gets
 -- @tparam[opt] number n how many elements; without it `ctype` is the string
 function M.new(ctype, n)
-  if n == nil then
+  if n == nil and type(ctype) ~= "cdata" then
     options.argument(1, "buffer", ctype, "string")
     local self = make("uint8_t", 1, #ctype)
     copy_string(self, typed(self, "buffer", 3), ctype)

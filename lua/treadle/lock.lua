@@ -114,6 +114,9 @@ end
 --- Call `fn(...)` while units are held; after the arguments "abandoned", if a holder died.
 function kind_methods:with(handle, name, units, fn, ...)
   if type(fn) ~= "function" then
+    if getmetatable(handle) ~= self.type then
+      options.misused(name, self.name, handle)
+    end
     options.argument(1, name, fn, "function")
   end
   local told

@@ -15,7 +15,12 @@ function M.kind(name, methods, mt)
   mt.__index = mt.__index or methods
   mt.__name = "treadle." .. name
   mt.__metatable = mt.__name
-  methods.close = methods.close or core.ref_close
+  methods.close = methods.close or function(self)
+    if getmetatable(self) ~= mt.__name then
+      options.misused("close", name, self)
+    end
+    core.ref_close(self)
+  end
   core.kind(name, mt)
 end
 

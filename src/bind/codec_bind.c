@@ -15,6 +15,20 @@
 ** so nothing that an error could leak. */
 #define SMALL_BYTES 512
 
+int tdl_bind_bad_argument(lua_State *L, int index, const char *function,
+                          const char *message) {
+  return luaL_error(L, "bad argument #%d to '%s' (%s)", index, function,
+                    message);
+}
+
+int tdl_bind_bad_type(lua_State *L, int index, const char *function,
+                      const char *expected) {
+  const char *got = lua_isnoneornil(L, index) ? "nil" : luaL_typename(L, index);
+  return tdl_bind_bad_argument(
+      L, index, function,
+      lua_pushfstring(L, "%s expected, got %s", expected, got));
+}
+
 struct buffer {
   tdl_bytes out;
   int busy; /* an encode is using it, or an error ended the one that did */
@@ -97,7 +111,9 @@ static int l_decode(lua_State *L) {
       tdl_raw_kind(*tdl_raw_slot(L, 1)) == TDL_RAW_STRING) {
     s = tdl_raw_string_of(*tdl_raw_slot(L, 1), &len);
   } else {
-    luaL_checktype(L, 1, LUA_TSTRING);
+    if (lua_type(L, 1) != LUA_TSTRING) {
+      return tdl_bind_bad_type(L, 1, "decode", "string");
+    }
     s = lua_tolstring(L, 1, &len);
   }
   n = tdl_decode_flags(L, (const uint8_t *)s, len, TDL_DECODE_NO_THINGS);
@@ -123,27 +139,31 @@ static int l_copy(lua_State *L) {
   return got >= 0 ? got : luaL_error(L, "%s", lua_tostring(L, -1));
 }
 
-static void check_function(lua_State *L, int arg) {
-  if (!lua_isnil(L, arg)) {
-    luaL_checktype(L, arg, LUA_TFUNCTION);
+static void check_class(lua_State *L, int arg, int type) {
+  if (lua_type(L, arg) != type) {
+    tdl_bind_bad_type(L, arg, "class", lua_typename(L, type));
   }
 }
 
 static int l_class(lua_State *L) {
   const char *other;
-  luaL_checktype(L, 1, LUA_TSTRING);
-  luaL_checktype(L, 2, LUA_TTABLE);
+  check_class(L, 1, LUA_TSTRING);
+  check_class(L, 2, LUA_TTABLE);
   lua_settop(L, 4);
-  check_function(L, 3);
-  check_function(L, 4);
+  for (int arg = 3; arg <= 4; arg++) {
+    if (!lua_isnil(L, arg)) {
+      check_class(L, arg, LUA_TFUNCTION);
+    }
+  }
   if (lua_isnil(L, 3) != lua_isnil(L, 4)) {
-    return luaL_argerror(L, lua_isnil(L, 3) ? 3 : 4,
-                         "pack and unpack go together");
+    return tdl_bind_bad_argument(L, lua_isnil(L, 3) ? 3 : 4, "class",
+                                 "pack and unpack go together");
   }
   other = tdl_class_add(L);
   if (other != NULL) {
-    return luaL_argerror(
-        L, 2, lua_pushfstring(L, "metatable is already class '%s'", other));
+    return tdl_bind_bad_argument(
+        L, 2, "class",
+        lua_pushfstring(L, "metatable is already class '%s'", other));
   }
   return 0;
 }

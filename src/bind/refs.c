@@ -9,6 +9,7 @@
 #include "../share/hold.h"
 #include "../share/shared.h"
 #include "../treadle.h"
+#include "codec_bind.h"
 #include "share.h"
 
 /* --- making and finding them ---------------------------------------------- */
@@ -364,6 +365,10 @@ static parcel *push_parcel(lua_State *L, int is_transfer) {
 
 /* move(buffer) -> what gives it away as an argument or a result */
 static int core_move(lua_State *L) {
+  const tdl_ref *ref = tdl_bind_ref_at(L, 1);
+  if (ref == NULL || ref->kind != &tdl_buffer_kind) {
+    return tdl_bind_bad_type(L, 1, "move", "buffer");
+  }
   tdl_bind_check_thing(L, 1, &tdl_buffer_kind);
   push_parcel(L, 0);
   lua_createtable(L, 1, 0);

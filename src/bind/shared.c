@@ -18,6 +18,7 @@
 
 #include "../codec/codec.h"
 #include "../codec/encode.h"
+#include "codec_bind.h"
 #include "share.h"
 
 /* The userdata. */
@@ -527,7 +528,9 @@ static int core_shared_new(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
-  luaL_checktype(L, 1, LUA_TTABLE);
+  if (!lua_istable(L, 1)) {
+    return tdl_bind_bad_type(L, 1, "shared", "table");
+  }
   lua_settop(L, 1);
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   m.L = L;
