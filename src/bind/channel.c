@@ -123,7 +123,7 @@ static void give(tdl_bound_wait *wait, uint32_t i) {
 
 /* The wait may offer that message; 0 or TREADLE_ENOMEM. */
 static int prepare(tdl_bound_wait *wait, uint32_t i, const tdl_message *m) {
-  return tdl_bind_gift(&m->bytes, &wait->places[i].gift);
+  return tdl_bind_gift(wait->bind, &m->bytes, &wait->places[i].gift);
 }
 
 /* Pushes which case; a value and true; or nil and whether it was sent; or a text
@@ -209,7 +209,7 @@ static int core_channel_send(lua_State *L) {
   if (m == NULL) {
     return 2;
   }
-  if (tdl_bind_gift(&m->bytes, &gift) != 0) {
+  if (tdl_bind_gift(tdl_bind_of(L), &m->bytes, &gift) != 0) {
     return luaL_error(L, "not enough memory");
   }
   tdl_channels_leave(d, m);
@@ -274,13 +274,13 @@ static void recycle_all(tdl_channels *d, const tdl_channel_case *cases,
 }
 
 /* What the cases that send would give away; 0 or TREADLE_ENOMEM. */
-static int get_gifts(const tdl_channel_case *cases, tdl_counted **gifts[],
-                     uint32_t n) {
+static int get_gifts(tdl_bind *b, const tdl_channel_case *cases,
+                     tdl_counted **gifts[], uint32_t n) {
   int status = 0;
   for (uint32_t i = 0; i < n; i++) {
     gifts[i] = NULL;
     if (status == 0 && cases[i].sends) {
-      status = tdl_bind_gift(&cases[i].message->bytes, &gifts[i]);
+      status = tdl_bind_gift(b, &cases[i].message->bytes, &gifts[i]);
     }
   }
   return status;
@@ -342,7 +342,7 @@ static int core_channel_select(lua_State *L) {
       return 3;
     }
   }
-  if (get_gifts(cases, gifts, n) != 0) {
+  if (get_gifts(tdl_bind_of(L), cases, gifts, n) != 0) {
     end_gifts(tdl_bind_of(L), gifts, n, n);
     return luaL_error(L, "not enough memory");
   }

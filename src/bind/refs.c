@@ -68,7 +68,7 @@ static void push(lua_State *L, tdl_counted *thing, int is_new) {
   lua_pushlightuserdata(L, thing);
   lua_rawget(L, -2);
   ref = lua_touserdata(L, -1);
-  if (ref != NULL && ref->thing == thing) {
+  if (ref != NULL && ref->thing == thing && !ref->going) {
     lua_remove(L, -2);
     return;
   }
@@ -76,7 +76,7 @@ static void push(lua_State *L, tdl_counted *thing, int is_new) {
   ref = lua_newuserdata(L, sizeof(*ref));
   ref->thing = NULL;
   ref->kind = thing->kind;
-  ref->moved = 0;
+  ref->moved = ref->going = 0;
   ref->bind = b;
   ref->at = NULL;
   push_metatable(b, L, thing->kind);
@@ -277,14 +277,18 @@ static int ref_gc(lua_State *L) {
 
 /* --- moves ---------------------------------------------------------------- */
 
+static int lies_in(const tdl_ref *ref, const tdl_buffer *moved) {
+  return ref->kind == &tdl_buffer_kind &&
+         tdl_buffer_lies_in((const tdl_buffer *)ref->thing, moved);
+}
+
 /* H4. The payload has a reference of its own. */
-static void give_away(tdl_bind *b, const tdl_buffer *moved) {
+static void give_away(tdl_bind *b, const tdl_buffer *moved, int going) {
   tdl_ref *next;
   for (tdl_ref *ref = b->refs; ref != NULL && !tdl_buffer_is_sole(moved);
        ref = next) {
     next = ref->next;
-    if (ref->kind == &tdl_buffer_kind &&
-        tdl_buffer_lies_in((const tdl_buffer *)ref->thing, moved)) {
+    if (lies_in(ref, moved) && ref->going >= going) {
       ref->moved = 1;
       let_go(ref);
     }
@@ -301,12 +305,22 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes) {
   for (uint32_t i = 0; i < n; i++) {
     if (tdl_payload_is_moved(bytes->data, bytes->len, i)) {
       give_away(
-          b, (const tdl_buffer *)tdl_payload_thing(bytes->data, bytes->len, i));
+          b, (const tdl_buffer *)tdl_payload_thing(bytes->data, bytes->len, i),
+          0);
     }
   }
 }
 
-int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift) {
+static void set_going(tdl_bind *b, const tdl_counted *moved, int change) {
+  for (tdl_ref *ref = b->refs; ref != NULL; ref = ref->next) {
+    if (lies_in(ref, (const tdl_buffer *)moved)) {
+      ref->going += change;
+      ref->going = ref->going < 0 ? 0 : ref->going; /* made meanwhile */
+    }
+  }
+}
+
+int tdl_bind_gift(tdl_bind *b, const tdl_bytes *bytes, tdl_counted ***gift) {
   size_t size;
   uint32_t n, count = 0;
   *gift = NULL;
@@ -324,6 +338,7 @@ int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift) {
       }
     }
     (*gift)[count] = tdl_payload_thing(bytes->data, bytes->len, i);
+    set_going(b, (*gift)[count], 1);
     tdl_counted_hold((*gift)[count++]);
   }
   return 0;
@@ -332,7 +347,9 @@ int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift) {
 void tdl_bind_end_gift(tdl_bind *b, tdl_counted **gift, int is_accepted) {
   for (uint32_t i = 0; gift != NULL && gift[i] != NULL; i++) {
     if (is_accepted) {
-      give_away(b, (const tdl_buffer *)gift[i]);
+      give_away(b, (const tdl_buffer *)gift[i], 1);
+    } else {
+      set_going(b, gift[i], -1);
     }
     tdl_counted_drop(gift[i]);
   }

@@ -9,7 +9,10 @@
 **     state that is lost runs no finalizers.
 ** H4  A moved buffer's handles are closed when its payload has been accepted,
 **     not before: where a call is refused there is nothing to give back. Whoever
-**     takes a payload of Lua's says so (tdl_bind_sent, tdl_bind_end_gift). */
+**     takes a payload of Lua's says so (tdl_bind_sent, tdl_bind_end_gift).
+** H5  While a message waits that would move a buffer, the handles that it would
+**     close are `going`: where the state itself receives it, it gets one that is
+**     not. */
 #ifndef TDL_BIND_SHARE_H
 #define TDL_BIND_SHARE_H
 
@@ -21,6 +24,7 @@ typedef struct tdl_ref {
   tdl_counted *thing; /* first, for the FFI; NULL once it is closed */
   const tdl_kind *kind;
   int moved; /* that is why it is closed */
+  int going; /* so many waiting messages would move it (H5) */
   struct tdl_bind *bind;
   struct tdl_ref *next, **at;
 } tdl_ref;
@@ -52,7 +56,7 @@ void tdl_bind_sent(tdl_bind *b, const tdl_bytes *bytes);
 /* For a payload that may be read before its sender goes on: what it gives away, a
 ** list of references that ends with NULL; NULL when that is nothing. 0 or
 ** TREADLE_ENOMEM. Then its end: they are let go of if it was accepted. */
-int tdl_bind_gift(const tdl_bytes *bytes, tdl_counted ***gift);
+int tdl_bind_gift(tdl_bind *b, const tdl_bytes *bytes, tdl_counted ***gift);
 void tdl_bind_end_gift(tdl_bind *b, tdl_counted **gift, int is_accepted);
 
 /* Whether the value there is the list of a call's option `transfer`; gives away
