@@ -1,0 +1,795 @@
+---@meta treadle
+-- What treadle is to an editor: definitions for lua-language-server. Nothing here runs; the pages in
+-- docs/ say what each name means. Set `workspace.library` to this folder.
+
+---@class treadle
+---@field is_main boolean true in the host, false in a worker
+---@field version string "MAJOR.MINOR.PATCH"
+---@field worker? treadle.worker in a worker; nil in the host
+---@field atomics treadle.atomics
+local treadle = {}
+
+---@class treadle.worker
+---@field id integer 1 to the number of threads
+---@field name string the pool's
+---@field data any this worker's copy of the pool's option `data`
+---@field pool treadle.pool the pool that it belongs to
+
+---@alias treadle.kind
+---| "task" # the task raised an error
+---| "timeout" # the time was over
+---| "cancelled" # the caller has given up
+---| "closed" # the pool, or the channel, is closed
+---| "crashed" # the worker's state was lost
+---| "memory" # memory was short, or the cap exceeded
+---| "payload" # values that cannot travel, or too many bytes
+---| "queue_full" # the pool's max_queue was reached
+---| "permission"
+---| "load" # the tasks could not be loaded
+
+---@class treadle.error
+---@field kind treadle.kind
+---@field message string
+---@field task? string the task's name
+---@field worker? integer who ran it
+---@field traceback? string the worker's, then the place that awaited
+---@field value any what the task raised, if it can travel
+---@field index? integer of a parallel loop: at which item
+
+-- --- the state and its loop ----------------------------------------------------------------------
+
+---How many workers make sense: affinity and cgroup quota counted.
+---@return integer count at least 1
+function treadle.cores() end
+
+---The monotonic clock.
+---@return number seconds
+function treadle.now() end
+
+---@class treadle.sleep_options
+---@field signal? treadle.signal|treadle.controller
+
+---Wait: yields inside a coroutine, runs the loop outside one.
+---@param seconds number
+---@param options? treadle.sleep_options
+function treadle.sleep(seconds, options) end
+
+---Run `fn(...)` in a coroutine of this state, up to its first wait.
+---@param fn fun(...): ...
+---@param ... any
+---@return treadle.future future of its results
+function treadle.spawn(fn, ...) end
+
+---Run `fn(...)` in a coroutine, run the loop until it ends; its results, or its error.
+---@param fn fun(...): ...
+---@param ... any
+---@return any ...
+function treadle.run(fn, ...) end
+
+---Handle what is ready: completions, timers, I/O.
+---@param timeout? number seconds to wait for it at most (default 0)
+---@return integer events how many it handled
+function treadle.poll(timeout) end
+
+---A descriptor that is readable when `poll` has something to do.
+---@return integer fd
+function treadle.fd() end
+
+---@return number seconds until the next timer; `math.huge` for never
+function treadle.next_timeout() end
+
+---Call `fn(x)`, then `x:close()`, whether it returned or raised.
+---@generic T
+---@param x T
+---@param fn fun(x: T): ...
+---@return any ... the results of `fn`
+function treadle.using(x, fn) end
+
+-- --- payloads ------------------------------------------------------------------------------------
+
+---@param ... any
+---@return string bytes
+function treadle.encode(...) end
+
+---@param s string what `encode` has returned
+---@return any ...
+function treadle.decode(s) end
+
+---Let objects travel, in both states under the same name.
+---@param name string
+---@param metatable table
+---@param pack? fun(object: table): any
+---@param unpack? fun(value: any): any
+function treadle.class(name, metatable, pack, unpack) end
+
+-- --- futures -------------------------------------------------------------------------------------
+
+---@alias treadle.state
+---| "pending"
+---| "resolved"
+---| "rejected"
+---| "cancelled"
+
+---@class treadle.cancel_options
+---@field reason? string
+---@field force? boolean stop a running task, wherever it is
+
+---A handle on results that are still to come.
+---@class treadle.future
+local future = {}
+
+---All results; raises the error.
+---@return any ...
+function future:await() end
+
+---@return boolean ok
+---@return any ... all results, or the error
+function future:pawait() end
+
+---Wait; settles nothing.
+---@param timeout? number seconds
+---@return boolean settled
+function future:wait(timeout) end
+
+---@return treadle.state state
+function future:state() end
+
+---Settle it now with kind "cancelled".
+---@param options? string|treadle.cancel_options a reason, or options
+---@return boolean was_pending
+function future:cancel(options) end
+
+---@param fn fun(...): ... gets the results
+---@return treadle.future
+function future:and_then(fn) end
+
+---@param fn fun(err: any): ...
+---@return treadle.future
+function future:catch(fn) end
+
+---@param fn fun(): any
+---@return treadle.future
+function future:finally(fn) end
+
+---@return treadle.future future pending
+---@return fun(...) resolve
+---@return fun(err: any) reject
+function treadle.future() end
+
+---@param ... any
+---@return treadle.future
+function treadle.resolved(...) end
+
+---@param err any
+---@return treadle.future
+function treadle.rejected(err) end
+
+---@param list table<any, treadle.future>
+---@return treadle.future future of a table with the same keys and each one's first result
+function treadle.all(list) end
+
+---@class treadle.outcome
+---@field ok boolean
+---@field value any
+---@field error any
+
+---@param list table<any, treadle.future>
+---@return treadle.future future of a table with the same keys of `treadle.outcome`
+function treadle.all_settled(list) end
+
+---@param list table<any, treadle.future>
+---@return treadle.future future of the first result
+function treadle.any(list) end
+
+---@param list table<any, treadle.future>
+---@return treadle.future future of the first outcome
+function treadle.race(list) end
+
+---@generic K
+---@param list table<K, treadle.future>
+---@return fun(): K?, treadle.future? next in the order in which they are settled
+function treadle.as_completed(list) end
+
+-- --- abort controllers ---------------------------------------------------------------------------
+
+---@class treadle.abort_options
+---@field timeout? number seconds; then it aborts by itself
+---@field any? (treadle.signal|treadle.controller)[] it aborts when one of them does
+
+---@class treadle.controller
+---@field signal treadle.signal
+local controller = {}
+
+---@param reason? string
+---@return boolean first whether it was not aborted yet
+function controller:abort(reason) end
+
+---@return boolean
+function controller:aborted() end
+
+---@class treadle.signal
+---@field aborted boolean
+---@field reason? string
+local signal = {}
+
+---@param f treadle.future
+---@return treadle.future f
+function signal:bind(f) end
+
+---@param fn fun(reason: string)
+---@return fun() unsubscribe
+function signal:on_abort(fn) end
+
+---@param options? treadle.abort_options
+---@return treadle.controller
+function treadle.abort(options) end
+
+-- --- tasks and pools -----------------------------------------------------------------------------
+
+---@alias treadle.priority "high"|"normal"|"low"
+
+---@class treadle.task_options
+---@field timeout? number seconds from the call
+---@field default? any what the future resolves to when the time is over
+---@field error? any what it rejects with then
+---@field priority? treadle.priority
+---@field retries? integer how often it is made again when its worker dies
+
+---@class treadle.task_definition: treadle.task_options
+---@field fn fun(...): ...
+
+---@class treadle.import_definition: treadle.task_options
+---@field module string
+---@field name string
+
+---@class treadle.task
+local task = {}
+
+---@param options? treadle.pool_options
+---@return treadle.pool pool of this one task, which can be called like the task
+function task:pool(options) end
+
+---@param definition treadle.task_definition
+---@return treadle.task
+function treadle.task(definition) end
+
+---@param definition treadle.import_definition
+---@return treadle.task
+function treadle.import(definition) end
+
+---@return boolean whether the caller of the task that runs here has given it up
+function treadle.cancelled() end
+
+---Raise kind "cancelled" if the caller of the task that runs here has given it up.
+function treadle.check() end
+
+---@class treadle.pool_options
+---@field threads? integer
+---@field min_threads? integer
+---@field max_threads? integer
+---@field idle_timeout? number seconds
+---@field concurrency? integer jobs in progress in one worker at once
+---@field max_queue? number
+---@field on_full? "reject"|"wait"|"run"
+---@field timeout? number seconds, for tasks that name none
+---@field balancer? "shared"|"round_robin"|"least_busy"|"random"|fun(job: table, workers: table[]): integer
+---@field inline? boolean
+---@field isolate? boolean
+---@field recycle_after? integer jobs
+---@field recycle_memory? number bytes
+---@field max_memory? number bytes
+---@field max_payload? number bytes
+---@field terminate_timeout? number seconds
+---@field data? any
+---@field init? string name of an export
+---@field teardown? string name of an export
+---@field name? string
+
+---@class treadle.run_options: treadle.task_options
+---@field key? string|number|boolean jobs of one key run on one worker, in order
+---@field worker? integer the worker that runs it
+---@field transfer? treadle.buffer[] buffers among the arguments that are given away
+---@field signal? treadle.signal|treadle.controller
+
+---@class treadle.pool
+---@field name string
+---@field threads integer the present size
+---@field call table<string, fun(...): treadle.future> the tasks
+---@operator call(...): treadle.future
+local pool = {}
+
+---@param tasks string|table<string, function|treadle.task> a module's name, or a table of tasks
+---@param options? treadle.pool_options
+---@return treadle.pool
+function treadle.pool(tasks, options) end
+
+---@param task string|function a name, or a function, which travels with the call
+---@param args? table list of arguments; `n` counts
+---@param options? treadle.run_options
+---@return treadle.future
+function pool:run(task, args, options) end
+
+---Call a task once on every worker.
+---@param task string|function
+---@param ... any
+---@return treadle.future future of the list of first results
+function pool:broadcast(task, ...) end
+
+---`treadle.pmap` on this pool.
+---@param task string|function
+---@param list treadle.input
+---@param options? treadle.loop_options
+---@return treadle.future future of the list of results
+function pool:map(task, list, options) end
+
+---`treadle.preduce` on this pool.
+---@param task string|function
+---@param init any
+---@param list treadle.input
+---@param options? treadle.loop_options
+---@return treadle.future future of the value
+function pool:reduce(task, init, list, options) end
+
+---Take no more calls, finish what was accepted, stop the workers.
+---@param timeout? number seconds; then it terminates
+function pool:close(timeout) end
+
+---Stop now: what is queued or running rejects with kind "closed".
+---@param reason? string
+function pool:terminate(reason) end
+
+---@param reason? string
+---@return integer count
+function pool:cancel_pending(reason) end
+
+---Let running jobs finish, replace every worker's state.
+---@return treadle.future
+function pool:recycle() end
+
+---@param min integer the size; or, with `max`, the least
+---@param max? integer
+---@return treadle.future
+function pool:resize(min, max) end
+
+---@return treadle.future future that resolves when there is room in the queue
+function pool:ready() end
+
+---@return treadle.future future that resolves when nothing is queued or running
+function pool:drained() end
+
+---@return table stats see docs/stats.md
+function pool:stats() end
+
+---@alias treadle.event_name
+---| "worker_start"
+---| "worker_exit"
+---| "job_start"
+---| "job_done"
+---| "job_error"
+---| "queue_full"
+---| "drain"
+
+---@param event treadle.event_name
+---@param fn fun(event: table)
+---@return fun() unsubscribe
+function pool:on(event, fn) end
+
+-- --- parallel loops ------------------------------------------------------------------------------
+
+---A list, also a shared one; a buffer; a function that returns the next item, and nil after the
+---last; or a string, with the option `record`.
+---@alias treadle.input table|treadle.shared|treadle.buffer|string|fun(): any
+
+---@class treadle.sort_options
+---@field concurrency? integer parts under way at once
+---@field pool? treadle.pool
+---@field timeout? number seconds
+---@field signal? treadle.signal|treadle.controller
+
+---@class treadle.for_options: treadle.sort_options
+---@field chunk? integer items of a part
+---@field progress? fun(done: integer, total?: integer)
+
+---@class treadle.loop_options: treadle.for_options
+---@field ordered? boolean false: in the order in which they are done
+---@field record? integer bytes of one, where the input is a string
+
+---@param fn string|fun(item: any): any
+---@param input treadle.input
+---@param options? treadle.loop_options
+---@return treadle.future future of a new list, or buffer, of `fn(item)` for each item
+function treadle.pmap(fn, input, options) end
+
+---@param fn string|fun(item: any): any
+---@param input treadle.input
+---@param options? treadle.loop_options
+---@return treadle.future future of a new list, or buffer, of the items for which `fn(item)` is true
+function treadle.pfilter(fn, input, options) end
+
+---@param fn string|fun(a: any, b: any): any associative
+---@param init any counts once
+---@param input treadle.input
+---@param options? treadle.loop_options
+---@return treadle.future future of the value
+function treadle.preduce(fn, init, input, options) end
+
+---Call `fn(i)` for the whole numbers from first to last, both included.
+---@param first integer
+---@param last integer
+---@param fn string|fun(i: integer)
+---@param options? treadle.for_options
+---@return treadle.future future of nothing
+function treadle.pfor(first, last, fn, options) end
+
+---@generic T: table|treadle.shared|treadle.buffer
+---@param list T
+---@param lt? fun(a: any, b: any): boolean
+---@param options? treadle.sort_options
+---@return treadle.future future of a new sorted list; of the buffer, sorted in place
+function treadle.psort(list, lt, options) end
+
+-- --- shared memory -------------------------------------------------------------------------------
+
+---Memory that all states share; elements count from 0.
+---@class treadle.buffer
+---@field ptr ffi.cdata* an FFI pointer to the elements, not checked
+---@operator len: integer
+local buffer = {}
+
+---@param i integer from 0
+---@return any v
+function buffer:get(i) end
+
+---@param i integer from 0
+---@param v any
+function buffer:set(i, v) end
+
+---@param v any
+---@return treadle.buffer self
+function buffer:fill(v) end
+
+---The same memory.
+---@param first integer from 0
+---@param n? integer all that follow, if it is left out
+---@return treadle.buffer
+function buffer:slice(first, n) end
+
+---@param first? integer from 0
+---@param n? integer
+---@return string bytes
+function buffer:string(first, n) end
+
+---@param src string|any[]|treadle.buffer
+---@return treadle.buffer self
+function buffer:copy_from(src) end
+
+---Let go of the handle.
+function buffer:close() end
+
+---@param ctype string|ffi.ctype* the elements' type; or, alone, a string of bytes
+---@param n? integer how many
+---@return treadle.buffer
+function treadle.buffer(ctype, n) end
+
+---Give a buffer away with a call, or a result.
+---@param buf treadle.buffer
+---@return userdata argument what stands for it among the arguments
+function treadle.move(buf) end
+
+---Operations on elements of buffers of integers, each one step. Where nothing else is said they
+---return the old value.
+---@class treadle.atomics
+local atomics = {}
+
+---@alias treadle.integer integer|ffi.cdata*
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@return treadle.integer value
+function atomics.load(buf, i) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer v
+function atomics.store(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.add(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.sub(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.band(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.bor(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.bxor(buf, i, v) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param v treadle.integer
+---@return treadle.integer old
+function atomics.exchange(buf, i, v) end
+
+---Set it to `v` if it is `expected`.
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param expected treadle.integer
+---@param v treadle.integer
+---@return treadle.integer old `expected`, if it was set
+function atomics.compare_exchange(buf, i, expected, v) end
+
+---Wait, while it is `expected`, until somebody notifies.
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param expected treadle.integer
+---@param timeout? number seconds
+---@return "ok"|"not-equal"|"timed-out"
+function atomics.wait(buf, i, expected, timeout) end
+
+---@param buf treadle.buffer
+---@param i integer from 0
+---@param n? integer how many at most
+---@return integer woken
+function atomics.notify(buf, i, n) end
+
+---One integer of 64 bits that all states count with.
+---@class treadle.counter
+local counter = {}
+
+---@param n? integer 1, if it is left out
+---@return integer value the new one
+function counter:add(n) end
+
+---@param n? integer 1, if it is left out
+---@return integer value the new one
+function counter:sub(n) end
+
+---@return integer value
+function counter:get() end
+
+---@param n integer
+function counter:set(n) end
+
+---Let go of the handle.
+function counter:close() end
+
+---@param n? integer its first value, or 0
+---@return treadle.counter
+function treadle.counter(n) end
+
+---A deep, immutable copy of a table, for all states.
+---@class treadle.shared
+---@field [any] any
+---@operator len: integer
+
+---@param t table
+---@return treadle.shared
+function treadle.shared(t) end
+
+---`pairs` for plain tables and shared ones.
+---@param t table|treadle.shared
+---@return function next
+---@return any
+---@return any
+function treadle.pairs(t) end
+
+---`ipairs` for plain tables and shared ones.
+---@param t table|treadle.shared
+---@return function next
+---@return any
+---@return integer
+function treadle.ipairs(t) end
+
+-- --- channels ------------------------------------------------------------------------------------
+
+---Messages from many to many, between all states.
+---@class treadle.channel
+local channel = {}
+
+---Wait until there is room. Raises kind "closed" or "payload".
+---@param value any
+---@param timeout? number seconds
+---@return boolean sent
+---@return "timeout"? why
+function channel:send(value, timeout) end
+
+---Wait until there is a message.
+---@param timeout? number seconds
+---@return any value
+---@return boolean received
+---@return "closed"|"timeout"|nil why
+function channel:recv(timeout) end
+
+---@param value any
+---@return boolean sent
+---@return "full"|"closed"|nil why
+function channel:try_send(value) end
+
+---@return any value
+---@return boolean received
+---@return "empty"|"closed"|nil why
+function channel:try_recv() end
+
+---Receive until it is closed and empty.
+---@return fun(): any next a function that needs no arguments
+function channel:iter() end
+
+---Close it, for everybody and for good.
+function channel:close() end
+
+---@param capacity? number messages that it holds; 0: a sender waits for its receiver
+---@return treadle.channel
+function treadle.channel(capacity) end
+
+---@class treadle.cases
+---@field [integer] { [1]: treadle.channel, [2]: "recv"|"send", [3]: any }
+---@field timeout? number seconds
+
+---Do the first of several sends and receives that can be done.
+---@param cases treadle.cases
+---@return integer? index of the case; nil: the time is over
+---@return any value "timeout" if there was no case
+---@return boolean? ok false: the channel is closed and empty
+function treadle.select(cases) end
+
+-- --- locks ---------------------------------------------------------------------------------------
+
+---One holder at a time: a task, a coroutine made by `treadle.spawn`, or the main chunk.
+---@class treadle.mutex
+local mutex = {}
+
+---@param timeout? number seconds
+---@return boolean taken
+---@return "abandoned"? state the last holder died
+function mutex:lock(timeout) end
+
+---@return boolean taken
+---@return "abandoned"? state
+function mutex:try_lock() end
+
+---Raises for who does not hold it.
+function mutex:unlock() end
+
+---Call `fn(...)` while it is held.
+---@param fn fun(...): ...
+---@param ... any
+---@return any ...
+function mutex:with(fn, ...) end
+
+---Let go of the handle.
+function mutex:close() end
+
+---@return treadle.mutex
+function treadle.mutex() end
+
+---Any number of readers, or one writer.
+---@class treadle.rwlock
+local rwlock = {}
+
+---@param timeout? number seconds
+---@return boolean taken
+---@return "abandoned"? state a writer died
+function rwlock:read_lock(timeout) end
+
+---@return boolean taken
+---@return "abandoned"? state
+function rwlock:read_try_lock() end
+
+---Raises for who does not hold it.
+function rwlock:read_unlock() end
+
+---@param fn fun(...): ...
+---@param ... any
+---@return any ...
+function rwlock:read_with(fn, ...) end
+
+---@param timeout? number seconds
+---@return boolean taken
+---@return "abandoned"? state the last writer died
+function rwlock:write_lock(timeout) end
+
+---@return boolean taken
+---@return "abandoned"? state
+function rwlock:write_try_lock() end
+
+---Raises for who does not hold it.
+function rwlock:write_unlock() end
+
+---@param fn fun(...): ...
+---@param ... any
+---@return any ...
+function rwlock:write_with(fn, ...) end
+
+---Let go of the handle.
+function rwlock:close() end
+
+---@return treadle.rwlock
+function treadle.rwlock() end
+
+---So many permits.
+---@class treadle.semaphore
+local semaphore = {}
+
+---@param timeout? number seconds
+---@return boolean taken
+---@return "abandoned"? state a holder died
+function semaphore:acquire(timeout) end
+
+---@return boolean taken
+---@return "abandoned"? state
+function semaphore:try_acquire() end
+
+---Raises for who has none.
+function semaphore:release() end
+
+---@param fn fun(...): ...
+---@param ... any
+---@return any ...
+function semaphore:with(fn, ...) end
+
+---Let go of the handle.
+function semaphore:close() end
+
+---@param n integer at least 1
+---@return treadle.semaphore
+function treadle.semaphore(n) end
+
+---A place where so many meet, again and again.
+---@class treadle.barrier
+local barrier = {}
+
+---@param timeout? number seconds
+---@return boolean all_came
+---@return integer? number which of them this one is, from 1
+function barrier:wait(timeout) end
+
+---Let go of the handle.
+function barrier:close() end
+
+---@param n integer at least 1
+---@return treadle.barrier
+function treadle.barrier(n) end
+
+---A flag that all states share.
+---@class treadle.event
+local event = {}
+
+---All who wait go on, and all who come, until it is reset.
+function event:set() end
+
+function event:reset() end
+
+---@return boolean
+function event:is_set() end
+
+---@param timeout? number seconds
+---@return boolean is_set
+function event:wait(timeout) end
+
+---Let go of the handle.
+function event:close() end
+
+---@return treadle.event
+function treadle.event() end
+
+return treadle
