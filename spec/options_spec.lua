@@ -1,4 +1,5 @@
 --- The checks of arguments and options.
+local ffi = require "ffi"
 local helpers = require "helpers"
 local treadle = require "treadle"
 
@@ -84,6 +85,17 @@ describe("treadle.options", function()
   end
 end)
 
+it("a null pointer, which equals nil, is none of an argument either", function()
+  local null = ffi.new("void *")
+  local ch = treadle.channel(null)
+  assert.same({ false, "full" }, { ch:try_send(1) })
+  local f = treadle.spawn(ch.recv, ch, null)
+  ch:send(1, null)
+  assert.equal(1, (f:await()))
+  assert.is_true(treadle.barrier(1):wait(null))
+  assert.same({ 1, 2 }, treadle.psort({ 2, 1 }, null, null):await())
+end)
+
 describe("the module's functions check their arguments at the caller's line:", function()
   local CASES = {
     { "sleep", "number expected, got nil", function() treadle.sleep() end },
@@ -91,7 +103,10 @@ describe("the module's functions check their arguments at the caller's line:", f
     { "spawn", "function expected, got nil", function() treadle.spawn() end },
     { "run", "function expected, got table", function() treadle.run({}) end },
     { "poll", "number expected, got string", function() treadle.poll("1") end },
-    { "using", "function expected, got nil", function() treadle.using({}) end },
+    { "using", "function expected, got nil", function() treadle.using(treadle.event()) end },
+    { "using", "a method 'close' expected, got table", function() treadle.using({}, print) end },
+    { "using", "a method 'close' expected, got nil", function() treadle.using(nil, print) end },
+    { "using", "a method 'close' expected, got number", function() treadle.using(1, print) end },
     { "decode", "string expected, got nil", function() treadle.decode() end },
     { "decode", "string expected, got table", function() treadle.decode({}) end },
     { "class", "string expected, got nil", function() treadle.class() end },

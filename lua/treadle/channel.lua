@@ -269,10 +269,11 @@ share.kind("channel", methods)
 -- @tparam[opt=0] number capacity how many messages it holds that nobody has received yet; 0: a
 -- sender waits for its receiver; `math.huge`: as many as there is memory for
 function M.new(capacity)
-  if capacity ~= nil then
-    options.value(1, "channel", capacity, "limit")
+  if capacity == nil then -- a null pointer equals it, too
+    capacity = 0
   end
-  return core.channel_new(capacity or 0)
+  options.value(1, "channel", capacity, "limit")
+  return core.channel_new(capacity)
 end
 
 local function bad_case(i, text, ...)

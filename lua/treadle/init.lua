@@ -161,8 +161,16 @@ local function close_after(x, ok, ...)
   return ...
 end
 
+local function close_of(x)
+  return x.close
+end
+
 --- Call `fn(x)`, then `x:close()` whether it returned or raised; passes on results or error.
 function treadle.using(x, fn)
+  local ok, close = pcall(close_of, x)
+  if not ok or close == nil then
+    options.bad_argument(1, "using", "something with a method 'close' expected, got " .. type(x))
+  end
   options.argument(2, "using", fn, "function")
   return close_after(x, pcall(fn, x))
 end

@@ -63,9 +63,9 @@ function M.finish(deadline, f, number)
   return go_on(f, number, pcall(loop.wait_for, f, deadline))
 end
 
---- A time limit as a deadline; nil for none.
+--- A time limit as a deadline; nil for none. (A null pointer equals nil, and is not false.)
 function M.deadline(timeout)
-  return timeout and timeout < math.huge and core.now() + timeout or nil
+  return timeout ~= nil and timeout < math.huge and core.now() + timeout or nil
 end
 
 local function wait_for(deadline, f, number)

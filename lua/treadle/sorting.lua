@@ -275,6 +275,8 @@ function M.psort(parallel, known, list, lt, given)
       options.bad_argument(2, "psort", problem, 2)
     end
     here = pure.is(lt)
+  else
+    lt = nil -- it may be a null pointer, which equals that
   end
   given = options.check(3, "psort", given, known, 2)
   local n = is_buffer and #list or check_items(list)
