@@ -159,7 +159,7 @@ local function begin(self)
       if given.progress and self.input.count > 0 then
         return loop.spawn(target, function()
           given.progress(self.input.count, self.input.count)
-          return self.finish()
+          return self:finish()
         end)
       end
       target:_resolve(self:finish())
@@ -216,9 +216,9 @@ local function input_of(name, index, value, given)
   if given.record and type(value) ~= "string" then
     options.bad_argument(index, name, "option 'record' is for a string, got a " .. type(value), 3)
   elseif inputs.is_buffer(value) then
-    local alive, problem = core.buffer_look(value)
-    if not alive then
-      options.bad_argument(index, name, problem, 3)
+    local _, gone = core.ref_look(value)
+    if gone then
+      options.bad_argument(index, name, gone, 3)
     end
     return inputs.buffer(value)
   elseif type(value) == "string" then

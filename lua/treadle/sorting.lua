@@ -260,9 +260,9 @@ end
 function M.psort(parallel, known, list, lt, given)
   local is_buffer = inputs.is_buffer(list)
   if is_buffer then
-    local alive, problem = core.buffer_look(list)
-    if not alive then
-      options.bad_argument(1, "psort", problem, 2)
+    local _, gone = core.ref_look(list)
+    if gone then
+      options.bad_argument(1, "psort", gone, 2)
     end
   else
     list = inputs.table_of(list) or options.argument(1, "psort", list, "table or buffer", 2)
