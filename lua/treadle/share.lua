@@ -4,6 +4,8 @@ local core = require "treadle.core"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 
+core.open_shared()
+
 local M = {}
 
 --- Name the methods of a kind of handle.

@@ -194,6 +194,24 @@ static int core_hooks(lua_State *L) {
 
 /* --- the module ----------------------------------------------------------- */
 
+/* open_shared(): the functions of shared objects, for which a state without any
+** needs no memory; upvalue 1 is the module */
+static int core_open_shared(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  tdl_bind_refs(L);
+  tdl_bind_waits(L);
+  tdl_bind_event(L);
+  tdl_bind_buffer(L);
+  tdl_bind_atomics(L);
+  tdl_bind_counter(L);
+  tdl_bind_channel(L);
+  tdl_bind_shared(L);
+  tdl_bind_locks(L);
+  tdl_bind_barrier(L);
+  return 0;
+}
+
 TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind *b;
   if (find_bind(L) == NULL) {
@@ -244,16 +262,10 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_pools(L);
   tdl_bind_jobs(L);
   tdl_bind_stats(L);
-  tdl_bind_refs(L);
-  tdl_bind_waits(L);
-  tdl_bind_event(L);
-  tdl_bind_buffer(L);
-  tdl_bind_atomics(L);
-  tdl_bind_counter(L);
-  tdl_bind_channel(L);
-  tdl_bind_shared(L);
-  tdl_bind_locks(L);
-  tdl_bind_barrier(L);
+  tdl_bind_hook_things();
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, core_open_shared, 1);
+  lua_setfield(L, -2, "open_shared");
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */
@@ -262,17 +274,17 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   return 1;
 }
 
-/* name -> module, by the chunk in upvalue 1 */
+/* chunk, name -> module */
 static int run_embedded(lua_State *L) {
-  const struct tdl_embedded *e = lua_touserdata(L, lua_upvalueindex(1));
-  lua_settop(L, 1);
+  const struct tdl_embedded *e = lua_touserdata(L, 1);
+  lua_settop(L, 2);
   if (luaL_loadbuffer(L, (const char *)e->data, e->size, e->name) != 0) {
     return luaL_error(L,
                       "treadle was built for another LuaJIT than this one "
                       "(module '%s': %s)",
                       e->name, lua_tostring(L, -1));
   }
-  lua_insert(L, 1);
+  lua_insert(L, 2);
   lua_call(L, 1, 1);
   return 1;
 }
@@ -284,13 +296,14 @@ static void forget_kind(lua_State *L, const char *module) {
   }
 }
 
-/* The loader in package.preload. A module that could not be loaded, for want of
+/* The loader in package.preload: upvalue 1 is the chunk, 2 run_embedded. A module that could not be loaded, for want of
 ** memory, can be required again: `require` would remember that it failed. */
 static int load_embedded(lua_State *L) {
   lua_settop(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(2));
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_pushvalue(L, 1);
-  if (lua_pcall(L, 1, 1, 0) != 0) {
+  if (lua_pcall(L, 2, 1, 0) != 0) {
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
     lua_pushvalue(L, 1);
     lua_pushnil(L);
@@ -305,12 +318,14 @@ static int load_embedded(lua_State *L) {
 static void preload(lua_State *L) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "preload");
+  lua_pushcfunction(L, run_embedded);
   for (const struct tdl_embedded *e = tdl_embedded; e->name != NULL; e++) {
     lua_pushlightuserdata(L, (void *)(uintptr_t)e);
-    lua_pushcclosure(L, run_embedded, 1);
-    lua_pushcclosure(L, load_embedded, 1);
-    lua_setfield(L, -2, e->name);
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, load_embedded, 2);
+    lua_setfield(L, -3, e->name);
   }
+  lua_pop(L, 1);
   lua_pushcfunction(L, luaopen_treadle_core);
   lua_setfield(L, -2, "treadle.core");
   lua_pop(L, 2);

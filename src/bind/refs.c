@@ -518,11 +518,14 @@ void tdl_bind_forget_kind(lua_State *L, const char *name) {
   lua_pop(L, 1);
 }
 
+void tdl_bind_hook_things(void) {
+  tdl_things_hook(&hooks);
+}
+
 void tdl_bind_refs(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"ref_close", core_ref_close}, {"ref_look", core_ref_look},
       {"kind", core_kind},           {"move", core_move},
       {"transfer", core_transfer},   {NULL, NULL}};
-  tdl_things_hook(&hooks);
   luaL_setfuncs(L, functions, 0);
 }

@@ -81,6 +81,9 @@ void tdl_bind_lose_refs(tdl_bind *b);
 /* The end of the state: what it keeps for channels. */
 void tdl_bind_end_channels(tdl_bind *b);
 
+/* The codec knows userdata of this layer from here on. */
+void tdl_bind_hook_things(void);
+
 /* Each adds its functions to the table on top of the stack. */
 void tdl_bind_refs(lua_State *L);
 void tdl_bind_waits(lua_State *L);
