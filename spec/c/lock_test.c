@@ -176,7 +176,7 @@ static void readers_are_told_of_a_dead_writer_until_the_next_one(void) {
   int told = 0;
   CHECK(tdl_lock_new(&tdl_rwlock_kind, TDL_LOCK_MAX_UNITS, &l) == 0);
   CHECK(tdl_lock_take_at_once(l, TDL_LOCK_MAX_UNITS));
-  tdl_lock_give(l, TDL_LOCK_MAX_UNITS, 1);
+  tdl_lock_give(l, TDL_LOCK_MAX_UNITS, TDL_LOCK_MAX_UNITS);
   for (int i = 0; i < 3; i++) {
     CHECK(tdl_lock_take(l, 1, &told) && told);
   }
@@ -186,6 +186,25 @@ static void readers_are_told_of_a_dead_writer_until_the_next_one(void) {
   CHECK(tdl_lock_take(l, TDL_LOCK_MAX_UNITS, &told) && told);
   give(l, TDL_LOCK_MAX_UNITS);
   CHECK(tdl_lock_take_at_once(l, 1));
+  give(l, 1);
+  drop(l);
+}
+
+/* A writer who was told of a dead reader, and never knew. */
+static void what_one_is_told_who_does_not_take_it_the_next_one_is(void) {
+  box b;
+  tdl_lock *l;
+  int told = 0;
+  box_init(&b);
+  CHECK(tdl_lock_new(&tdl_rwlock_kind, TDL_LOCK_MAX_UNITS, &l) == 0);
+  CHECK(tdl_lock_take_at_once(l, 1));
+  CHECK(!tdl_lock_wait(l, &b.waiter, TDL_LOCK_MAX_UNITS, &told));
+  tdl_lock_give(l, 1, 1);
+  CHECK(is_granted(&b) && b.wait.value == (void *)1);
+  tdl_lock_give(l, TDL_LOCK_MAX_UNITS, (uint32_t)(uintptr_t)b.wait.value);
+  CHECK(tdl_lock_take(l, 1, &told) && told);
+  CHECK(tdl_lock_take_at_once(l, 1));
+  give(l, 1);
   give(l, 1);
   drop(l);
 }
@@ -498,6 +517,7 @@ int main(void) {
   RUN(a_writer_that_waits_holds_later_readers_back_till_it_leaves);
   RUN(the_death_of_a_holder_is_told_once);
   RUN(readers_are_told_of_a_dead_writer_until_the_next_one);
+  RUN(what_one_is_told_who_does_not_take_it_the_next_one_is);
   RUN(a_state_gives_back_what_its_owners_leave);
   RUN(a_barrier_lets_nobody_on_before_all_are_there);
   RUN(eight_threads_never_share_a_mutex);

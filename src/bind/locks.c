@@ -257,9 +257,10 @@ static int deliver(tdl_bound_wait *wait, lua_State *L) {
   return granted(L, wait->wait.value != NULL);
 }
 
-/* If this one was to be told, the next one is. */
+/* What this one was to be told, the next ones are. */
 static void undo(tdl_bound_wait *wait) {
-  tdl_lock_give(awaited(wait), units_of(wait), wait->wait.value != NULL);
+  tdl_lock_give(awaited(wait), units_of(wait),
+                (uint32_t)(uintptr_t)wait->wait.value);
 }
 
 static const tdl_wait_kind wait_kind = {

@@ -64,7 +64,7 @@ static void end(tdl_holds *h, uint64_t owner) {
     tdl_hold **at = &h->buckets[i];
     while (*at != NULL) {
       if (owner == 0 || (*at)->owner == owner) {
-        tdl_lock_give((*at)->lock, (*at)->units, 1);
+        tdl_lock_give((*at)->lock, (*at)->units, (*at)->units);
         tdl_holds_remove(h, at);
       } else {
         at = &(*at)->next;

@@ -78,9 +78,10 @@ static tdl_waiter *serve_locked(tdl_lock *l) {
   while ((w = l->waiters.first) != NULL &&
          (uint32_t)(uintptr_t)w->offer <= free_units) {
     uint32_t units = (uint32_t)(uintptr_t)w->offer;
-    if (tdl_waiter_grant(w, l->abandoned > 0 ? l : NULL)) {
+    uint32_t told = least(l->abandoned, units);
+    if (tdl_waiter_grant(w, (void *)(uintptr_t)told)) {
       free_units -= units;
-      l->abandoned -= least(l->abandoned, units);
+      l->abandoned -= told;
       *end = w;
       end = &w->next;
     }
@@ -126,13 +127,11 @@ void tdl_lock_leave(tdl_lock *l, tdl_waiter *waiter) {
   tdl_waiters_tell(granted);
 }
 
-void tdl_lock_give(tdl_lock *l, uint32_t units, int dead) {
+void tdl_lock_give(tdl_lock *l, uint32_t units, uint32_t dead) {
   uint32_t word, next;
   tdl_waiter *granted;
   tdl_guard_lock(&l->guard);
-  if (dead) {
-    l->abandoned += least(units, l->units - l->abandoned);
-  }
+  l->abandoned += least(dead, l->units - l->abandoned);
   /* relaxed: a look before the try */
   word = atomic_load_explicit(&l->word, memory_order_relaxed);
   do {

@@ -70,14 +70,16 @@ static inline int tdl_lock_give_at_once(tdl_lock *l, uint32_t units) {
 int tdl_lock_take(tdl_lock *lock, uint32_t units, int *told);
 
 /* The same, or the waiter stands in the list. Its wait's value, when it is
-** granted, is not NULL if a holder died. */
+** granted, is how many of these units it is told of (M4): with as many of them
+** dead they are given back, if nobody takes them. */
 int tdl_lock_wait(tdl_lock *lock, tdl_waiter *waiter, uint32_t units,
                   int *told);
 
 /* Also of one that was granted, and one that stands in no list. */
 void tdl_lock_leave(tdl_lock *lock, tdl_waiter *waiter);
 
-/* Takes them back from who holds them, or from who held them and is `dead`. */
-void tdl_lock_give(tdl_lock *lock, uint32_t units, int dead);
+/* Takes them back; of so many the next holders are told: who held them is
+** `dead`. */
+void tdl_lock_give(tdl_lock *lock, uint32_t units, uint32_t dead);
 
 #endif
