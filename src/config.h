@@ -305,7 +305,7 @@
 /* Payload that lies in a channel's message itself: two cache lines with what
 ** stands before it. */
 #ifndef TDL_MESSAGE_INLINE_BYTES
-#define TDL_MESSAGE_INLINE_BYTES 104
+#define TDL_MESSAGE_INLINE_BYTES 96
 #endif
 /* What an empty message may keep for its next use, and how many empty ones a
 ** channel keeps, and a state: those of a channel come from its receivers and are

@@ -204,6 +204,27 @@ static void what_is_put_back_comes_first(void) {
   tdl_counted_drop(&c->counted);
 }
 
+static void what_is_put_back_keeps_its_order(void) {
+  tdl_channel *c = channel(1);
+  wait w[3];
+  tdl_message *m = NULL;
+  const int order[] = {1, 0, 2};
+  CHECK(c != NULL);
+  for (int i = 0; i < 3; i++) {
+    begin(&w[i]);
+    CHECK(tdl_channel_recv(c, &m, &w[i].waiter[0]) == TDL_CHANNEL_WAIT);
+  }
+  CHECK(send(c, 1) && send(c, 2) && send(c, 3) && send(c, 4));
+  for (int i = 0; i < 3; i++) {
+    tdl_channel_put_back(c, w[order[i]].wait.value);
+  }
+  for (uint64_t i = 1; i <= 4; i++) {
+    CHECK(recv(c) == i);
+  }
+  CHECK(send(c, 5) && recv(c) == 5 && recv(c) == 0); /* the end was found */
+  tdl_counted_drop(&c->counted);
+}
+
 static void close_wakes_all_who_wait(void) {
   tdl_channel *full = channel(0), *empty = channel(5);
   wait w[4];
@@ -572,6 +593,7 @@ int main(void) {
   RUN(waiting_senders_come_in_in_order);
   RUN(without_a_buffer_a_message_goes_from_hand_to_hand);
   RUN(what_is_put_back_comes_first);
+  RUN(what_is_put_back_keeps_its_order);
   RUN(close_wakes_all_who_wait);
   RUN(select_takes_what_is_ready_or_waits_for_all);
   RUN(a_million_channels_in_each_other_are_freed);

@@ -83,6 +83,7 @@ static tdl_message *take_offer(tdl_channel *c, tdl_waiter **granted) {
     return NULL;
   }
   m = w->offer;
+  m->number = ++c->numbered;
   w->offer = NULL;
   *granted = w;
   return m;
@@ -93,6 +94,7 @@ static tdl_channel_status send_locked(tdl_channel *c, tdl_message **m,
   if (c->closed) {
     return TDL_CHANNEL_CLOSED;
   }
+  (*m)->number = ++c->numbered;
   *granted = tdl_waiters_grant(&c->receivers, *m);
   if (*granted == NULL) {
     if (c->count >= c->capacity) {
@@ -236,17 +238,26 @@ void tdl_channel_leave(tdl_channel *c, tdl_waiter *waiter) {
   tdl_guard_unlock(&c->guard);
 }
 
+/* C3: before what was sent later. */
+static void insert(tdl_channel *c, tdl_message *m) {
+  tdl_message **at = &c->first;
+  while (*at != NULL && (*at)->number < m->number) {
+    at = &(*at)->next;
+  }
+  m->next = *at;
+  *at = m;
+  if (m->next == NULL) {
+    c->last = m;
+  }
+  c->count++;
+}
+
 void tdl_channel_put_back(tdl_channel *c, tdl_message *m) {
   tdl_waiter *granted;
   tdl_guard_lock(&c->guard);
   granted = tdl_waiters_grant(&c->receivers, m);
   if (granted == NULL) {
-    m->next = c->first;
-    if (c->first == NULL) {
-      c->last = m;
-    }
-    c->first = m;
-    c->count++;
+    insert(c, m);
   }
   tdl_guard_unlock(&c->guard);
   tdl_waiters_tell(granted);

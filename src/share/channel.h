@@ -10,7 +10,8 @@
 **     the `offer` of one that sends, until somebody takes it under the guard; as
 **     the `value` of one that receives, once that is granted.
 ** C3  What was granted and is not taken is put back to the head, though the
-**     buffer may be full: it was there before.
+**     buffer may be full: it was there before. Messages are numbered as the
+**     channel takes them, so that several come back in their order.
 ** C4  Who needs several channels locks them in the order of their addresses. */
 #ifndef TDL_SHARE_CHANNEL_H
 #define TDL_SHARE_CHANNEL_H
@@ -27,6 +28,7 @@ typedef struct tdl_channel {
   int closed;
   uint32_t count; /* in the buffer */
   uint32_t idle_count;
+  uint64_t numbered; /* the highest number of a message: C3 */
   tdl_message *first, *last;
   tdl_waiters receivers, senders;
   tdl_message *idle; /* empty ones, for who sends next */

@@ -9,6 +9,7 @@ static void start(tdl_message *m) {
 tdl_message *tdl_message_new(void) {
   tdl_message *m = tdl_alloc_aligned(64, sizeof(*m));
   if (m != NULL) {
+    m->number = 0;
     start(m);
   }
   return m;

@@ -10,6 +10,7 @@
 
 typedef struct tdl_message {
   struct tdl_message *next; /* its holder's */
+  uint64_t number;          /* the channel's: C3 in channel.h */
   tdl_bytes bytes;
   uint8_t fixed[TDL_MESSAGE_INLINE_BYTES];
 } tdl_message;
