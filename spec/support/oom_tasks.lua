@@ -1,8 +1,8 @@
 --- The tasks of the tests that run out of memory.
 local treadle = require "treadle"
 
--- Where blocks of every size may be refused, LuaJIT's recorder crashes: it leaves the stack as it is
--- when memory runs out while it ends a trace at a call of C. Elsewhere only blocks are that are
+-- LuaJIT's recorder crashes where every block may be refused: it leaves the stack as it is when
+-- memory runs out while it ends a trace at a call of C. Otherwise only blocks are refused that are
 -- larger than any of the compiler's (src/run/heap.h).
 if jit then
   jit.off()
