@@ -256,12 +256,12 @@ end)
 
 -- --- the checker ---------------------------------------------------------------------------------
 
---- A history of calls `{ process, record, began, ended }`; without times one after the other.
+--- A history of calls `{ process, record, began, ended, came }`; without times one after the other.
 local function history(list)
   local new = { {}, {}, {}, {} }
   for i, call in ipairs(list) do
     local record = call[2]
-    record.began, record.ended = call[3] or i, call[4] or i + 0.5
+    record.began, record.ended, record.came = call[3] or i, call[4] or i + 0.5, call[5]
     table.insert(new[call[1]], record)
   end
   return new
@@ -332,6 +332,13 @@ describe("the check of histories of locks", function()
     possible(rwlock, { { 1, take(true), 1, 2 }, { 2, take(true, false, ALL), 3, 20 },
       { 4, try(false), 4, 5 }, { 3, take(true), 6, 30 }, { 1, give(), 8, 9 },
       { 2, give(ALL), 21, 22 }, { 3, give(), 31, 32 } })
+  end)
+
+  it("finds who was overtaken by one who only tried", function()
+    impossible(rwlock, { { 1, take(true), 1, 2 }, { 2, take(true, false, ALL), 3, 20, 4 },
+      { 3, try(true), 5, 6 }, { 3, give(), 7, 8 }, { 1, give(), 9, 10 } })
+    possible(rwlock, { { 1, take(true), 1, 2 }, { 2, take(true, false, ALL), 3, 20 },
+      { 3, try(true), 5, 6 }, { 3, give(), 7, 8 }, { 1, give(), 9, 10 } })
   end)
 
   it("finds who was told of nobody, who was not told, and who was told twice", function()

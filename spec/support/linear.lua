@@ -3,6 +3,7 @@
 --
 -- A history is a list of processes, a process a list of records in the order in which it made them:
 -- `{ op =, began =, ended =, ... }`, times of treadle.now(). A process makes one call at a time.
+-- `came`, where it is known, is when the call stood in the queue at the latest.
 --
 -- A call that may wait has two moments, both between its times: it comes, and, if it has to stand
 -- in the queue, it is served there by what another one does, or leaves. So the order in which who
@@ -14,7 +15,7 @@
 -- whether a call took too long; what did not happen to collide in these histories; whether what a
 -- lock guards is seen as the last holder left it (the specs of contention and make tsan do). Calls
 -- that overlap may be taken in either order, so a fault that shows only in which of them was first
--- goes unseen.
+-- goes unseen, as does who waits longer than it must and is served after all.
 local linear = {}
 
 --- Steps after which a search is given up, and says so. Most histories of eight processes need one
@@ -322,7 +323,7 @@ function search:candidates()
     local record = process[self.at[p]]
     if record then
       list[#list + 1] = p
-      limit = math.min(limit, record.ended)
+      limit = math.min(limit, not self.stands[p] and record.came or record.ended)
     end
   end
   local function ends(p)

@@ -32,8 +32,20 @@ local function limit(roll)
   return (roll(4) - 1) * 1e-4 * roll(3)
 end
 
+--- Note when a call that is about to be made stands in the queue at the latest: this runs in a turn
+-- of the loop, which comes when the call yields.
+local function watch(record)
+  treadle.spawn(function()
+    treadle.sleep(0)
+    record.came = not record.ended and treadle.now() or nil
+  end)
+end
+
 --- Call a method, and note when.
 local function note(records, record, fn, ...)
+  if record.waits then
+    watch(record)
+  end
   record.began = treadle.now()
   local a, b = fn(...)
   record.ended = treadle.now()
@@ -130,7 +142,7 @@ function uses.event(e, roll, count)
       local record = { op = "is_set" }
       record.ok = note(records, record, e.is_set, e)
     else
-      local record = { op = "wait" }
+      local record = { op = "wait", waits = true }
       record.ok = note(records, record, e.wait, e, limit(roll))
     end
     pause(roll)
@@ -186,7 +198,7 @@ local function operate(records, roll, buf)
     record.op = "notify"
     record.result = note(records, record, atomics.notify, buf, 0, n)
   else
-    record.op = "wait"
+    record.op, record.waits = "wait", true
     record.result = note(records, record, atomics.wait, buf, 0, n, limit(roll))
   end
 end
@@ -212,7 +224,7 @@ function uses.waits(buf, roll, count)
       local record = { op = "notify", a = roll(3) - 1 }
       record.result = note(records, record, atomics.notify, buf, 0, record.a)
     else
-      local record = { op = "wait", a = 0 }
+      local record = { op = "wait", a = 0, waits = true }
       record.result = note(records, record, atomics.wait, buf, 0, 0, limit(roll))
     end
     pause(roll)
@@ -223,7 +235,7 @@ end
 function uses.barrier(b, roll, count)
   local records = {}
   for _ = 1, count do
-    local record = { op = "wait" }
+    local record = { op = "wait", waits = true }
     record.ok, record.number = note(records, record, b.wait, b, limit(roll))
     pause(roll)
   end
