@@ -305,12 +305,13 @@ RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
 # gc, nojit: the codec specs run themselves under such a collector, and not compiled.
 # tsan: the codec and roundtrip specs have one thread. Signals are delivered at
 # the next call of the C library, and a script that computes (#computing) makes
-# none. oom_every_test takes minutes there; oom_test is a part of it.
+# none. Tasks that write the same memory at the same time (#racing) are reported
+# there. oom_every_test takes minutes; oom_test is a part of it.
 EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
                spec/peers_spec.lua)
-EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing)
+EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing$(comma)racing)
 
 asan ubsan tsan: setup-check ## C tests and specs under that sanitizer
 tiny gc nojit: setup ## C tests and specs: shrunk, always collecting, uncompiled

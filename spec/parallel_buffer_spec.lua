@@ -182,7 +182,7 @@ describe("parallel loops", function()
       assert.same({ 2 }, pool:map("double", { 1 }):await())
     end)
 
-    it("psort writes nowhere else, though the numbers change meanwhile", function()
+    it("psort writes nowhere else, though the numbers change meanwhile #racing", function()
       local n = 100000
       local buf = filled("double", n, function(i) return i % 100 end)
       local stop = treadle.event()
@@ -206,7 +206,7 @@ describe("parallel loops", function()
       end
     end)
 
-    it("a psort that is cancelled leaves numbers", function()
+    it("a psort that is cancelled leaves numbers #racing", function()
       local n = 200000
       local buf = filled("double", n, function(i) return -i * 1e-320 end)
       for _, seconds in ipairs { 0, 0.001, 0.005, 0.02 } do

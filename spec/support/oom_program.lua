@@ -16,11 +16,12 @@ local function keep(f)
 end
 
 --- Whether an error may be the outcome of a refused request: a worker that cannot start for want
--- of memory ends the pool, too.
+-- of memory ends the pool, and one that cannot end a late job loses its state, with other jobs.
 local refusal
 
 local function is_excused(text)
-  return refusal and (text:find("memory", 1, true) or text:find("pool is closed", 1, true))
+  return refusal and (text:find("memory", 1, true) or text:find("pool is closed", 1, true)
+    or text:find("state was lost", 1, true))
 end
 
 --- The outcome of a future: what `check` says of its results, or an error for want of memory.
