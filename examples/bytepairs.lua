@@ -16,11 +16,11 @@ local png = require "png"
 local progress = require "progress"
 local textfiles = require "textfiles"
 
-local USAGE = [=[
+local arguments = require "arguments" ("bytepairs", [=[
 usage: treadle bytepairs.lua [OUT.png] [FOLDER...]
 Draws which byte follows which in the text files below the folders (/usr/share/common-licenses and
 /usr/share/doc), into build/bytepairs.png (into bytepairs.png where there is no folder build).
-]=]
+]=])
 local DEFAULT_FOLDERS = { "/usr/share/common-licenses", "/usr/share/doc" }
 local BATCHES = 64
 local KIB = 2 ^ 10
@@ -155,25 +155,17 @@ local function timed(fn, ...)
   return result, treadle.now() - start
 end
 
-local function fail(message, ...)
-  io.stderr:write("bytepairs: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
 local function parse(args)
-  local out = (uv.fs_stat("build") or {}).type == "directory" and "build/bytepairs.png"
-    or "bytepairs.png"
+  local out = arguments:picture()
   local folders = {}
   for _, word in ipairs(args) do
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word:find("^%-") then
-      fail("unknown option '%s'", word)
+    arguments:help(word)
+    if word:find("^%-") then
+      arguments:fail("unknown option '%s'", word)
     elseif word:find("%.png$") then
       out = word
     elseif (uv.fs_stat(word) or {}).type ~= "directory" then
-      fail("there is no folder '%s'", word)
+      arguments:fail("there is no folder '%s'", word)
     else
       folders[#folders + 1] = word
     end
@@ -191,7 +183,7 @@ end
 local out, folders = parse(arg)
 local file, message = io.open(out, "wb") -- before the work: it may fail
 if not file then
-  fail("cannot write %s", message)
+  arguments:fail("cannot write %s", message)
 end
 local found = textfiles.find(folders) -- reads all files once, so that both passes find them cached
 local batches = textfiles.cut(found.files, math.max(4 * KIB, math.ceil(found.bytes / BATCHES)))

@@ -11,15 +11,14 @@ package.path = here .. "?.lua;" .. package.path
 
 local ffi = require "ffi"
 local treadle = require "treadle"
-local uv = require "luv"
 local png = require "png"
 local atomics = treadle.atomics
 
-local USAGE = [=[
+local arguments = require "arguments" ("kmeans", [=[
 usage: treadle kmeans.lua [OUT.png] [WIDTH HEIGHT [COLOURS]]
 Without arguments: 1280 x 960 pixels in 16 colours, into build/kmeans.png
 (into kmeans.png where there is no folder build).
-]=]
+]=])
 local BAND = 8 -- rows that a worker takes at once: so few that all end at about the same time
 local ROUNDS = 100 -- at most; the colours have settled before
 
@@ -206,49 +205,11 @@ local function timed(fn, ...)
   return results
 end
 
-local function fail(message, ...)
-  io.stderr:write("kmeans: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
-local function parse(args)
-  for _, word in ipairs(args) do
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word:find("^%-%D") then
-      fail("unknown option '%s'", word)
-    end
-  end
-  local out = (uv.fs_stat("build") or {}).type == "directory" and "build/kmeans.png"
-    or "kmeans.png"
-  if args[1] and not tonumber(args[1]) then
-    out = table.remove(args, 1)
-    if not out:find("%.png$") then
-      fail("the picture is a PNG, '%s' does not end in .png", out)
-    end
-  end
-  local sizes = { 1280, 960, 16 }
-  local names, limits = { "WIDTH", "HEIGHT", "COLOURS" }, { 10000, 10000, 256 }
-  for i, word in ipairs(args) do
-    sizes[i] = tonumber(word)
-    if not names[i] then
-      fail("one argument too many: '%s'", word)
-    elseif not sizes[i] or sizes[i] % 1 ~= 0 or sizes[i] < 1 or sizes[i] > limits[i] then
-      fail("%s has to be a whole number from 1 to %d, got '%s'", names[i], limits[i], word)
-    end
-  end
-  if #args == 1 then
-    fail("WIDTH without HEIGHT")
-  end
-  return out, unpack(sizes)
-end
-
 local function main(...)
-  local out, width, height, count = parse { ... }
+  local out, width, height, count = arguments:parse({ ... }, "COLOURS", 16, 256)
   local file, message = io.open(out, "wb") -- before the work: it may fail
   if not file then
-    fail("cannot write %s", message)
+    arguments:fail("cannot write %s", message)
   end
   local parallel = timed(draw_parallel, width, height, count)
   local alone = timed(draw_alone, width, height, count)

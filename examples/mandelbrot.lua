@@ -10,15 +10,14 @@ package.path = here .. "?.lua;" .. package.path
 
 local ffi = require "ffi"
 local treadle = require "treadle"
-local uv = require "luv"
 local png = require "png"
 local progress = require "progress"
 
-local USAGE = [=[
+local arguments = require "arguments" ("mandelbrot", [=[
 usage: treadle mandelbrot.lua [OUT.png] [WIDTH HEIGHT [ITERATIONS]]
 Without arguments: 1280 x 960 pixels, 2000 iterations, into build/mandelbrot.png
 (into mandelbrot.png where there is no folder build).
-]=]
+]=])
 local CENTER_X, CENTER_Y, VIEW_HEIGHT = -0.7436429, 0.1318264, 0.000022
 local BAND = 8 -- rows a call: enough calls that all workers end at about the same time
 local SAMPLES = 2 -- a pixel is the mean of SAMPLES x SAMPLES points
@@ -124,49 +123,11 @@ local function timed(fn, ...)
   return result, treadle.now() - start
 end
 
-local function fail(message, ...)
-  io.stderr:write("mandelbrot: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
-local function parse(args)
-  for _, word in ipairs(args) do
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word:find("^%-%D") then
-      fail("unknown option '%s'", word)
-    end
-  end
-  local out = (uv.fs_stat("build") or {}).type == "directory" and "build/mandelbrot.png"
-    or "mandelbrot.png"
-  if args[1] and not tonumber(args[1]) then
-    out = table.remove(args, 1)
-    if not out:find("%.png$") then
-      fail("the picture is a PNG, '%s' does not end in .png", out)
-    end
-  end
-  local sizes = { 1280, 960, 2000 }
-  local names, limits = { "WIDTH", "HEIGHT", "ITERATIONS" }, { 10000, 10000, 1000000 }
-  for i, word in ipairs(args) do
-    sizes[i] = tonumber(word)
-    if not names[i] then
-      fail("one argument too many: '%s'", word)
-    elseif not sizes[i] or sizes[i] % 1 ~= 0 or sizes[i] < 1 or sizes[i] > limits[i] then
-      fail("%s has to be a whole number from 1 to %d, got '%s'", names[i], limits[i], word)
-    end
-  end
-  if #args == 1 then
-    fail("WIDTH without HEIGHT")
-  end
-  return out, unpack(sizes)
-end
-
 local function main(...)
-  local out, width, height, iterations = parse { ... }
+  local out, width, height, iterations = arguments:parse({ ... }, "ITERATIONS", 2000, 1000000)
   local file, message = io.open(out, "wb") -- before the work: it may fail
   if not file then
-    fail("cannot write %s", message)
+    arguments:fail("cannot write %s", message)
   end
   local parallel, parallel_time = timed(render_parallel, width, height, iterations)
   assert(file:write(png.encode(width, height, parallel)))

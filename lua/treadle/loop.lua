@@ -522,7 +522,7 @@ end
 local function suspend(co, future, deadline)
   local job = has_jobs and future[OWN] and current_job() or 0
   local timer, maker
-  if owner_in_c and not owners[co] and not fibers[co] then -- the script's, or a job's for now
+  if owner_in_c and not owners[co] and not fibers[co] then -- the script's, or a job's first wait
     maker = loop.owner()
     maker = maker ~= 0 and maker or owner_in_c()
   end
