@@ -1,4 +1,4 @@
---- The arguments of programs that draw a picture. Wrong ones end the program with 2.
+--- What the programs say of their arguments. Wrong ones end the program with 2.
 local uv = require "luv"
 
 local methods = {}
@@ -23,13 +23,23 @@ function methods:help(word)
   end
 end
 
+--- Check that a word is a folder.
+function methods:folder(word)
+  local stat, message = uv.fs_stat(word)
+  if not stat then
+    self:fail("cannot open folder '%s' (%s)", word, message)
+  elseif stat.type ~= "directory" then
+    self:fail("'%s' is not a folder", word)
+  end
+end
+
 --- Read [OUT.png] [WIDTH HEIGHT [NAME]].
 -- @tparam table args
 -- @tparam string name of the third number
 -- @tparam number default of it
 -- @tparam number limit of it
 -- @return the picture's path, its width and height, the third number
-function methods:parse(args, name, default, limit)
+function methods:drawing(args, name, default, limit)
   for _, word in ipairs(args) do
     self:help(word)
     if word:find("^%-%D") then

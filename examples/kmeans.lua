@@ -206,7 +206,7 @@ local function timed(fn, ...)
 end
 
 local function main(...)
-  local out, width, height, count = arguments:parse({ ... }, "COLOURS", 16, 256)
+  local out, width, height, count = arguments:drawing({ ... }, "COLOURS", 16, 256)
   local file, message = io.open(out, "wb") -- before the work: it may fail
   if not file then
     arguments:fail("cannot write %s", message)

@@ -124,7 +124,7 @@ local function timed(fn, ...)
 end
 
 local function main(...)
-  local out, width, height, iterations = arguments:parse({ ... }, "ITERATIONS", 2000, 1000000)
+  local out, width, height, iterations = arguments:drawing({ ... }, "ITERATIONS", 2000, 1000000)
   local file, message = io.open(out, "wb") -- before the work: it may fail
   if not file then
     arguments:fail("cannot write %s", message)

@@ -17,11 +17,11 @@ local uv = require "luv"
 local sha256 = require "sha256"
 local textfiles = require "textfiles"
 
-local USAGE = [[
+local arguments = require "arguments" ("pipeline", [[
 usage: treadle pipeline.lua [--threads N] [FOLDER...]
 Prints the SHA-256 sums of all files below the folders, made by N tasks, as sha256sum does.
 Without a folder: the tree that this program lies in.
-]]
+]])
 local BLOCK_BYTES = 2 ^ 18
 local BLOCKS_AHEAD = 4 -- of each file that is being read
 local SUMS_AHEAD = 64
@@ -140,34 +140,23 @@ end
 
 -- --- the program ---------------------------------------------------------------------------------
 
-local function fail(message, ...)
-  io.stderr:write("pipeline: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
 local function parse(args)
   local folders, threads = {}, treadle.cores()
   local i = 1
   while i <= #args do
     local word = args[i]
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word == "--threads" then
+    arguments:help(word)
+    if word == "--threads" then
       i = i + 1
       threads = tonumber(args[i])
       if not threads or threads < 1 or threads > 1000 or threads % 1 ~= 0 then
-        fail("--threads needs a whole number from 1 to 1000, got '%s'", args[i] or "nothing")
+        arguments:fail("--threads needs a whole number from 1 to 1000, got '%s'",
+          args[i] or "nothing")
       end
     elseif word:sub(1, 1) == "-" then
-      fail("unknown option '%s'", word)
+      arguments:fail("unknown option '%s'", word)
     else
-      local stat, message = uv.fs_stat(word)
-      if not stat then
-        fail("cannot open folder '%s' (%s)", word, message)
-      elseif stat.type ~= "directory" then
-        fail("'%s' is not a folder", word)
-      end
+      arguments:folder(word)
       folders[#folders + 1] = word
     end
     i = i + 1

@@ -5,16 +5,19 @@
 -- What it shows: treadle.psort sorts a shared buffer in place. Each result has to be in order, to
 -- hold the same numbers as before (by a checksum in which their order makes no difference), and to
 -- have the same bytes as what qsort makes of them.
+local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+package.path = here .. "?.lua;" .. package.path
+
 local bit = require "bit"
 local ffi = require "ffi"
 local treadle = require "treadle"
 
 local arshift, bnot, bor, bswap, bxor = bit.arshift, bit.bnot, bit.bor, bit.bswap, bit.bxor
 
-local USAGE = [=[
+local arguments = require "arguments" ("sort", [=[
 usage: treadle sort.lua [--count N]
 Sorts N random doubles (10,000,000; at most 100,000,000).
-]=]
+]=])
 local DEFAULT_COUNT, MOST = 1e7, 1e8
 local SEED = 20240229
 
@@ -101,28 +104,22 @@ end
 
 -- --- the program ---------------------------------------------------------------------------------
 
-local function fail(message, ...)
-  io.stderr:write("sort: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
 local function parse(args)
   local count, i = DEFAULT_COUNT, 1
   while i <= #args do
     local word = args[i]
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word == "--count" then
+    arguments:help(word)
+    if word == "--count" then
       i = i + 1
       count = tonumber(args[i])
       if not count or count % 1 ~= 0 or count < 1 or count > MOST then
-        fail("--count needs a whole number from 1 to %d, got '%s'", MOST, args[i] or "nothing")
+        arguments:fail("--count needs a whole number from 1 to %d, got '%s'", MOST,
+          args[i] or "nothing")
       end
     elseif word:sub(1, 1) == "-" then
-      fail("unknown option '%s'", word)
+      arguments:fail("unknown option '%s'", word)
     else
-      fail("unknown argument '%s'", word)
+      arguments:fail("unknown argument '%s'", word)
     end
     i = i + 1
   end

@@ -10,15 +10,14 @@ local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
 package.path = here .. "?.lua;" .. package.path
 
 local treadle = require "treadle"
-local uv = require "luv"
 local progress = require "progress"
 local textfiles = require "textfiles"
 
-local USAGE = [[
+local arguments = require "arguments" ("wordcount", [[
 usage: treadle wordcount.lua [--threads N] [FOLDER...]
 Counts the words of all text files below the folders, in parallel and then sequentially.
 Without a folder: /usr/share/common-licenses and /usr/share/doc.
-]]
+]])
 local DEFAULT_FOLDERS = { "/usr/share/common-licenses", "/usr/share/doc" }
 
 -- A word is a run of ASCII letters and of the bytes that spell every other letter in UTF-8.
@@ -168,27 +167,20 @@ local function report(found, total)
   print()
 end
 
-local function fail(message, ...)
-  io.stderr:write("wordcount: ", message:format(...), "\n", USAGE)
-  os.exit(2)
-end
-
 local function parse(args)
   local folders, threads = {}, treadle.cores()
   local i = 1
   while i <= #args do
     local word = args[i]
-    if word == "--help" or word == "-h" then
-      io.write(USAGE)
-      os.exit(0)
-    elseif word == "--threads" then
+    arguments:help(word)
+    if word == "--threads" then
       i = i + 1
       threads = tonumber(args[i])
       if not threads or threads < 1 or threads % 1 ~= 0 then
-        fail("--threads needs a number of workers, got '%s'", args[i] or "nothing")
+        arguments:fail("--threads needs a number of workers, got '%s'", args[i] or "nothing")
       end
     elseif word:sub(1, 1) == "-" then
-      fail("unknown option '%s'", word)
+      arguments:fail("unknown option '%s'", word)
     else
       folders[#folders + 1] = word
     end
@@ -198,12 +190,7 @@ local function parse(args)
     folders = DEFAULT_FOLDERS
   end
   for _, folder in ipairs(folders) do
-    local stat, message = uv.fs_stat(folder)
-    if not stat then
-      fail("cannot open folder '%s' (%s)", folder, message)
-    elseif stat.type ~= "directory" then
-      fail("'%s' is not a folder", folder)
-    end
+    arguments:folder(folder)
   end
   return folders, threads
 end

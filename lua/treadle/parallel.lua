@@ -287,7 +287,7 @@ local function map_here(self)
   return at
 end
 
-local function finish_map(self)
+local function finish_results(self)
   return self.results:finish(self.input)
 end
 
@@ -302,7 +302,7 @@ function M.map(name, pool, fn, list, given)
     or results.list(input.count or 0, given.ordered ~= false)
   local self = {
     given = given, what = "map", fn = shipped, name = task, input = input, results = got,
-    output = output, chunk = given.chunk, finish = finish_map,
+    output = output, chunk = given.chunk, finish = finish_results,
   }
   if input.source == "list" then
     self.task = limited(given, task)
@@ -336,7 +336,7 @@ local function filter(name, fn, list, given)
     or results.kept(given.ordered ~= false, input.size)
   local self = {
     given = given, what = "filter", fn = shipped, name = task, input = input, results = got,
-    output = output, chunk = given.chunk, finish = finish_map,
+    output = output, chunk = given.chunk, finish = finish_results,
   }
   if here and input.count then
     self.kept = 0

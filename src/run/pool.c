@@ -312,10 +312,6 @@ static inline int takes(const treadle_pool *pool, const tdl_job *job) {
              : 0;
 }
 
-int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job) {
-  return takes(pool, job);
-}
-
 /* It was never counted, and the pool may be gone when it comes home. */
 void tdl_pool_refuse(tdl_job *job) {
   job->status = TREADLE_ECLOSED;

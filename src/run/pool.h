@@ -204,9 +204,8 @@ void tdl_pool_count_settled(const tdl_job *job, int state, int status);
 ** worker that runs it, which is to be told, or NULL. */
 struct tdl_worker *tdl_pool_settled(const tdl_job *job, int state);
 
-/* The halves of submit: 1 when the pool takes the job; it comes home as closed.
-*/
-int tdl_pool_takes(const treadle_pool *pool, const tdl_job *job);
+/* The half of submit for a job that the pool does not take: it comes home as
+** closed. */
 void tdl_pool_refuse(tdl_job *job);
 
 /* who popped it; it comes home with that status, and with the report if there is
