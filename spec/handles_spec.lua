@@ -220,3 +220,35 @@ describe("a handle", function()
     assert.matches("the event is closed", err)
   end)
 end)
+
+describe("what states share", function()
+  teardown(helpers.clean)
+
+  for _, name in ipairs {
+    "buffer", "move", "atomics", "counter", "channel", "select", "mutex", "rwlock", "semaphore",
+    "barrier", "event", "shared", "pairs", "ipairs", "pmap", "psort",
+  } do
+    it("may be first used as treadle." .. name, function()
+      local out, err, code = helpers.child("luajit", [[
+        local treadle = require "treadle"
+        local first = treadle[...]
+        assert(type(first) == (... == "atomics" and "table" or "function"), type(first))
+        local buf = treadle.buffer("int", 2)
+        local moved = treadle.move(buf)
+        treadle.channel(1):send(moved)
+        print(tostring(buf))
+      ]], name)
+      assert.same({ "treadle.buffer (moved)\n", "", 0 }, { out, err, code })
+    end)
+  end
+
+  it("may be given away by the first call that there is", function()
+    local out, err, code = helpers.child("luajit", [[
+      local treadle = require "treadle"
+      local pool = treadle.pool("string", { threads = 1 })
+      assert(pool:run("rep", { "ab", 2 }, { transfer = {} }):await() == "abab")
+      pool:close()
+    ]])
+    assert.same({ "", "", 0 }, { out, err, code })
+  end)
+end)

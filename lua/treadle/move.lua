@@ -2,6 +2,7 @@
 -- @module treadle.move
 local core = require "treadle.core"
 local options = require "treadle.options"
+require "treadle.share" -- opens the functions of C
 
 local M = {}
 
