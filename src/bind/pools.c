@@ -6,9 +6,9 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
-#include "../run/events.h"
 #include "../run/news.h"
 #include "../run/phase.h"
+#include "../run/watch.h"
 #include "../run/worker.h"
 #include "share.h"
 
@@ -135,7 +135,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
   static const char *const names[] = {"started", "failed", "cut_off", "renewed",
                                       "left",    "exited", "closed",  "heard",
-                                      "room",    "calm",   "settled"};
+                                      "room",    "calm",   "settled", "counts"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -361,7 +361,7 @@ static int core_pool_is_sized(lua_State *L) {
 static int core_pool_listen(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   if (h != NULL) {
-    tdl_events_listen(h->pool, lua_toboolean(L, 2));
+    tdl_watch_set(h->pool, TDL_WATCH_EVENTS, lua_toboolean(L, 2));
   }
   return 0;
 }

@@ -154,6 +154,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   case TDL_POOL_ROOM:
   case TDL_POOL_CALM:
   case TDL_POOL_SETTLED:
+  case TDL_POOL_COUNTS:
     break;
   case TDL_POOL_CLOSED:
     e->closed = 1;

@@ -10,12 +10,6 @@ typedef struct event {
   tdl_bytes bytes;
 } event;
 
-void tdl_events_listen(treadle_pool *pool, int listens) {
-  /* relaxed: who has not seen it yet leaves an event out, or tells in vain */
-  atomic_store_explicit(&pool->listens, (uint32_t)listens,
-                        memory_order_relaxed);
-}
-
 static void on_event(tdl_note *note, treadle_loop *at) {
   event *e = TDL_CONTAINER(note, event, note);
   treadle_pool *pool = e->pool;

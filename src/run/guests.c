@@ -3,6 +3,7 @@
 #include "../base/stall.h"
 #include "news.h"
 #include "phase.h"
+#include "watch.h"
 
 static void add_guest(treadle_pool *pool) {
   tdl_stats_begin_home(pool->stats);
@@ -26,6 +27,9 @@ static int start_guest(tdl_job *job) {
   if (tdl_job_start(job)) {
     tdl_stats_started(&job->pool->stats->home, job);
     tdl_pool_load(job->pool, -1);
+    if (tdl_watched(job->pool) != 0) {
+      tdl_watch_guest_started(job);
+    }
     return 1;
   }
   tdl_loop_send_home(job);
@@ -80,6 +84,9 @@ void tdl_guest_end(tdl_job *job, int status) {
   if (tdl_job_finish(job)) {
     tdl_stats_ended(&pool->stats->home, job);
   } /* else it was settled meanwhile, and goes home all the same (J2) */
+  if (tdl_watched(pool) != 0) {
+    tdl_watch_guest_ended(job, status);
+  }
   tdl_loop_send_home(job);
   drop_guest(pool);
 }

@@ -61,6 +61,7 @@ static void on_news(tdl_note *note, treadle_loop *at) {
     report(pool, TDL_NEWS_ROOM, TDL_POOL_ROOM);
     report(pool, TDL_NEWS_CALM, TDL_POOL_CALM);
     report(pool, TDL_NEWS_SETTLED, TDL_POOL_SETTLED);
+    report(pool, TDL_NEWS_COUNTS, TDL_POOL_COUNTS);
     if (pool->heard & TDL_NEWS_CLOSED) {
       tdl_thread_refuse_all(pool);
     }

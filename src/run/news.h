@@ -13,8 +13,9 @@ enum tdl_news {
   TDL_NEWS_ROOM = 1,
   TDL_NEWS_CALM = 2,
   TDL_NEWS_SETTLED = 4,
-  TDL_NEWS_WORK = 8,   /* to wake it is all */
-  TDL_NEWS_CLOSED = 16 /* the pool is, and had no thread that could say it */
+  TDL_NEWS_WORK = 8,    /* to wake it is all */
+  TDL_NEWS_CLOSED = 16, /* the pool is, and had no thread that could say it */
+  TDL_NEWS_COUNTS = 128 /* its calls or workers are not as many as before */
 };
 
 void tdl_news_init(treadle_pool *pool);

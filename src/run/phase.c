@@ -7,7 +7,8 @@
 
 static uint32_t phase_now(const treadle_pool *pool) {
   /* [size] seq_cst: after what the caller has counted */
-  return atomic_load_explicit(&pool->phase, memory_order_seq_cst);
+  return TDL_POOL_PHASE(
+      atomic_load_explicit(&pool->phase, memory_order_seq_cst));
 }
 
 /* --- the last thread (P10) ------------------------------------------------- */
@@ -130,12 +131,13 @@ const char *tdl_pool_reason(const treadle_pool *pool) {
 }
 
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
-  uint32_t now = (uint32_t)tdl_pool_phase(pool);
-  while (now < (uint32_t)phase &&
+  /* acquire: as tdl_pool_phase */
+  uint32_t now = atomic_load_explicit(&pool->phase, memory_order_acquire);
+  while (TDL_POOL_PHASE(now) < (uint32_t)phase &&
          /* <drain.H1> seq_cst: before the look at the parkers [park] */
          !atomic_compare_exchange_weak_explicit(
-             &pool->phase, &now, (uint32_t)phase, memory_order_seq_cst,
-             memory_order_acquire)) {
+             &pool->phase, &now, now - TDL_POOL_PHASE(now) + (uint32_t)phase,
+             memory_order_seq_cst, memory_order_acquire)) {
   }
   tdl_pool_wake_all(pool);
   if (phase == TDL_POOL_DRAINING) {

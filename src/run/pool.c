@@ -11,6 +11,7 @@
 #include "phase.h"
 #include "supervisor.h"
 #include "thread.h"
+#include "watch.h"
 
 /* --- fork ----------------------------------------------------------------- */
 
@@ -304,12 +305,15 @@ static int is_taken_soon(const treadle_pool *pool) {
 /* --- calls ---------------------------------------------------------------- */
 
 /* P2; a guest is as good as a worker's job. */
-static inline int takes(const treadle_pool *pool, const tdl_job *job) {
-  enum tdl_pool_phase phase = tdl_pool_phase(pool);
-  return TDL_LIKELY(phase == TDL_POOL_OPEN) ? !tdl_pool_forked()
-         : phase == TDL_POOL_DRAINING
-             ? job->home != pool->home || job->home->guest != 0
-             : 0;
+static int takes(const treadle_pool *pool, const tdl_job *job, uint32_t word) {
+  switch (TDL_POOL_PHASE(word)) {
+  case TDL_POOL_OPEN:
+    return !tdl_pool_forked();
+  case TDL_POOL_DRAINING:
+    return job->home != pool->home || job->home->guest != 0;
+  default:
+    return 0;
+  }
 }
 
 /* It was never counted, and the pool may be gone when it comes home. */
@@ -321,23 +325,33 @@ void tdl_pool_refuse(tdl_job *job) {
 
 int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   treadle_loop *home = job->home;
+  /* acquire: as tdl_pool_phase */
+  uint32_t word = atomic_load_explicit(&pool->phase, memory_order_acquire);
   int limited = job->deadline_ns != TDL_NEVER;
   /* where the caller counts: a pool's callers are its home and its workers */
   tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
   int status = 0;
   job->pool = pool;
   job->timed = limited ? TDL_JOB_LIMITED : 0;
-  job->refused = !takes(pool, job);
+  job->refused =
+      (uint8_t)(TDL_LIKELY(word == TDL_POOL_OPEN) ? tdl_pool_forked()
+                                                  : !takes(pool, job, word));
   tdl_jobs_submit(&home->jobs, job);
   if (TDL_UNLIKELY(job->refused)) {
     return 0;
   }
   tdl_stats_submitted(pool->stats, tally, job);
+  if (TDL_UNLIKELY(tdl_pool_watch_bits(word) != 0)) {
+    tdl_watch_submitted(job);
+  }
   if (TDL_UNLIKELY(limited)) {
     status = tdl_supervisor_watch(job);
     if (status != 0) {
       tdl_stats_withdrawn(tally);
       tdl_jobs_withdraw(&home->jobs, job);
+      if (tdl_pool_watch_bits(word) != 0) {
+        tdl_watch_withdrawn(job);
+      }
     }
   }
   return status;
@@ -392,6 +406,9 @@ void tdl_pool_count_settled(const tdl_job *job, int state, int status) {
   TDL_STALL();
   if (state != 0 && !job->refused) {
     tdl_stats_settled(job->pool->stats, job, state, status);
+    if (tdl_watched(job->pool) != 0) {
+      tdl_watch_settled(job, state, status);
+    }
   }
 }
 
@@ -433,6 +450,9 @@ int tdl_pool_turn_away(tdl_job *job, int status, const tdl_bytes *report) {
     }
     if (tdl_job_finish(job)) {
       tdl_stats_refused(stats);
+    }
+    if (tdl_watched(job->pool) != 0) {
+      tdl_watch_refused(job, status);
     }
   }
   tdl_loop_send_home(job);

@@ -11,7 +11,8 @@
 **     it by itself. The pool holds its home loop (L1).
 ** P2  Phases only rise. OPEN: takes calls. DRAINING: takes calls of its own
 **     workers only, and ends when nothing is left. STOPPED: workers leave,
-**     what is queued comes home as TREADLE_ECLOSED.
+**     what is queued comes home as TREADLE_ECLOSED. Above the phase, in the
+**     same word, is who watches (watch.h).
 ** P3  A worker's bit in `idle` is set by it before its second look at the
 **     queues, and cleared by whoever wakes it for work, or by itself. It may
 **     sleep only while the bit is set: the second look includes the bit.
@@ -59,6 +60,9 @@
 
 enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 
+#define TDL_POOL_PHASE(word) ((word)&3u)
+#define TDL_POOL_WATCH(who)  ((uint32_t)(who) << 2)
+
 #define TDL_POOL_IDLE_WORDS (TDL_POOL_MAX_WORKERS / 64)
 
 #define TDL_POOL_NO_LIMIT UINT32_MAX
@@ -78,7 +82,8 @@ typedef enum tdl_pool_event {
   TDL_POOL_HEARD,   /* bytes: an event, see events.h */
   TDL_POOL_ROOM,    /* there is room for a call (P6) */
   TDL_POOL_CALM,    /* nothing of the workers' was under way (P7) */
-  TDL_POOL_SETTLED  /* a guest: what it waits for ends */
+  TDL_POOL_SETTLED, /* a guest: what it waits for ends */
+  TDL_POOL_COUNTS   /* see TDL_WATCH_COUNTS */
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
@@ -138,7 +143,7 @@ struct treadle_pool {
   struct tdl_worker *lost;
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
-  _Atomic uint32_t phase;
+  _Atomic uint32_t phase;   /* P2: and who watches */
   _Atomic uint32_t threads; /* slots that were made (P6) */
   tdl_size size;
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
@@ -147,7 +152,6 @@ struct treadle_pool {
   atomic_int busy;                               /* P5 */
   atomic_int alive;                              /* P10 */
   atomic_int told_closed;                        /* somebody tells (P10) */
-  _Atomic uint32_t listens; /* the home's: whether events are told */
   tdl_backlog run;
   _Alignas(TDL_LINE_BYTES) _Atomic int64_t load; /* P6 */
   atomic_int wants;                              /* P6 */
@@ -248,8 +252,13 @@ struct tdl_worker *tdl_slot_worker(const tdl_slot *slot);
 
 static inline enum tdl_pool_phase tdl_pool_phase(const treadle_pool *pool) {
   /* acquire: what was done before the phase was raised */
-  return (enum tdl_pool_phase)atomic_load_explicit(&pool->phase,
-                                                   memory_order_acquire);
+  return (enum tdl_pool_phase)TDL_POOL_PHASE(
+      atomic_load_explicit(&pool->phase, memory_order_acquire));
+}
+
+/* Of the word: a set of enum tdl_watch. */
+static inline uint32_t tdl_pool_watch_bits(uint32_t word) {
+  return word >> 2;
 }
 
 /* any thread that keeps the pool; how many slots there are. */

@@ -6,8 +6,8 @@
 
 #include "../base/stall.h"
 #include "deadlines.h"
-#include "events.h"
 #include "vm.h"
+#include "watch.h"
 
 /* One for the process. `life` guards users and running, and is held while the
 ** thread ends, so that the next pool finds it gone; `lock`, taken after it,
@@ -170,8 +170,8 @@ static void write_off_locked(tdl_worker *w) {
   w->stop.written_off = 1;
   w->replaced = replaced;
   lose_jobs_locked(w);
-  if (tdl_events_wanted(pool)) {
-    tdl_events_post(pool, w->id, "worker_exit", 0, "stuck", 0);
+  if (tdl_watched(pool) != 0) {
+    tdl_watch_worker_ends(w, "stuck");
   }
   tdl_worker_lose_places(w);
   if (replaced && !wanted) {

@@ -7,10 +7,10 @@
 
 #include "../base/stall.h"
 #include "../codec/payload.h"
-#include "events.h"
 #include "phase.h"
 #include "state.h"
 #include "turns.h"
+#include "watch.h"
 
 /* --- what nobody will handle any more -------------------------------------- */
 
@@ -273,8 +273,8 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
-    if (tdl_events_wanted(w->pool)) {
-      tdl_events_post(w->pool, w->id, "worker_start", 0, NULL, 0);
+    if (tdl_watched(w->pool) != 0) {
+      tdl_watch_worker_started(w);
     }
   }
   return status;
@@ -295,13 +295,11 @@ static int end_state(tdl_worker *w) {
   if (!condemned) {
     run_part(w, in_teardown);
   }
-  if (tdl_events_wanted(w->pool)) {
-    tdl_events_post(w->pool, w->id, "worker_exit", 0,
-                    stopped                              ? "closed"
-                    : condemned                          ? "stopped"
-                    : w->vm->leaving && !w->vm->retiring ? "resized"
-                                                         : "recycled",
-                    0);
+  if (tdl_watched(w->pool) != 0) {
+    tdl_watch_worker_ends(w, stopped                              ? "closed"
+                             : condemned                          ? "stopped"
+                             : w->vm->leaving && !w->vm->retiring ? "resized"
+                                                                  : "recycled");
   }
   close_vm(w);
   w->patience = TDL_UNASKED; /* its timer went with the state's */

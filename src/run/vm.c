@@ -10,8 +10,8 @@
 #include "../codec/codec.h"
 #include "../codec/payload.h"
 #include "../share/hold.h"
-#include "events.h"
 #include "phase.h"
+#include "watch.h"
 
 /* --- entries -------------------------------------------------------------- */
 
@@ -176,34 +176,6 @@ static void look_at_age(tdl_vm *vm) {
   }
 }
 
-static void tell_start(tdl_vm *vm, tdl_entry *e) {
-  tdl_events_post(vm->worker->pool, vm->worker->id, "job_start", e->job->task,
-                  NULL, 0);
-  e->heard_ns = tdl_now_ns();
-}
-
-/* What its caller hears, or heard when it was settled. */
-static int outcome(const tdl_job *job, int status) {
-  switch (tdl_job_is_settled(job)) {
-  case 0:
-    return status;
-  case TDL_JOB_EXPIRED:
-    return TREADLE_ETIMEOUT;
-  case TDL_JOB_CLOSED:
-    return TREADLE_ECLOSED;
-  default:
-    return TREADLE_ECANCELLED;
-  }
-}
-
-static void tell_end(tdl_vm *vm, const tdl_entry *e, int status) {
-  status = outcome(e->job, status);
-  tdl_events_post(vm->worker->pool, vm->worker->id,
-                  status == 0 ? "job_done" : "job_error", e->job->task,
-                  status == 0 ? NULL : tdl_status_kind(status),
-                  (double)(tdl_now_ns() - e->heard_ns) * 1e-9);
-}
-
 /* What the jobs of a state come home with that was stopped: errors and results
 ** may be the interrupt's, also those of others. The one that exceeded the cap is
 ** the one that runs. */
@@ -227,8 +199,8 @@ static int is_late(const tdl_job *job) {
 static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
   if (!e->ended) {
     tdl_supervisor_job_ended(vm->worker, e->job);
-    if (e->heard_ns != 0) {
-      tell_end(vm, e, status);
+    if (tdl_watched(vm->worker->pool) != 0) {
+      tdl_watch_ended(vm->worker, e->job, status, e->heard_ns);
     }
   }
   if (!e->childless && e->calls + e->others > 0) {
@@ -248,6 +220,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_job *job = e->job;
   tdl_worker *w = vm->worker;
   treadle_pool *pool = w->pool;
+  uint32_t word;
   if (TDL_UNLIKELY(w->loop.holds != NULL)) {
     tdl_holds_end(w->loop.holds, tdl_owner_of_job(e->serial));
   }
@@ -255,9 +228,11 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     status = TREADLE_ETIMEOUT;
     tdl_payload_clear(&job->bytes);
   }
+  /* acquire: as tdl_pool_phase */
+  word = atomic_load_explicit(&pool->phase, memory_order_acquire);
   if (TDL_UNLIKELY(vm->heap.is_over ||
                    tdl_interrupt_has_struck(&w->interrupt) ||
-                   tdl_pool_phase(pool) == TDL_POOL_STOPPED)) {
+                   TDL_POOL_PHASE(word) == TDL_POOL_STOPPED)) {
     status = verdict(vm, job);
     tdl_payload_clear(&job->bytes);
   }
@@ -276,8 +251,8 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   }
   if (TDL_LIKELY(tdl_job_finish(job))) {
     tdl_stats_ended(w->loop.tally, job);
-    if (TDL_UNLIKELY(e->heard_ns != 0)) {
-      tell_end(vm, e, status);
+    if (TDL_UNLIKELY(tdl_pool_watch_bits(word) != 0)) {
+      tdl_watch_ended(w, job, status, e->heard_ns);
     }
   } else if (ended_settled(vm, e, status)) { /* else it goes home (J2) */
     return;
@@ -426,8 +401,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   TDL_STALL();
   tdl_stats_started(tally, job);
   entry = new_entry(vm, job);
-  if (TDL_UNLIKELY(tdl_events_wanted(vm->worker->pool)) && entry != 0) {
-    tell_start(vm, &vm->entries[entry]);
+  if (TDL_UNLIKELY(tdl_watched(vm->worker->pool) != 0) && entry != 0) {
+    vm->entries[entry].heard_ns = tdl_watch_started(vm->worker, job);
   }
   if (TDL_UNLIKELY(entry == 0)) {
     tdl_pool_load(vm->worker->pool, -1);
@@ -435,6 +410,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     tdl_payload_clear(&job->bytes);
     if (tdl_job_finish(job)) {
       tdl_stats_ended(tally, job);
+    }
+    if (tdl_watched(vm->worker->pool) != 0) {
+      tdl_watch_refused(job, TREADLE_ENOMEM);
     }
     tdl_loop_send_home(job);
     return;
