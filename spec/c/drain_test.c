@@ -45,7 +45,7 @@ static tdl_job *new_call(treadle_pool *pool, outcome *out) {
   tdl_job *job = tdl_jobs_take(&pool->home->jobs, pool->home);
   tdl_writer writer;
   if (job != NULL) {
-    job->task = (uint32_t)treadle_pool_task(pool, "one");
+    tdl_job_set_task(job, (uint32_t)treadle_pool_task(pool, "one"));
     job->done = keep;
     job->ctx = out;
     tdl_put_begin(&writer, &job->bytes, pool->max_payload, 0);

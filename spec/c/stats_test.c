@@ -27,7 +27,7 @@ static tdl_stats_counts counts(void) {
 }
 
 static void submit(uint32_t task) {
-  job.task = task;
+  tdl_job_set_task(&job, task);
   job.timed = 0;
   tdl_stats_submitted(stats, &stats->home, &job);
 }

@@ -169,7 +169,7 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
                          ? 0
                          : (lua_Integer)job->worker);
   push_record(b, L, index, job);
-  lua_pushinteger(L, (lua_Integer)job->task);
+  lua_pushinteger(L, (lua_Integer)tdl_job_task(job));
   if (message != 0) {
     lua_pushvalue(L, message);
     n = 1;
@@ -327,7 +327,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     return refused(b, L, handle, first, n, task, place, timeout, status);
   }
   TDL_STAMP(job, ENCODED);
-  job->task = task;
+  tdl_job_set_task(job, task);
   own = b->vm != NULL ? b->vm->worker->pool == pool : is_guests_own(b, pool);
   tdl_bind_future(b, L, (int)job->slot, own);
   TDL_STAMP(job, MADE);

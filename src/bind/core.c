@@ -212,6 +212,15 @@ static int core_open_shared(lua_State *L) {
   return 0;
 }
 
+/* open_looks(): the functions that look at what workers run, for which most
+** states have no use. */
+static int core_open_looks(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  tdl_bind_looks(L);
+  return 0;
+}
+
 TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind *b;
   if (find_bind(L) == NULL) {
@@ -266,6 +275,9 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_pushvalue(L, -1);
   lua_pushcclosure(L, core_open_shared, 1);
   lua_setfield(L, -2, "open_shared");
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, core_open_looks, 1);
+  lua_setfield(L, -2, "open_looks");
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

@@ -107,7 +107,7 @@ static int call_submit(void *self, uint32_t task) {
     return 0; /* a finalizer has seen the end of the pool */
   }
   d->job = NULL;
-  job->task = task;
+  tdl_job_set_task(job, task);
   /* without a deadline it cannot fail */
   tdl_pool_prepare(d->box->handle->pool, job);
   tdl_pool_submit(job);

@@ -129,7 +129,7 @@ static int core_guest_call(lua_State *L) {
     tdl_bind_end_guest(b, guest, TREADLE_ETIMEOUT);
     return 0;
   }
-  lua_pushinteger(L, (lua_Integer)job->task);
+  lua_pushinteger(L, (lua_Integer)tdl_job_task(job));
   n = tdl_decode(L, job->bytes.data, job->bytes.len);
   if (n < 0) {
     fail_guest(b, guest, L, n);

@@ -148,6 +148,28 @@ int tdl_job_finish(tdl_job *job) {
   return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_DONE);
 }
 
+void tdl_job_began(tdl_job *job, uint64_t now) {
+  /* [job-began] release: who sees the new time sees no old generation with it,
+  ** and who sees the generation sees its time */
+  atomic_store_explicit(&job->began, 0, memory_order_relaxed);
+  atomic_store_explicit(&job->began_ns, now, memory_order_release);
+  atomic_store_explicit(&job->began, tdl_job_generation(job) | TDL_JOB_RUNNING,
+                        memory_order_release);
+}
+
+uint64_t tdl_job_began_ns(const tdl_job *job, uint32_t generation) {
+  uint32_t began = generation | TDL_JOB_RUNNING;
+  uint64_t ns;
+  /* [job-began] acquire: the time is this one's, or a later one's */
+  if (atomic_load_explicit(&job->began, memory_order_acquire) != began) {
+    return 0;
+  }
+  ns = atomic_load_explicit(&job->began_ns, memory_order_acquire);
+  /* relaxed: the acquire before it keeps it last; a later one's is told so */
+  return atomic_load_explicit(&job->began, memory_order_relaxed) == began ? ns
+                                                                          : 0;
+}
+
 void tdl_job_set_reason(tdl_job *job, const char *text) {
   if (job->reason == NULL && (job->reason = tdl_strdup(text)) != NULL) {
     job->has_reason = 1;

@@ -87,14 +87,18 @@ typedef struct tdl_job {
   tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
   char *reason;          /* J5: why it was cancelled; see has_reason */
   uint64_t submitted_ns; /* if it is stamped; the worker reads these two */
+  /* the worker's: when its code began, if it is stamped, and in which use; for
+  ** those who look (look.h) */
+  _Atomic uint64_t began_ns;
+  _Atomic uint32_t began;
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */
   tdl_bytes bytes;
   _Atomic uint32_t word;
-  uint32_t task;   /* which task of the pool */
-  int8_t status;   /* the worker's: 0 or a treadle_status */
-  uint8_t timed;   /* a set of TDL_JOB_LIMITED, TDL_JOB_STAMPED */
+  _Atomic uint32_t task; /* which task of the pool; looked at, too */
+  int8_t status;         /* the worker's: 0 or a treadle_status */
+  uint8_t timed;         /* a set of TDL_JOB_LIMITED, TDL_JOB_STAMPED */
   uint16_t worker; /* the worker's: its number, before RUNNING; see HOSTED */
   uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
 } tdl_job;
@@ -148,6 +152,20 @@ static inline void tdl_job_set_parent(tdl_job *job, uint32_t parent) {
   atomic_store_explicit(&job->parent, parent,
                         memory_order_relaxed); /* as above */
 }
+
+/* home, before it is submitted; whoever has it, and those whose look may be late:
+** the generation tells. */
+static inline void tdl_job_set_task(tdl_job *job, uint32_t task) {
+  atomic_store_explicit(&job->task, task, memory_order_relaxed); /* as above */
+}
+static inline uint32_t tdl_job_task(const tdl_job *job) {
+  return atomic_load_explicit(&job->task, memory_order_relaxed); /* as above */
+}
+
+/* worker; its code begins now. Any thread that keeps the record: when that of
+** this generation did; 0 if it is not known, or has ended. */
+void tdl_job_began(tdl_job *job, uint64_t now);
+uint64_t tdl_job_began_ns(const tdl_job *job, uint32_t generation);
 
 /* home; the text for its cancellation, which comes next (J5). Copied; without
 ** memory there is none. */

@@ -328,7 +328,7 @@ int treadle_call_new(treadle_pool *pool, int task, unsigned count,
     return TREADLE_ENOMEM;
   }
   call->job->pool = pool;
-  call->job->task = (uint32_t)task;
+  tdl_job_set_task(call->job, (uint32_t)task);
   tdl_put_begin(&call->writer, &call->job->bytes, pool->max_payload, count);
   *out = call;
   return 0;

@@ -243,7 +243,7 @@ static tdl_times *times_of(tdl_task_tally *t) {
 }
 
 void tdl_stats_waited(tdl_tally *tally, const tdl_job *job, uint64_t now) {
-  tdl_times *times = times_of(tdl_tally_task(tally, job->task));
+  tdl_times *times = times_of(tdl_tally_task(tally, tdl_job_task(job)));
   if (times != NULL) {
     tdl_histogram_record(&times->wait,
                          now > job->submitted_ns ? now - job->submitted_ns : 0,
@@ -256,7 +256,7 @@ static int is_cancelled(int status) {
 }
 
 void tdl_stats_ended_badly(tdl_tally *tally, const tdl_job *job) {
-  tdl_task_tally *t = tdl_tally_task(tally, job->task);
+  tdl_task_tally *t = tdl_tally_task(tally, tdl_job_task(job));
   tdl_count_add(is_cancelled(job->status) ? &t->cancelled : &t->failed, 1);
 }
 
@@ -270,16 +270,16 @@ static void hint(tdl_stats *s, uint32_t task, uint8_t hurried) {
 
 void tdl_stats_ran(tdl_stats *s, tdl_tally *tally, const tdl_job *job,
                    uint64_t ns) {
-  tdl_task_tally *t = tdl_tally_task(tally, job->task);
+  tdl_task_tally *t = tdl_tally_task(tally, tdl_job_task(job));
   tdl_times *times = times_of(t);
   if (times != NULL) {
     tdl_histogram_record(&times->run, ns, job->weight);
   }
   if (ns >= TDL_STATS_SHORT_NS) {
     t->streak = 0;
-    hint(s, job->task, 0);
+    hint(s, tdl_job_task(job), 0);
   } else if (++t->streak >= TDL_STATS_STREAK) {
-    hint(s, job->task, 1);
+    hint(s, tdl_job_task(job), 1);
   }
 }
 
@@ -301,7 +301,7 @@ void tdl_stats_settled(tdl_stats *s, const tdl_job *job, int state,
     tdl_count_share(
         &s->settled[cancelled ? TDL_RUNNING_CANCELLED : TDL_RUNNING_FAILED]);
     if (!cancelled) {
-      count_cut_off(s, job->task);
+      count_cut_off(s, tdl_job_task(job));
     }
   }
 }

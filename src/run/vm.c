@@ -382,6 +382,7 @@ static int look_at_clock(tdl_vm *vm, uint32_t entry) {
   if (job->timed & TDL_JOB_STAMPED) {
     tdl_stats_waited(vm->worker->loop.tally, job, now);
     vm->entries[entry].began_ns = now;
+    tdl_job_began(vm->entries[entry].job, now);
   }
   return 1;
 }
@@ -437,8 +438,8 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     vm->starting = 0;
     return;
   }
-  if (job->task > 0) { /* else the function is the first argument */
-    lua_rawgeti(co, LUA_REGISTRYINDEX, vm->tasks[job->task]);
+  if (tdl_job_task(job) > 0) { /* else the function is the first argument */
+    lua_rawgeti(co, LUA_REGISTRYINDEX, vm->tasks[tdl_job_task(job)]);
   }
   n = tdl_decode(co, job->bytes.data, job->bytes.len);
   if (TDL_UNLIKELY(n < 0)) {
@@ -450,7 +451,7 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   }
   tdl_payload_clear(&job->bytes); /* Lua holds what it refers to */
   TDL_STAMP(job, DECODED);
-  status = lua_resume(co, job->task > 0 ? n : n - 1);
+  status = lua_resume(co, tdl_job_task(job) > 0 ? n : n - 1);
   TDL_STAMP(job, RAN);
   if (TDL_LIKELY(status == 0)) {
     tdl_vm_finish(vm, entry, co, lua_gettop(co));

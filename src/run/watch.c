@@ -50,7 +50,7 @@ void tdl_watch_withdrawn(tdl_job *job) {
 uint64_t tdl_watch_started(tdl_worker *w, tdl_job *job) {
   treadle_pool *pool = w->pool;
   if (is_watched_by(pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(pool, w->id, "job_start", job->task, NULL, 0);
+    tdl_events_post(pool, w->id, "job_start", tdl_job_task(job), NULL, 0);
   }
   tell_counts(pool);
   return tdl_now_ns();
@@ -62,7 +62,8 @@ void tdl_watch_ended(tdl_worker *w, tdl_job *job, int status,
   status = outcome(job, status);
   if (since_ns != 0 && is_watched_by(pool, TDL_WATCH_EVENTS)) {
     tdl_events_post(pool, w->id, status == 0 ? "job_done" : "job_error",
-                    job->task, status == 0 ? NULL : tdl_status_kind(status),
+                    tdl_job_task(job),
+                    status == 0 ? NULL : tdl_status_kind(status),
                     (double)(tdl_now_ns() - since_ns) * 1e-9);
   }
   tell_counts(pool);
