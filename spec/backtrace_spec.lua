@@ -4,7 +4,7 @@ local helpers = require "helpers"
 local treadle = require "treadle"
 local core = require "treadle.core"
 
-core.open_looks()
+core.open "looks"
 
 describe("core.pool_running", function()
   local done, pool

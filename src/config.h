@@ -325,6 +325,19 @@
 #define TDL_SELECT_MAX_CASES 256
 #endif
 
+/* A recording of a pool (48 KiB each): how many events a thread keeps before it
+** hands them to the one that writes; how many such buffers may wait for that one
+** before the others wait for it; what is written to the file at a time. */
+#ifndef TDL_TRACE_EVENTS
+#define TDL_TRACE_EVENTS 1024
+#endif
+#ifndef TDL_TRACE_BUFFERS
+#define TDL_TRACE_BUFFERS 64
+#endif
+#ifndef TDL_TRACE_BUFFER_BYTES
+#define TDL_TRACE_BUFFER_BYTES 65536
+#endif
+
 /* Tables of at most so many entries, in what treadle.shared has made, a state
 ** reads whole at its first look into one (10 us). Of larger ones it reads what
 ** it looks up, until that was an eighth of all: then reading all of it has cost

@@ -118,6 +118,9 @@ function M.pool_event(record, event, worker, ...)
     record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
   elseif event == "closed" then
     M.stop(record)
+    if record.trace then
+      require("treadle.trace").finish(record)
+    end
     record.closed:_resolve()
     inline.close(record)
   elseif event == "room" and handle and record.schedule then

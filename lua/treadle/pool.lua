@@ -479,6 +479,9 @@ function methods:close(timeout)
   end
   if not record.closed:wait(self._terminate_timeout) then
     core.pool_abandon(self._handle)
+    if record.trace then
+      require("treadle.trace").finish(record)
+    end
     record.closed:_resolve()
   end
 end
@@ -563,6 +566,17 @@ function methods:on(event, fn)
   end
   local unsubscribe = events.on(self._record, self._handle, event, fn)
   return unsubscribe
+end
+
+--- Record what the pool does to a file, which Perfetto, chrome://tracing and `treadle trace` show.
+-- @tparam string path of the file; what is there is overwritten
+-- @return a recording: `close()` ends it, as the pool's end does
+function methods:trace(path)
+  check_self(self, "trace")
+  if self._is_own then
+    error("a pool is recorded by the state that made it, not by its tasks", 2)
+  end
+  return (require("treadle.trace").open(self._handle, self._record, self.name, path))
 end
 
 --- Stop now: what is queued or running rejects with kind "closed". A worker ends as soon as its

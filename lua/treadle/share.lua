@@ -4,7 +4,7 @@ local core = require "treadle.core"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 
-core.open_shared()
+core.open "shared"
 
 local M = {}
 

@@ -194,11 +194,7 @@ static int core_hooks(lua_State *L) {
 
 /* --- the module ----------------------------------------------------------- */
 
-/* open_shared(): the functions of shared objects, for which a state without any
-** needs no memory; upvalue 1 is the module */
-static int core_open_shared(lua_State *L) {
-  lua_settop(L, 0);
-  lua_pushvalue(L, lua_upvalueindex(1));
+static void bind_shared(lua_State *L) {
   tdl_bind_refs(L);
   tdl_bind_waits(L);
   tdl_bind_event(L);
@@ -209,16 +205,26 @@ static int core_open_shared(lua_State *L) {
   tdl_bind_shared(L);
   tdl_bind_locks(L);
   tdl_bind_barrier(L);
-  return 0;
 }
 
-/* open_looks(): the functions that look at what workers run, for which most
-** states have no use. */
-static int core_open_looks(lua_State *L) {
-  lua_settop(L, 0);
+/* open(part): adds functions to the module, upvalue 1, for which a state that does
+** not use them needs no memory */
+static int core_open(lua_State *L) {
+  static const struct {
+    const char *name;
+    void (*bind)(lua_State *L);
+  } parts[] = {{"shared", bind_shared}, /* what states share */
+               {"looks", tdl_bind_looks},
+               {"watch", tdl_bind_trace}};
+  const char *name = luaL_checkstring(L, 1);
   lua_pushvalue(L, lua_upvalueindex(1));
-  tdl_bind_looks(L);
-  return 0;
+  for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+    if (strcmp(parts[i].name, name) == 0) {
+      parts[i].bind(L);
+      return 0;
+    }
+  }
+  return luaL_argerror(L, 1, name);
 }
 
 TREADLE_API int luaopen_treadle_core(lua_State *L) {
@@ -273,11 +279,8 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_stats(L);
   tdl_bind_hook_things();
   lua_pushvalue(L, -1);
-  lua_pushcclosure(L, core_open_shared, 1);
-  lua_setfield(L, -2, "open_shared");
-  lua_pushvalue(L, -1);
-  lua_pushcclosure(L, core_open_looks, 1);
-  lua_setfield(L, -2, "open_looks");
+  lua_pushcclosure(L, core_open, 1);
+  lua_setfield(L, -2, "open");
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */

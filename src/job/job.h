@@ -91,6 +91,8 @@ typedef struct tdl_job {
   ** those who look (look.h) */
   _Atomic uint64_t began_ns;
   _Atomic uint32_t began;
+  struct tdl_trace *trace; /* that has recorded its submission, or NULL */
+  uint64_t call;           /* its number there */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */

@@ -9,6 +9,7 @@
 #include "../base/stamp.h"
 #include "pool.h"
 #include "supervisor.h"
+#include "trace.h"
 
 int tdl_loop_init(treadle_loop *loop) {
   int status;
@@ -112,6 +113,9 @@ void tdl_loop_fini(treadle_loop *loop) {
        job = tdl_jobs_next(&loop->jobs, job)) {
     if (job->deadline_ns != TDL_NEVER) {
       tdl_supervisor_forget(job);
+    }
+    if (job->trace != NULL) {
+      tdl_trace_home(job, 0);
     }
   }
   tdl_jobs_fini(&loop->jobs);
@@ -247,7 +251,6 @@ void tdl_loop_ring(treadle_loop *loop) {
 }
 
 void tdl_loop_send_home(tdl_job *job) {
-  job->node.kind = TDL_NODE_HOME;
   tdl_loop_post(job->home, &job->node);
   TDL_STAMP(job, SENT);
 }
@@ -409,6 +412,10 @@ static uint32_t tell_untold(treadle_loop *loop) {
 static void arrive(treadle_loop *loop, tdl_node *node) {
   switch (node->kind) {
   case TDL_NODE_HOME:
+    come_home(loop, TDL_CONTAINER(node, tdl_job, node));
+    break;
+  case TDL_NODE_WATCHED:
+    tdl_trace_home(TDL_CONTAINER(node, tdl_job, node), 1);
     come_home(loop, TDL_CONTAINER(node, tdl_job, node));
     break;
   case TDL_NODE_EXPIRED:

@@ -25,7 +25,8 @@
 #include "../treadle.h"
 
 enum tdl_node_kind {
-  TDL_NODE_HOME = 1, /* a job of ours is back */
+  TDL_NODE_HOME = 0, /* a job of ours is back; zero, as it was made */
+  TDL_NODE_WATCHED,  /* the same, and that is recorded (trace.h) */
   TDL_NODE_EXPIRED,  /* a job of ours, settled by the supervisor */
   TDL_NODE_NOTE      /* a tdl_note */
 };

@@ -11,6 +11,7 @@
 #include "phase.h"
 #include "supervisor.h"
 #include "thread.h"
+#include "trace.h"
 #include "watch.h"
 
 /* --- fork ----------------------------------------------------------------- */
@@ -77,6 +78,7 @@ static void free_pool(treadle_pool *pool) {
   tdl_worker *w, *next;
   uint32_t slots = tdl_pool_slots(pool);
   tdl_supervisor_forget_pool(pool);
+  tdl_watch_drop_trace(pool);
   for (uint32_t i = 0; i < slots; i++) {
     tdl_thread_drop_inbox(tdl_slot_worker(pool->slots[i]));
   }

@@ -129,6 +129,7 @@ struct treadle_pool {
   tdl_bytes boot;
   tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
   tdl_stats *stats;
+  _Atomic(struct tdl_trace *) trace; /* the home's; see trace.h, R1 */
   /* the home's */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);

@@ -171,7 +171,7 @@ static void write_off_locked(tdl_worker *w) {
   w->replaced = replaced;
   lose_jobs_locked(w);
   if (tdl_watched(pool) != 0) {
-    tdl_watch_worker_ends(w, "stuck");
+    tdl_watch_worker_lost(w);
   }
   tdl_worker_lose_places(w);
   if (replaced && !wanted) {

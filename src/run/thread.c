@@ -251,6 +251,7 @@ static void tell_renewed(tdl_worker *w) {
 }
 
 static int boot(tdl_worker *w, tdl_bytes *report) {
+  uint64_t start = tdl_now_ns();
   int status = tdl_state_open(w, &w->vm);
   if (status == 0) {
     w->booting = report;
@@ -274,7 +275,7 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
     if (tdl_watched(w->pool) != 0) {
-      tdl_watch_worker_started(w);
+      tdl_watch_worker_started(w, start);
     }
   }
   return status;

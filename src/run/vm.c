@@ -46,7 +46,7 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   e->calls = e->others = 0;
   e->began_ns = e->heard_ns = 0;
   e->used = 1;
-  e->cancelled = e->childless = e->known = e->ended = 0;
+  e->cancelled = e->childless = e->known = e->ended = e->waits = 0;
   e->serial = ++vm->serials;
   vm->progress++;
   return i;
@@ -200,7 +200,7 @@ static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
   if (!e->ended) {
     tdl_supervisor_job_ended(vm->worker, e->job);
     if (tdl_watched(vm->worker->pool) != 0) {
-      tdl_watch_ended(vm->worker, e->job, status, e->heard_ns);
+      tdl_watch_ended(vm, e, status);
     }
   }
   if (!e->childless && e->calls + e->others > 0) {
@@ -252,7 +252,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   if (TDL_LIKELY(tdl_job_finish(job))) {
     tdl_stats_ended(w->loop.tally, job);
     if (TDL_UNLIKELY(tdl_pool_watch_bits(word) != 0)) {
-      tdl_watch_ended(w, job, status, e->heard_ns);
+      tdl_watch_ended(vm, e, status);
     }
   } else if (ended_settled(vm, e, status)) { /* else it goes home (J2) */
     return;
@@ -353,6 +353,9 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
   lua_rawset(L, -3);
   lua_pop(L, 1);
   vm->entries[entry].co = co;
+  if (TDL_UNLIKELY(tdl_watched(vm->worker->pool) != 0)) {
+    tdl_watch_switches(vm, 0);
+  }
   hold(vm, &vm->entries[entry], vm->entries[entry].job);
   set_exempt(vm, is_exempt(&vm->entries[entry]));
   new_coroutine(vm);
@@ -365,6 +368,9 @@ void tdl_vm_set_current(tdl_vm *vm, uint32_t entry) {
     if (outer->job != NULL && outer->held == NULL) {
       hold(vm, outer, outer->job); /* it runs another's code (treadle.poll) */
     }
+  }
+  if (TDL_UNLIKELY(tdl_watched(vm->worker->pool) != 0)) {
+    tdl_watch_switches(vm, entry);
   }
   vm->current = entry;
   tdl_worker_runs(vm->worker, entry == 0 || entry >= vm->entry_count
@@ -402,9 +408,6 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   TDL_STALL();
   tdl_stats_started(tally, job);
   entry = new_entry(vm, job);
-  if (TDL_UNLIKELY(tdl_watched(vm->worker->pool) != 0) && entry != 0) {
-    vm->entries[entry].heard_ns = tdl_watch_started(vm->worker, job);
-  }
   if (TDL_UNLIKELY(entry == 0)) {
     tdl_pool_load(vm->worker->pool, -1);
     job->status = TREADLE_ENOMEM;
@@ -427,6 +430,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
   }
   vm->current = vm->starting = entry;
   tdl_worker_runs(vm->worker, job);
+  if (TDL_UNLIKELY(tdl_watched(vm->worker->pool) != 0)) {
+    tdl_watch_started(vm, &vm->entries[entry]);
+  }
   if (TDL_UNLIKELY(vm->co == NULL)) {
     new_coroutine(vm);
   }

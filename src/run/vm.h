@@ -41,8 +41,9 @@ typedef struct tdl_entry {
   uint8_t childless; /* all calls that it made are cancelled (V4) */
   uint8_t known;     /* V5 */
   uint8_t ended;     /* V5: with job->status, and stays */
+  uint8_t waits;     /* that was recorded (trace.h) */
   uint64_t serial;   /* never another entry's; V5 */
-  uint64_t heard_ns; /* when its start was told as an event, or 0 */
+  uint64_t heard_ns; /* when its start was told to who watches, or 0 */
 } tdl_entry;
 
 typedef struct tdl_vm {
@@ -57,6 +58,8 @@ typedef struct tdl_vm {
   uint32_t entry_count, free_entry;
   uint32_t current;  /* the entry whose code runs now, or 0 */
   uint32_t starting; /* the entry in tdl_vm_run, or 0 */
+  uint64_t piece_ns; /* when the code of `current` took over, if it is
+                     ** recorded, or 0 */
   uint32_t progress; /* entries with a job */
   uint64_t serials;  /* given to entries */
   uint32_t exempt;   /* of these, the ones that V3 does not count */

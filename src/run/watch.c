@@ -3,7 +3,8 @@
 #include "../base/status.h"
 #include "events.h"
 #include "news.h"
-#include "worker.h"
+#include "trace.h"
+#include "vm.h"
 
 void tdl_watch_set(treadle_pool *pool, enum tdl_watch who, int on) {
   uint32_t bits = TDL_POOL_WATCH(who);
@@ -39,66 +40,254 @@ static int outcome(const tdl_job *job, int status) {
   }
 }
 
+/* The recording, if there is one. */
+static tdl_trace *trace_of(const treadle_pool *pool) {
+  /* [trace] acquire: it was made */
+  return is_watched_by(pool, TDL_WATCH_TRACE)
+             ? atomic_load_explicit(&pool->trace, memory_order_acquire)
+             : NULL;
+}
+
+/* How a call ended. */
+static const char *outcome_text(int status) {
+  return status == 0 ? "done" : tdl_status_kind(status);
+}
+
+/* --- calls ----------------------------------------------------------------- */
+
 void tdl_watch_submitted(tdl_job *job) {
+  tdl_trace *trace = trace_of(job->pool);
+  if (trace != NULL) {
+    tdl_trace_call(trace, job, tdl_now_ns());
+  }
   tell_counts(job->pool);
 }
 
 void tdl_watch_withdrawn(tdl_job *job) {
+  if (job->trace != NULL) {
+    tdl_trace_withdrawn(job);
+  }
   tell_counts(job->pool);
 }
 
-uint64_t tdl_watch_started(tdl_worker *w, tdl_job *job) {
-  treadle_pool *pool = w->pool;
-  if (is_watched_by(pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(pool, w->id, "job_start", tdl_job_task(job), NULL, 0);
-  }
-  tell_counts(pool);
-  return tdl_now_ns();
+/* One event of a worker's, about a job. */
+static void put(tdl_trace *trace, const tdl_worker *w, const tdl_job *job,
+                tdl_trace_kind kind, uint64_t ts, uint64_t dur,
+                const char *text) {
+  tdl_trace_event e = {.ts = ts,
+                       .dur = dur,
+                       .call = tdl_trace_number(trace, job),
+                       .text = text,
+                       .task = tdl_job_task(job),
+                       .tid = (uint16_t)w->id,
+                       .kind = (uint8_t)kind};
+  tdl_trace_put(trace, &e);
 }
 
-void tdl_watch_ended(tdl_worker *w, tdl_job *job, int status,
-                     uint64_t since_ns) {
-  treadle_pool *pool = w->pool;
-  status = outcome(job, status);
-  if (since_ns != 0 && is_watched_by(pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(pool, w->id, status == 0 ? "job_done" : "job_error",
-                    tdl_job_task(job),
-                    status == 0 ? NULL : tdl_status_kind(status),
-                    (double)(tdl_now_ns() - since_ns) * 1e-9);
+/* The piece of the entry's code that runs is over; now it waits, or has ended:
+** `text` says how. */
+static void end_piece(tdl_vm *vm, tdl_trace *trace, tdl_entry *e, uint64_t now,
+                      const char *text) {
+  put(trace, vm->worker, e->job, TDL_TRACE_RUN, vm->piece_ns,
+      now - vm->piece_ns, text);
+  vm->piece_ns = 0;
+}
+
+/* A wait of a call that has no number in this recording cannot be told apart. */
+static void tell_wait(tdl_vm *vm, tdl_trace *trace, tdl_entry *e, uint64_t now,
+                      int begins) {
+  if (e->waits != begins && tdl_trace_number(trace, e->job) != 0) {
+    put(trace, vm->worker, e->job,
+        begins ? TDL_TRACE_WAIT_BEGINS : TDL_TRACE_WAIT_ENDS, now, 0, NULL);
   }
-  tell_counts(pool);
+  e->waits = (uint8_t)begins;
+}
+
+/* What a worker that was written off does is nobody's any more; its place has
+** another one. */
+static tdl_trace *trace_of_worker(const tdl_worker *w) {
+  tdl_trace *trace = trace_of(w->pool);
+  return trace != NULL && !tdl_worker_is_left_alone(w) ? trace : NULL;
+}
+
+void tdl_watch_started(tdl_vm *vm, tdl_entry *e) {
+  tdl_worker *w = vm->worker;
+  tdl_trace *trace = trace_of_worker(w);
+  if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
+    tdl_events_post(w->pool, w->id, "job_start", tdl_job_task(e->job), NULL, 0);
+  }
+  tell_counts(w->pool);
+  if (trace != NULL) {
+    tdl_trace_left_queue(trace, e->job, w->id);
+  }
+  e->heard_ns = tdl_now_ns();
+  vm->piece_ns = trace != NULL ? e->heard_ns : 0;
+}
+
+void tdl_watch_ended(tdl_vm *vm, tdl_entry *e, int status) {
+  tdl_worker *w = vm->worker;
+  tdl_trace *trace = trace_of_worker(w);
+  uint64_t now = tdl_now_ns();
+  status = outcome(e->job, status);
+  if (trace != NULL && vm->piece_ns != 0 && e == &vm->entries[vm->current]) {
+    end_piece(vm, trace, e, now, outcome_text(status));
+  } else if (trace != NULL) {
+    tell_wait(vm, trace, e, now, 0);
+  }
+  if (e->heard_ns != 0 && is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
+    tdl_events_post(w->pool, w->id, status == 0 ? "job_done" : "job_error",
+                    tdl_job_task(e->job),
+                    status == 0 ? NULL : tdl_status_kind(status),
+                    (double)(now - e->heard_ns) * 1e-9);
+  }
+  tell_counts(w->pool);
+}
+
+void tdl_watch_switches(tdl_vm *vm, uint32_t to) {
+  tdl_trace *trace = trace_of_worker(vm->worker);
+  tdl_entry *from = tdl_vm_entry(vm, vm->current);
+  tdl_entry *next = tdl_vm_entry(vm, to);
+  uint64_t now;
+  if (trace == NULL || (to == vm->current && vm->piece_ns != 0)) {
+    return;
+  }
+  now = tdl_now_ns();
+  if (from != NULL && vm->piece_ns != 0) {
+    end_piece(vm, trace, from, now, NULL);
+    tell_wait(vm, trace, from, now, 1);
+  }
+  vm->piece_ns = 0;
+  if (next != NULL && next->heard_ns != 0) {
+    tell_wait(vm, trace, next, now, 0);
+    vm->piece_ns = now;
+  }
+}
+
+static void put_guest(const tdl_job *job, tdl_trace_kind kind) {
+  tdl_trace *trace = trace_of(job->pool);
+  tdl_trace_event e = {
+      .ts = tdl_now_ns(), .task = tdl_job_task(job), .kind = (uint8_t)kind};
+  if (trace != NULL && (e.call = tdl_trace_number(trace, job)) != 0) {
+    tdl_trace_put(trace, &e);
+    if (kind == TDL_TRACE_GUEST_BEGINS) {
+      tdl_trace_left_queue(trace, job, 0);
+    }
+  }
 }
 
 void tdl_watch_guest_started(tdl_job *job) {
+  put_guest(job, TDL_TRACE_GUEST_BEGINS);
   tell_counts(job->pool);
 }
 
 void tdl_watch_guest_ended(tdl_job *job, int status) {
   (void)status;
+  put_guest(job, TDL_TRACE_GUEST_ENDS);
   tell_counts(job->pool);
 }
 
+/* Somebody has ended it who does not run it: on the track of who did. */
+static void put_end(const tdl_job *job, int was_queued, int status) {
+  tdl_trace *trace = trace_of(job->pool);
+  tdl_trace_event e = {.ts = tdl_now_ns(),
+                       .text = outcome_text(status),
+                       .task = tdl_job_task(job),
+                       .kind = TDL_TRACE_END};
+  if (trace != NULL && (e.call = tdl_trace_number(trace, job)) != 0) {
+    if (was_queued) {
+      tdl_trace_left_queue(trace, job, TDL_TRACE_ANY);
+    } else if (job->worker != TDL_JOB_HOSTED) {
+      e.tid = job->worker;
+    }
+    tdl_trace_put_common(trace, &e);
+  }
+}
+
 void tdl_watch_settled(const tdl_job *job, int state, int status) {
-  (void)state;
-  (void)status;
+  put_end(job, state == TDL_JOB_QUEUED, status);
   tell_counts(job->pool);
 }
 
 void tdl_watch_refused(const tdl_job *job, int status) {
-  (void)status;
+  put_end(job, 1, status);
   tell_counts(job->pool);
 }
 
-void tdl_watch_worker_started(tdl_worker *w) {
+/* --- workers --------------------------------------------------------------- */
+
+static void put_mark(const tdl_worker *w, tdl_trace *trace, tdl_trace_kind kind,
+                     uint64_t ts, const char *text) {
+  tdl_trace_event e = {.ts = ts,
+                       .dur = tdl_now_ns() - ts,
+                       .text = text,
+                       .tid = (uint16_t)w->id,
+                       .kind = (uint8_t)kind};
+  tdl_trace_put_common(trace, &e);
+}
+
+void tdl_watch_worker_started(tdl_worker *w, uint64_t since_ns) {
+  tdl_trace *trace = trace_of_worker(w);
   if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
     tdl_events_post(w->pool, w->id, "worker_start", 0, NULL, 0);
+  }
+  if (trace != NULL) {
+    put_mark(w, trace, TDL_TRACE_LOAD, since_ns, NULL);
+    put_mark(w, trace, TDL_TRACE_MARK, tdl_now_ns(), "started");
+  }
+  tell_counts(w->pool);
+}
+
+static void end_worker(tdl_worker *w, tdl_trace *trace, const char *reason) {
+  if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
+    tdl_events_post(w->pool, w->id, "worker_exit", 0, reason, 0);
+  }
+  if (trace != NULL) {
+    put_mark(w, trace, TDL_TRACE_MARK, tdl_now_ns(), reason);
   }
   tell_counts(w->pool);
 }
 
 void tdl_watch_worker_ends(tdl_worker *w, const char *reason) {
-  if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(w->pool, w->id, "worker_exit", 0, reason, 0);
+  end_worker(w, trace_of_worker(w), reason);
+}
+
+void tdl_watch_worker_lost(tdl_worker *w) {
+  end_worker(w, trace_of(w->pool), "stuck");
+}
+
+/* --- recordings ------------------------------------------------------------ */
+
+int tdl_watch_record(treadle_pool *pool, const char *path, const char *title,
+                     const char *const *names, uint32_t count,
+                     tdl_trace **out) {
+  /* relaxed: the home's own */
+  tdl_trace *trace = atomic_load_explicit(&pool->trace, memory_order_relaxed);
+  int status;
+  if (trace == NULL) {
+    trace = tdl_trace_new(pool->home);
+    if (trace == NULL) {
+      return TREADLE_ENOMEM;
+    }
+    /* [trace] release: it was made */
+    atomic_store_explicit(&pool->trace, trace, memory_order_release);
   }
-  tell_counts(w->pool);
+  if (tdl_trace_is_on(trace)) {
+    return TREADLE_EINVAL;
+  }
+  status = tdl_trace_start(trace, path, title, names, count);
+  if (status == 0) {
+    tdl_watch_set(pool, TDL_WATCH_TRACE, 1);
+    *out = trace;
+  }
+  return status;
+}
+
+void tdl_watch_drop_trace(treadle_pool *pool) {
+  /* relaxed: the last reference */
+  tdl_trace *trace = atomic_load_explicit(&pool->trace, memory_order_relaxed);
+  tdl_trace_result result;
+  if (trace != NULL) {
+    tdl_trace_stop(trace, &result);
+    tdl_trace_drop(trace);
+  }
 }

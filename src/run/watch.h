@@ -20,6 +20,8 @@ enum tdl_watch {
   TDL_WATCH_COUNTS = 8 /* TDL_NEWS_COUNTS, when one has changed */
 };
 
+struct tdl_entry;
+struct tdl_trace;
 struct tdl_worker;
 
 /* home; whether that one watches from now on. */
@@ -39,11 +41,14 @@ static inline uint32_t tdl_watched(const treadle_pool *pool) {
 void tdl_watch_submitted(tdl_job *job);
 void tdl_watch_withdrawn(tdl_job *job);
 
-/* worker; the job has started: now. And its end, with what it had come to before
-** anybody settled it; `since_ns` is what the first one gave, or 0. */
-uint64_t tdl_watch_started(struct tdl_worker *worker, tdl_job *job);
-void tdl_watch_ended(struct tdl_worker *worker, tdl_job *job, int status,
-                     uint64_t since_ns);
+/* worker; the entry's job starts, its code runs next. And its end, before it goes
+** home, with what it had come to before anybody settled it. */
+void tdl_watch_started(struct tdl_vm *vm, struct tdl_entry *entry);
+void tdl_watch_ended(struct tdl_vm *vm, struct tdl_entry *entry, int status);
+
+/* worker; the code of another entry takes over, or of none: 0. `current` is the
+** one that ran. */
+void tdl_watch_switches(struct tdl_vm *vm, uint32_t entry);
 
 /* home; the same for a job that it runs itself. */
 void tdl_watch_guest_started(tdl_job *job);
@@ -53,9 +58,21 @@ void tdl_watch_guest_ended(tdl_job *job, int status);
 void tdl_watch_settled(const tdl_job *job, int state, int status);
 void tdl_watch_refused(const tdl_job *job, int status);
 
-/* worker; a state of its has booted, or ends for that reason. The latter also
-** the supervisor, which has written it off. */
-void tdl_watch_worker_started(struct tdl_worker *worker);
+/* worker; a state of its has booted since then, or ends for that reason. And the
+** supervisor: it has written the worker off. */
+void tdl_watch_worker_started(struct tdl_worker *worker, uint64_t since_ns);
 void tdl_watch_worker_ends(struct tdl_worker *worker, const char *reason);
+void tdl_watch_worker_lost(struct tdl_worker *worker);
+
+/* --- recordings (trace.h) -------------------------------------------------- */
+
+/* home; records what is watched to a file, as tdl_trace_start has it. One at a
+** time: TREADLE_EINVAL. */
+int tdl_watch_record(treadle_pool *pool, const char *path, const char *title,
+                     const char *const *names, uint32_t count,
+                     struct tdl_trace **out);
+
+/* The last reference to the pool: ends what it records. */
+void tdl_watch_drop_trace(treadle_pool *pool);
 
 #endif

@@ -1,0 +1,83 @@
+--- A recording of a pool, in a file for Perfetto, chrome://tracing and `treadle trace`.
+-- @classmod treadle.trace
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local json = require "treadle.json"
+local options = require "treadle.options"
+local records = require "treadle.records"
+
+core.open "watch"
+
+local M = {}
+
+local methods = {}
+local mt = { __name = "treadle.trace", __index = methods }
+mt.__metatable = mt.__name
+
+--- What a handle stands for: `handle` (the pool's), `trace` (the core's), `record`, `path`, and
+-- when it is closed `events` and `lost`.
+local known = setmetatable({}, { __mode = "k" })
+
+function mt:__tostring()
+  local state = known[self]
+  return ("treadle.trace: %s%s"):format(state.path, state.events and " (closed)" or "")
+end
+
+--- Without the quotes.
+local function quoted(text)
+  return json.quote(text):sub(2, -2)
+end
+
+--- Start to record a pool; one recording at a time.
+-- @raise at the caller's caller's line
+function M.open(handle, record, name, path)
+  options.argument(1, "trace", path, "string", 2)
+  if record.trace then
+    error(("the pool is being recorded already, to '%s'"):format(known[record.trace].path), 3)
+  end
+  local names = { quoted(records.task_name(record, records.SHIPPED)) }
+  for i, task in ipairs(record.names) do
+    names[i + 1] = quoted(task)
+  end
+  local trace, problem = core.trace_open(handle, path, quoted(name), names)
+  if problem then
+    error(("cannot write '%s': %s"):format(path, problem), 3)
+  elseif not trace then
+    error("the pool is closed", 3)
+  end
+  local self = setmetatable({}, mt)
+  known[self] = { handle = handle, trace = trace, record = record, path = path }
+  record.trace = self
+  return self
+end
+
+--- Stop: what was recorded is in the file. The pool's end does the same.
+-- @treturn number how many events are in it
+-- @treturn number how many are missing, for want of memory
+-- @raise that the file could not be written
+function methods:close()
+  local state = known[self]
+  if not state then
+    options.misused("close", "trace", self)
+  end
+  if not state.events then
+    local problem
+    state.record.trace = nil
+    state.events, state.lost, problem = core.trace_close(state.handle, state.trace)
+    state.events, state.lost = state.events or 0, state.lost or 0
+    if problem then
+      error(("cannot write '%s': %s"):format(state.path, problem), 2)
+    end
+  end
+  return state.events, state.lost
+end
+
+--- The pool has ended.
+function M.finish(record)
+  local ok, err = pcall(methods.close, record.trace)
+  if not ok then
+    io.stderr:write(("treadle: %s\n"):format(errors.text(err)))
+  end
+end
+
+return M
