@@ -360,6 +360,21 @@ function pool:drained() end
 ---@return table stats see docs/stats.md
 function pool:stats() end
 
+---@class treadle.top_options
+---@field interval? number seconds from one picture to the next: 0.5
+---@field write? fun(text: string) default: to standard error
+---@field width? integer columns; default: the terminal's, else 80
+---@field once? boolean return the text of one picture
+
+---@class treadle.top_view
+---@field draw fun(self: treadle.top_view) draw now, too
+---@field close fun(self: treadle.top_view) draw for the last time
+
+---Draw a live view of the pool until it is closed, or the pool is.
+---@param given? treadle.top_options
+---@return treadle.top_view|string view with `once` the text
+function pool:top(given) end
+
 ---@alias treadle.event_name
 ---| "worker_start"
 ---| "worker_exit"

@@ -13,6 +13,7 @@ local USAGE = [[
 usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
        treadle -e CODE [ARGUMENT...]   run a string of Lua
        treadle - [ARGUMENT...]         run what comes from standard input
+       treadle top SCRIPT ...          the same, and watch its pools
        treadle -v | --version          print the versions
        treadle -h | --help             print this
 ]]
@@ -30,7 +31,8 @@ end
 --- Finish what the script left running: coroutines, calls, timers, luv's handles.
 local function drain()
   while true do
-    if loop.is_busy() or core.is_live() then
+    local views = package.loaded["treadle.top"]
+    if loop.is_busy() or core.is_live(views and views.timers) then
       loop.turn(math.huge)
     elseif luv.is_loaded() and luv.is_alive() then
       luv.wait(math.huge, loop.is_ready, true)
@@ -46,26 +48,82 @@ local function is_interrupt(err)
   return err == "interrupted" or errors.is(err) and err.value == "interrupted"
 end
 
-local function run(chunk, problem, name, args)
-  if not chunk then
-    complain(problem)
-    return 1
-  end
-  args[0] = name
-  _G.arg = args
+--- Run a script's chunk to its end.
+-- @tparam table script what `find_script` returned
+-- @tparam[opt] function finish called when all has ended, before an error is told
+-- @treturn number exit code
+local function run(script, finish)
+  _G.arg = script.args
   _G.treadle = treadle
   require("treadle.pool").is_global = true
   debug.getregistry()["treadle.luv.keep"] = luv.keep -- src/cli/main.c asks it
-  local f = loop.spawn(future.new(), chunk, unpack(args))
+  local f = loop.spawn(future.new(), script.chunk, unpack(script.args))
   local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is
     f:await()
     drain()
   end)
+  if finish then
+    finish()
+  end
   if not ok then
     complain(is_interrupt(err) and "interrupted" or errors.text(err))
     return 1
   end
   return 0
+end
+
+--- The script that arguments name, or the exit code: they name none, or it does not compile.
+-- @treturn table `chunk` and its `args`, with its name in 0
+local function find_script(args)
+  local name = table.remove(args, 1)
+  local chunk, problem
+  if name == nil then
+    return nil, misuse("a script is missing")
+  elseif name == "-e" then
+    local code = table.remove(args, 1)
+    if not code then
+      return nil, misuse("option -e needs a string of code")
+    end
+    chunk, problem = loadstring(code, "=(command line)")
+  elseif name == "-" then
+    chunk, problem = loadstring(io.read("*a"), "=stdin")
+  elseif name:sub(1, 1) == "-" then
+    return nil, misuse(("unknown option '%s'"):format(name))
+  else
+    chunk, problem = loadfile(name)
+  end
+  if not chunk then
+    complain(problem)
+    return nil, 1
+  end
+  args[0] = name
+  return { chunk = chunk, args = args }
+end
+
+--- What the first argument may ask for, instead of a script: functions of the arguments behind it
+-- and the text of `-v`, that return the exit code.
+local commands = {}
+
+commands["-v"] = function(_, versions)
+  print(versions)
+  return 0
+end
+commands["--version"] = commands["-v"]
+
+commands["-h"] = function()
+  io.stdout:write(USAGE)
+  return 0
+end
+commands["--help"] = commands["-h"]
+
+function commands.top(args)
+  local script, code = find_script(args)
+  if not script then
+    return code
+  end
+  local live = require "treadle.live" -- src/cli/live.c
+  live.open()
+  return run(script, live.close)
 end
 
 --- Run the command.
@@ -74,30 +132,13 @@ end
 -- @treturn number exit code
 function M.main(versions, ...)
   local args = { ... }
-  local first = table.remove(args, 1)
-  if first == nil then
-    return misuse("a script is missing")
-  elseif first == "-v" or first == "--version" then
-    print(versions)
-    return 0
-  elseif first == "-h" or first == "--help" then
-    io.stdout:write(USAGE)
-    return 0
-  elseif first == "-e" then
-    local code = table.remove(args, 1)
-    if not code then
-      return misuse("option -e needs a string of code")
-    end
-    local chunk, problem = loadstring(code, "=(command line)")
-    return run(chunk, problem, "-e", args)
-  elseif first == "-" then
-    local chunk, problem = loadstring(io.read("*a"), "=stdin")
-    return run(chunk, problem, "-", args)
-  elseif first:sub(1, 1) == "-" then
-    return misuse(("unknown option '%s'"):format(first))
+  local command = args[1] and commands[args[1]]
+  if command then
+    table.remove(args, 1)
+    return command(args, versions)
   end
-  local chunk, problem = loadfile(first)
-  return run(chunk, problem, first, args)
+  local script, code = find_script(args)
+  return script and run(script) or code
 end
 
 return M

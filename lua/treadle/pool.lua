@@ -225,6 +225,15 @@ function methods:stats()
   return stats.read(self._handle, self._record.names)
 end
 
+--- Draw a live view of the pool until it is closed, or the pool is.
+-- @tparam[opt] table given `interval` (0.5 s), `write` (a function of the text; default: standard
+-- error), `width` (default: the terminal's, else 80), `once`
+-- @return a handle with `draw` and `close`; with `once` the text of one view
+function methods:top(given)
+  check_self(self, "top")
+  return (require("treadle.top").open(self, given))
+end
+
 --- A future that resolves when the pool would take a call: at once, if there is no `max_queue`.
 function methods:ready()
   check_self(self, "ready")
@@ -415,6 +424,9 @@ local function open(given, opts, level, only)
     error(future.error(record.started), 0)
   end
   self.call = call_proxy(self)
+  if core.pool_shows() then
+    require("treadle.top").show(name, handle, record.names)
+  end
   if opts.inline then
     inline.open(record, handle)
   end

@@ -20,14 +20,21 @@ local function by_name(numbered, names)
   return tasks
 end
 
+--- What C tells of a pool, with the tasks by name.
+-- @tparam table stats what `core.pool_stats` returned
+-- @tparam table names the tasks' names, by number
+-- @treturn table see docs/stats.md
+function M.named(stats, names)
+  stats.tasks = by_name(stats.tasks, names)
+  return stats
+end
+
 --- A snapshot of the pool of a handle.
 -- @param handle what `core.pool_open` returned
 -- @tparam table names the tasks' names, by number
 -- @treturn table see docs/stats.md
 function M.read(handle, names)
-  local stats = core.pool_stats(handle)
-  stats.tasks = by_name(stats.tasks, names)
-  return stats
+  return M.named(core.pool_stats(handle), names)
 end
 
 return M

@@ -171,6 +171,7 @@ void tdl_bind_guests(lua_State *L);
 void tdl_bind_looks(lua_State *L);
 void tdl_bind_stamps(lua_State *L); /* if the build has them */
 void tdl_bind_trace(lua_State *L);
+void tdl_bind_board(lua_State *L);
 
 /* Ends all pools that a state made and is being closed with; blocks for a
 ** moment. */
@@ -185,6 +186,12 @@ tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
 
 /* What is told of the pool of the handle in the userdata there. */
 tdl_stats *tdl_bind_check_stats(lua_State *L, int index);
+
+/* Pushes what is told of a pool, as a table (stats.c). */
+void tdl_bind_push_stats(lua_State *L, const tdl_stats *stats);
+
+/* Pushes what the pool's workers run now, as a list (looks.c); NULL: nothing. */
+void tdl_bind_push_running(lua_State *L, const treadle_pool *pool);
 
 /* Pushes the handle's Lua record, or nil. */
 void tdl_bind_record(tdl_handle *h, lua_State *L);

@@ -66,13 +66,15 @@ static int core_turn(lua_State *L) {
   return 0;
 }
 
-/* is_live() -> whether calls or timers of this state are under way: a call
-** that somebody has settled is not, wherever its job may be (B1) */
+/* is_live(timers or nil) -> whether calls of this state are under way, or more
+** than so many timers: a call that somebody has settled is not, wherever its job
+** may be (B1) */
 static int core_is_live(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
+  uint32_t timers = (uint32_t)luaL_optinteger(L, 1, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
   lua_pushnil(L);
-  lua_pushboolean(L, b->loop->timers > 0 || lua_next(L, -2));
+  lua_pushboolean(L, b->loop->timers > timers || lua_next(L, -2));
   return 1;
 }
 

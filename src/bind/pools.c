@@ -6,6 +6,7 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../run/board.h"
 #include "../run/news.h"
 #include "../run/phase.h"
 #include "../run/watch.h"
@@ -357,6 +358,12 @@ static int core_pool_is_sized(lua_State *L) {
   return 1;
 }
 
+/* pool_shows() -> whether somebody shows the pools of this process */
+static int core_pool_shows(lua_State *L) {
+  lua_pushboolean(L, tdl_board_is_open());
+  return 1;
+}
+
 /* pool_listen(handle, whether): the home hears events of workers and jobs */
 static int core_pool_listen(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
@@ -564,6 +571,7 @@ void tdl_bind_pools(lua_State *L) {
       {"pool_recycle", core_pool_recycle},
       {"pool_states", core_pool_states},
       {"pool_listen", core_pool_listen},
+      {"pool_shows", core_pool_shows},
       {"pool_room", core_pool_room},
       {"pool_watch", core_pool_watch},
       {"pool_calls", core_pool_calls},

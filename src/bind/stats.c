@@ -42,10 +42,8 @@ static void push_worker(lua_State *L, const tdl_stats *stats, uint32_t id) {
   tdl_bind_set_number(L, "utilisation", tdl_stats_share(w.busy_ns, w.alive_ns));
 }
 
-/* pool_stats(handle) -> the table of pool:stats(), but for the tasks: those are
-** by number */
-static int core_pool_stats(lua_State *L) {
-  const tdl_stats *stats = tdl_bind_check_stats(L, 1);
+/* The table of pool:stats(), but for the tasks: those are by number. */
+void tdl_bind_push_stats(lua_State *L, const tdl_stats *stats) {
   uint32_t tasks = tdl_stats_task_count(stats);
   uint32_t workers = tdl_stats_workers(stats);
   tdl_stats_counts c;
@@ -73,6 +71,11 @@ static int core_pool_stats(lua_State *L) {
     lua_rawseti(L, -2, (int)id);
   }
   lua_setfield(L, -2, "workers");
+}
+
+/* pool_stats(handle) -> that table */
+static int core_pool_stats(lua_State *L) {
+  tdl_bind_push_stats(L, tdl_bind_check_stats(L, 1));
   return 1;
 }
 

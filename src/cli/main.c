@@ -18,6 +18,7 @@
 #include "../run/heap.h"
 #include "../run/loop.h"
 #include "../treadle.h"
+#include "live.h"
 
 #define EXIT_INTERRUPTED 130
 
@@ -112,6 +113,8 @@ static void preload(lua_State *L) {
   lua_getfield(L, -1, "preload");
   lua_pushcfunction(L, luaopen_treadle);
   lua_setfield(L, -2, "treadle");
+  lua_pushcfunction(L, tdl_live_load);
+  lua_setfield(L, -2, "treadle.live");
   lua_pop(L, 2);
 }
 

@@ -482,6 +482,10 @@ void tdl_stats_read(const tdl_stats *s, tdl_stats_counts *out) {
   *out = counts;
 }
 
+int tdl_stats_is_closed(const tdl_stats *s) {
+  return look(&s->closed_ns) != 0;
+}
+
 double tdl_stats_share(uint64_t busy_ns, uint64_t alive_ns) {
   return alive_ns == 0 ? 0 : (double)busy_ns / (double)alive_ns;
 }

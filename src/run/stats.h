@@ -271,6 +271,9 @@ typedef struct tdl_stats_task {
 
 void tdl_stats_read(const tdl_stats *stats, tdl_stats_counts *out);
 
+/* Whether the pool is over: its last worker has ended, or was left alone. */
+int tdl_stats_is_closed(const tdl_stats *stats);
+
 /* 0 to 1. */
 double tdl_stats_share(uint64_t busy_ns, uint64_t alive_ns);
 
