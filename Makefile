@@ -233,6 +233,16 @@ demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
 	build/treadle examples/wordcount.lua $(DEMO_ARGS)
 	build/treadle examples/mandelbrot.lua build/mandelbrot.png
 
+# The pictures of the documentation.
+.PHONY: pictures
+PICTURES := docs/pictures
+pictures: setup ## set up, build, draw the pictures in docs/pictures
+	$(AGAIN) all
+	build/treadle $(PICTURES)/profile.lua build/wordcount.folded \
+	  examples/wordcount.lua $(DEMO_ARGS) >build/wordcount.txt
+	$(LUAJIT) $(PICTURES)/flamegraph.lua --title examples/wordcount.lua \
+	  <build/wordcount.folded >$(PICTURES)/flame.svg
+
 bench: setup ## set up, build, measure (BENCH_ARGS=...)
 	$(AGAIN) all
 	$(if $(findstring --where,$(BENCH_ARGS)),$(AGAIN) VARIANT=stamps all)
@@ -273,7 +283,7 @@ check: setup-check ## everything: test, and each of the targets below
 	+@MAKE='$(MAKE)' .ci/check
 
 lint: setup-check ## luacheck
-	@luacheck --quiet --codes --no-color lua spec examples src rocks/*.rockspec \
+	@luacheck --quiet --codes --no-color lua spec examples docs src rocks/*.rockspec \
 	  .luacheckrc .busted
 
 C_FILES = $(shell find src spec -name '*.[ch]')
