@@ -53,6 +53,16 @@ function M.text(value)
     ok and "it gave no string" or type(text) == "string" and text or type(text))
 end
 
+--- What code has raised, as an error object.
+-- @tparam[opt] thread co the coroutine that died of it; that which runs, in a message handler
+function M.raised(value, co)
+  if M.is(value) then
+    return value
+  end
+  local traceback = co and debug.traceback(co) or debug.traceback("", 2):sub(2)
+  return M.new("task", M.text(value), { value = value, traceback = traceback })
+end
+
 --- The text of a reason that somebody gave, nil for none: an error of ours is its message.
 function M.reason(value)
   if value == nil then

@@ -12,8 +12,9 @@ local PENDING, RESOLVED, REJECTED, CANCELLED =
   core.PENDING, core.RESOLVED, core.REJECTED, core.CANCELLED
 
 --- Further fields, which only this module knows: the warning that a rejection still owes, what a
--- cancellation of this future must stop, and the options of the call.
-local WARNING, UPSTREAM, POLICY = NEXT + 1, NEXT + 2, NEXT + 3
+-- cancellation of this future must stop, the options of the call, and who is told of what goes on
+-- after a cancellation.
+local WARNING, UPSTREAM, POLICY, WATCHER = NEXT + 1, NEXT + 2, NEXT + 3, NEXT + 4
 
 local methods = {}
 local mt = { __name = "treadle.future", __index = methods }
@@ -218,9 +219,48 @@ function methods:state()
   return names[self[STATE]]
 end
 
---- Give the call up: settles it now with kind "cancelled". A queued job never runs; a running one
--- sees `treadle.cancelled()` become true and its waits raise; so do the calls that it made.
--- With `force` its code is stopped, wherever it is, and its worker gets a fresh state.
+--- Who is told of what goes on after the cancellation that is being done.
+local watcher
+
+--- The same, until `fn(...)` has returned.
+local function watched_by(other, fn, ...)
+  local before = watcher
+  watcher = other
+  local ok, err = pcall(fn, ...)
+  watcher = before
+  if not ok then
+    error(err, 0)
+  end
+end
+
+--- Stop what a future that has just been settled was to have its results from: a job, a timer, a
+-- coroutine, other futures.
+local function stop(self, given, text, force)
+  local upstream, rest = self[UPSTREAM], nil
+  if self[SLOT] then
+    rest = watcher and not force and M.new() or nil
+    rest = core.settle(self, text, force, rest) and rest
+    core.timer_stop(self)
+  else
+    local cancel = require "treadle.cancel"
+    local co = cancel.coroutine_of(self)
+    if co then
+      rest = cancel.coroutine(co, text, M.new())
+    end
+  end
+  if watcher and rest then
+    watcher(rest)
+  end
+  self:_reject(errors.new("cancelled", text), CANCELLED)
+  if upstream then
+    upstream(given)
+  end
+end
+
+--- Give it up: settles it now with kind "cancelled". A queued job never runs; a running one, or a
+-- spawned coroutine, sees `treadle.cancelled()` become true and its waits raise; so do the calls
+-- that the job made, and the coroutines that were spawned there.
+-- With `force` a job's code is stopped, wherever it is, and its worker gets a fresh state.
 -- @param[opt] given a text for the error, or a table: `reason`, `force`
 -- @treturn boolean whether it was still pending
 function methods:cancel(given)
@@ -234,14 +274,31 @@ function methods:cancel(given)
     return false
   end
   local text = errors.reason(reason) or "the call was cancelled"
-  core.settle(self, text, force)
-  core.timer_stop(self)
-  local upstream = self[UPSTREAM]
-  self:_reject(errors.new("cancelled", text), CANCELLED)
-  if upstream then
-    upstream(given)
+  local own = self[WATCHER]
+  if own then
+    watched_by(own, stop, self, given, text, force)
+  else
+    stop(self, given, text, force)
   end
   return true
+end
+
+--- Tell `fn(rest)` when a cancellation of `self` leaves something behind that has yet to end: a
+-- job that runs, a coroutine. `rest` is a future that is settled then, with what is raised after
+-- the cancellation.
+function M.watch(self, fn)
+  self[WATCHER] = fn
+end
+
+--- Nobody waits for `self` any more, since who did was cancelled: if it stands for work that is
+-- only done for those who wait for it, it is cancelled, too.
+-- @param target whom the end of that coroutine is told; its `watch`, if it has one, hears of what
+-- goes on
+function M.abandon(self, reason, target)
+  if is_pending(self) and is_unseen(self[WAITER]) and (self[SLOT] or self[UPSTREAM]
+    or require("treadle.cancel").coroutine_of(self)) then
+    watched_by(target and target.watch, self.cancel, self, reason)
+  end
 end
 
 --- What a cancellation of `self` must stop: a function of the reason.

@@ -6,15 +6,14 @@ local loop = require "treadle.loop"
 local options = require "treadle.options"
 
 local treadle = {}
+local require, rawset = require, rawset -- the script may have its own
 
 core.setup {
   future = future.mt,
-  cancelled = loop.cancel_job,
+  cancelled = function(...) require("treadle.cancel").job(...) end,
   turn = loop.worker_turn,
   wait = loop.worker_wait,
 }
-
-local require, rawset = require, rawset -- the script may have its own
 
 --- What is loaded when it is first used, because most workers never do: name -> module.
 local LATER = {

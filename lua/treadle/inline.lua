@@ -115,7 +115,7 @@ function M.sweep()
     if reason and not told then
       core.cancelled(guest) -- and so are the calls that it made
       guests[guest] = true
-      loop.cancel_job(guest, serial, reason)
+      require("treadle.cancel").job(guest, serial, reason)
     end
   end
 end

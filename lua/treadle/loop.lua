@@ -1,12 +1,15 @@
 --- The scheduler of one state: coroutines that wait, and what wakes them.
 -- A coroutine waits by naming itself as a future's waiter and yielding. When the future is settled
 -- (by C, which hands over a list in `core.poll`, or by Lua) its waiters are run by `loop.poll`.
--- The host calls that in `run`, a worker before it takes its next job.
+-- The host calls that in `run`, a worker before its next job.
 -- @module treadle.loop
 local core = require "treadle.core"
 local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local luv = require "treadle.luv"
+local owners = require "treadle.owners"
+local scopes = require "treadle.scopes"
+local waiters = require "treadle.waiters"
 
 local STATE, WAITER, OWN, NEXT = core.STATE, core.WAITER, core.OWN, core.NEXT
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
@@ -14,13 +17,18 @@ local SLOT = core.SLOT
 
 local loop = {}
 
---- coroutine -> the future of its results (spawned ones)
-local owners = setmetatable({}, { __mode = "k" })
---- What the coroutines that a job spawned have in common: `{ entry =, serial =, reason = }`. They
--- may outlive the job, whose entry is used again then; the serial number is not. `reason` is why it
--- was cancelled.
-local scopes = setmetatable({}, { __mode = "v" }) -- serial number -> scope
-local scope_of = setmetatable({}, { __mode = "k" }) -- coroutine -> scope
+local is_collector, count_down = waiters.is_collector, waiters.count_down
+local add_waiter, remove_waiter = waiters.add, waiters.remove
+local leave_scope = scopes.leave
+loop.add_waiter = add_waiter
+
+--- coroutine -> whom its end is told (spawned ones): the future of its results; once that was
+-- cancelled, another one; or something else with `_resolve` and `_reject`, which has that `future`
+local targets = setmetatable({}, { __mode = "k" })
+--- Coroutines of `loop.work`.
+local hidden = setmetatable({}, { __mode = "k" })
+--- coroutine -> the scope that it was spawned in
+local outer, own_scope = scopes.outer, scopes.own
 --- coroutine -> the future it waits for, which it has on its stack: so it is collected with that
 local waiting = setmetatable({}, { __mode = "kv" })
 --- coroutine of a job -> job; C fills it in, or `run_job`
@@ -39,21 +47,8 @@ local late, late_first, late_last = {}, 1, 0
 --- Spawned coroutines that have not ended: the command drains them before it exits.
 local alive = 0
 
---- Count a collector down for a resolved future; whether that was the last one.
-local function count_down(collector)
-  local left = collector[1] - 1
-  collector[1] = left
-  return left == 0
-end
-
-local function is_collector(waiter)
-  return type(waiter) == "table" and type(waiter[1]) == "number"
-end
-
 local in_worker = core.worker ~= nil
-
---- Whether jobs run here: in a worker, and in a host that has run one.
-local has_jobs = in_worker
+local has_jobs = in_worker -- see scopes.lua
 
 local function append(future)
   if future[NEXT] then -- it is there already
@@ -107,77 +102,24 @@ function loop.defer(fn)
   core.turn()
 end
 
---- Name a waiter: a coroutine to resume, a function to call with the future, or a collector.
--- Several waiters stand in a list. A collector is a table `{ n, done = fn, failed = fn }` that
--- waits for n futures: each that resolves counts it down (C does, too) and the last one calls
--- `done()`; each that is rejected calls `failed(future)`.
-function loop.add_waiter(future, waiter)
-  local present = future[WAITER]
-  if present == nil then
-    future[WAITER] = waiter
-  elseif type(present) == "table" and not is_collector(present) then
-    present[#present + 1] = waiter
-  else
-    future[WAITER] = { present, waiter }
-  end
-end
-
-local function remove_waiter(future, waiter)
-  local present = future[WAITER]
-  if present == waiter then
-    future[WAITER] = nil
-  elseif type(present) == "table" then
-    for i = #present, 1, -1 do
-      if present[i] == waiter then
-        table.remove(present, i)
-      end
-    end
-  end
-end
-
---- Who may hold locks is known by a number: an owner. `owner` is that of the code that runs: 0 for
--- the main chunk and for a job's coroutine, which C tells apart (hold.h), or that of the spawned
--- coroutine `runs`, nil until somebody asks for it. Code that those run is theirs: also a coroutine
--- that the script made, from its start on.
+--- The spawned coroutine that runs, or that of a job that has waited; nil in other code. Code that
+-- those run is theirs: also a coroutine that the script made, from its start on. `owner` is its
+-- number (owners.lua), nil until somebody asks for it.
 local runs, owner = nil, 0
-local last_owner = 1
-local numbers = setmetatable({}, { __mode = "k" }) -- spawned coroutine -> owner
-local guards = setmetatable({}, { __mode = "k" }) -- the same -> what is collected with it
 
---- What C is asked and told of owners, once there are locks in this state.
-local owner_in_c, owner_ended
-
-local function name_owner()
-  local co = runs
-  local number = numbers[co]
-  if not number then
-    number = last_owner + 2 -- odd: even numbers are those of jobs
-    last_owner = number
-    local guard = newproxy(true)
-    getmetatable(guard).__gc = function() pcall(owner_ended, number) end
-    numbers[co], guards[co] = number, guard
-  end
-  owner = number
-  return number
-end
+--- What C is asked of owners, once there are locks in this state.
+local owner_in_c
 
 --- The owner of what the code that runs here takes; 0: C knows.
 function loop.owner()
-  return owner or name_owner()
+  owner = owner or owners.number(runs)
+  return owner
 end
 
 --- There are locks in this state: functions that tell whom 0 means, and end an owner.
 function loop.track_owners(in_c, ended)
-  owner_in_c, owner_ended = in_c, ended
-end
-
-local function end_owner(co)
-  local number = numbers[co]
-  if number then
-    getmetatable(guards[co]).__gc = nil
-    numbers[co], guards[co] = nil, nil
-    owner_ended(number)
-  end
+  owner_in_c = in_c
+  owners.track(ended)
 end
 
 --- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
@@ -186,13 +128,20 @@ local token = core.token
 local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it made: "
   .. "nobody would resume it (treadle.sleep(0) lets others run)"
 
+--- A coroutine has ended: whom to tell, and its job.
+local function forget(co)
+  local target, job = targets[co], fibers[co]
+  targets[co], fibers[co] = nil, nil
+  leave_scope(co)
+  if owner_in_c then
+    owners.forget(co)
+  end
+  return target, job
+end
+
 --- A coroutine ended well.
 local function succeed(co, ...)
-  local future, job = owners[co], fibers[co]
-  owners[co], fibers[co], scope_of[co] = nil, nil, nil
-  if owner_ended then
-    end_owner(co)
-  end
+  local future, job = forget(co)
   if job then
     if not pcall(core.job_finish, job, ...) then
       core.job_fail(job, "memory")
@@ -206,18 +155,14 @@ local function succeed(co, ...)
 end
 
 local function fail(co, value)
-  local future, job = owners[co], fibers[co]
-  owners[co], fibers[co], scope_of[co] = nil, nil, nil
-  if owner_ended then
-    end_owner(co)
-  end
+  local future, job = forget(co)
   if job then
     if not pcall(loop.fail_job, job, value, co) then
       core.job_fail(job, "memory")
     end
   elseif future then
     alive = alive - 1
-    local ok, err = pcall(loop.task_error, value, co)
+    local ok, err = pcall(errors.raised, value, co)
     future:_reject(ok and err or errors.NO_MEMORY)
   else
     io.stderr:write(("treadle: error in a coroutine: %s\n"):format(
@@ -225,7 +170,7 @@ local function fail(co, value)
   end
 end
 
---- A coroutine that was resumed has yielded or ended; the code that runs is that of who resumed it.
+--- A coroutine has yielded or ended; the code that runs is that of who resumed it.
 local function ended(co, resumer, number, ok, ...)
   runs, owner = resumer, number
   if coroutine.status(co) == "dead" then
@@ -234,7 +179,7 @@ local function ended(co, resumer, number, ok, ...)
     else
       fail(co, (...))
     end
-  elseif (...) ~= token and (owners[co] or fibers[co]) then
+  elseif (...) ~= token and (targets[co] or fibers[co]) then
     fail(co, STRAY_YIELD)
   end
 end
@@ -254,11 +199,11 @@ local function resume(co, ...)
     outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
     return
   end
-  local before, scope = core.entry(), scope_of[co]
+  local before, scope = core.entry(), outer[co]
   local resumer, number = runs, owner
   runs, owner = co, nil
   if scope then
-    core.enter(scope.entry, scope.serial)
+    core.enter(scope.entry or 0, scope.serial)
   else
     local job = fibers[co]
     if job then
@@ -338,7 +283,7 @@ loop.gather = gather
 
 --- Handle what has arrived and run what is ready; never blocks.
 -- @treturn number events handled
-function loop.poll()
+local function poll()
   local events = gather()
   if busy then -- a finalizer's poll
     return events
@@ -364,10 +309,27 @@ function loop.poll()
   return events
 end
 
---- The future that the main chunk waits for while it sleeps.
-local awaited
+local function leave_poll(co, number, ok, ...)
+  runs, owner = co, number
+  if not ok then
+    error((...), 0)
+  end
+  return ...
+end
 
---- Whether there is something to go on with that no descriptor tells of.
+--- The same. What it runs does not belong to the coroutine that happens to poll.
+function loop.poll()
+  if not runs then
+    return poll()
+  end
+  local co, number = runs, owner
+  runs, owner = nil, 0
+  return leave_poll(co, number, pcall(poll))
+end
+
+local awaited -- the future that the main chunk waits for while it sleeps
+
+--- Whether there is something to go on with.
 local function is_ready()
   return first <= last or late_first <= late_last or awaited ~= nil and awaited[STATE] ~= PENDING
 end
@@ -402,7 +364,7 @@ function loop.turn(seconds, future)
 end
 
 --- What a worker does instead of sleeping, when its script uses luv.
-local function worker_wait()
+function loop.worker_wait()
   if not luv.is_loaded() then
     return false
   end
@@ -415,13 +377,13 @@ local function running()
   local co, is_main = coroutine.running()
   return not is_main and co and not (luv.is_loaded() and luv.is_home(co)) and co or nil
 end
+loop.running = running
 
 --- The future for which the main chunk runs the loop until it is settled, if it does that now; and
 -- how many such loops there are, one within another.
 local driving, depth = nil, 0
 
---- Whether nothing is ready but the code that runs.
-local function is_alone()
+local function is_alone() -- nothing is ready but the code that runs
   return late_first > late_last and (first > last or first == last and head == current)
 end
 
@@ -441,10 +403,9 @@ local function is_sole(co)
   return driving and driving[STATE] == PENDING and resumed == 1 and co == outermost and is_alone()
 end
 
---- Runs a queued job of a pool in this state; whether there was one. nil: no pool asks for that.
 local helper
 
---- Set that function.
+--- Set what runs a queued job of a pool in this state: whether there was one. nil: no pool asks.
 function loop.set_helper(fn)
   helper = fn
 end
@@ -479,64 +440,51 @@ local function drive(future, deadline)
   depth = depth - 1
 end
 
---- The job on whose behalf this code runs, 0 for none.
-local current_job = core.entry
+local current_job = core.entry -- that this code runs for, 0 for none
 
---- The scope of the coroutine that runs, if its job is over.
-local function left_scope()
-  local co = coroutine.running()
-  return co and scope_of[co]
-end
+local check, join = scopes.check, scopes.join
 
---- Raise if the job that runs here was cancelled.
+--- Raise if the job or the coroutine that runs here was cancelled.
 function loop.check()
-  if has_jobs then
-    local job = current_job()
-    local reason
-    if job > 0 then
-      reason = core.cancelled(job) and core.reason(job)
-    else
-      local scope = left_scope()
-      reason = scope and scope.reason
-    end
-    if reason then
-      error(errors.new("cancelled", reason), 0)
-    end
-  end
+  check(runs)
 end
 
---- Whether the caller of the job that runs here has given it up.
+--- Whether the job or the coroutine that runs here was given up.
 function loop.cancelled()
-  if not has_jobs then
-    return false
-  end
-  local job = current_job()
-  if job > 0 then
-    return core.cancelled(job)
-  end
-  local scope = left_scope()
-  return scope ~= nil and scope.reason ~= nil
+  return scopes.reason_here(runs) ~= nil
 end
+
+--- The scope of what the code that runs here spawns, or nil; and its coroutine.
+local function scope_here()
+  local co = runs or coroutine.running()
+  return scopes.here(co, co and targets[co] ~= nil), co
+end
+loop.scope_here = scope_here
 
 --- A coroutine's way to wait.
-local function suspend(co, future, deadline)
+local function suspend(co, future, deadline, is_shielded)
   local job = has_jobs and future[OWN] and current_job() or 0
   local timer, maker
-  if owner_in_c and not owners[co] and not fibers[co] then -- the script's, or a job's first wait
+  if owner_in_c and not targets[co] and not fibers[co] then -- the script's, or a job's first wait
     maker = loop.owner()
     maker = maker ~= 0 and maker or owner_in_c()
   end
-  loop.add_waiter(future, co)
+  if runs and runs ~= co and not outer[co] then -- the script's own coroutine
+    join(co, scope_here())
+  end
+  add_waiter(future, is_shielded and function() resume(co) end or co)
   if deadline then
     timer = core.timer(math.max(0, deadline - core.now()))
-    loop.add_waiter(timer, function()
+    add_waiter(timer, function()
       if waiting[co] == future then
         remove_waiter(future, co)
         resume(co)
       end
     end)
   end
-  waiting[co] = future -- before the count: it may raise
+  if not is_shielded then
+    waiting[co] = future -- before the count: it may raise
+  end
   if job > 0 then
     core.calls(job, 1)
   end
@@ -548,111 +496,99 @@ local function suspend(co, future, deadline)
   if timer then
     core.timer_stop(timer)
   end
-  loop.check()
+  if not is_shielded then
+    check(runs, future)
+  end
 end
 
 --- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
 -- @tparam[opt] number deadline a time of `core.now`; without it there is no limit
+-- @tparam[opt] boolean is_shielded also if this code is cancelled, before or meanwhile
 -- @treturn boolean whether it is settled
-function loop.wait_for(future, deadline)
+function loop.wait_for(future, deadline, is_shielded)
   local co = running()
-  loop.check()
+  if not is_shielded then
+    check(runs, future)
+  end
   if future[STATE] ~= PENDING then -- nobody would resume who waits for it
     return true
   elseif not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
   if co then
-    suspend(co, future, deadline)
+    suspend(co, future, deadline, is_shielded)
   else
     drive(future, deadline)
   end
   return future[STATE] ~= PENDING
 end
 
---- Entries of jobs that were cancelled since the last turn, if there are such.
-local given_up
+-- --- making coroutines ---------------------------------------------------------------------------
 
---- Wake the coroutines of jobs that were cancelled: their waits raise.
-local function end_waits()
-  local entries, woken = given_up, {}
-  given_up = nil
-  for co, future in pairs(waiting) do
-    local scope = scope_of[co]
-    if scope and scope.reason or entries[fibers[co]] and core.cancelled(fibers[co]) then
-      woken[co] = future
-    end
+--- For cancel.lua.
+loop.targets, loop.waiting, loop.fibers, loop.hidden = targets, waiting, fibers, hidden
+loop.resume, loop.remove_waiter = resume, remove_waiter
+
+local function spawn(co, target, ...)
+  targets[co] = target
+  alive = alive + 1
+  local spawned = loop.spawned -- once something was cancelled
+  if spawned then
+    spawned[target.future or target] = co
   end
-  for co, future in pairs(woken) do
-    if waiting[co] == future then
-      remove_waiter(future, co)
-      resume(co)
-    end
-  end
+  resume(co, ...)
+  return target
 end
 
---- A job was cancelled: at the next turn, before another one can begin, its waits end.
-function loop.cancel_job(entry, serial, reason)
-  local scope = scopes[serial]
-  if scope then
-    scope.reason = reason
-  end
-  if not given_up then
-    loop.defer(end_waits)
-    given_up = {}
-  end
-  given_up[entry] = true
-end
-
---- The scope for a coroutine that is spawned here.
-local function scope_here()
-  local entry, serial = core.scope()
-  if not entry then
-    return left_scope()
-  end
-  local scope = scopes[serial]
-  if not scope then
-    scope = { entry = entry, serial = serial, reason = core.reason(entry) }
-    scopes[serial] = scope
-  end
-  return scope
-end
-
---- Run a function in a coroutine, up to its first wait.
+--- Run a function in a coroutine, up to its first wait. Who cancels its future cancels it, and what
+-- it spawns.
 -- @param future settled with what the function returns or raises
 function loop.spawn(future, fn, ...)
   local co = coroutine.create(fn)
-  owners[co] = future
-  if has_jobs then
-    scope_of[co] = scope_here()
+  if runs or has_jobs then
+    local scope = own_scope[runs]
+    if scope then
+      outer[co], scope.begets = scope, true
+    else
+      join(co, scope_here())
+    end
   end
-  alive = alive + 1
-  resume(co, ...)
-  return future
+  return spawn(co, future, ...)
+end
+
+--- The same for a child of a group.
+-- @param target see `targets`
+-- @param scope the group's
+function loop.spawn_in(scope, target, fn, ...)
+  local co = coroutine.create(fn)
+  outer[co] = scope
+  return spawn(co, target, ...)
+end
+
+--- The same for the runtime's own work: it is not cancelled with its future, nor with the coroutine
+-- that asks for it; with its job it is.
+function loop.work(future, fn, ...)
+  local co = coroutine.create(fn)
+  hidden[co] = true
+  if has_jobs then
+    join(co, scopes.job_here())
+  end
+  return spawn(co, future, ...)
 end
 
 --- Run a job of this host's (a guest) in a coroutine, up to its first wait.
 function loop.run_job(job, fn, ...)
   has_jobs = true
+  scopes.expect_jobs()
   local co = coroutine.create(fn)
   fibers[co] = job
   resume(co, ...)
-end
-
---- An error that was raised in a coroutine, as an error object.
-function loop.task_error(value, co)
-  if errors.is(value) then
-    return value
-  end
-  return errors.new("task", errors.text(value), { value = value, traceback = debug.traceback(co) })
 end
 
 --- Whether something is under way that the command waits for before it exits.
 function loop.is_busy()
   return alive > 0 or is_ready()
 end
-
-loop.worker_wait = worker_wait
 
 --- A worker's turn. Nobody's code runs, whatever an error (no memory) may have left undone.
 function loop.worker_turn()

@@ -49,7 +49,7 @@ local function default_pool()
   if core.worker then
     return require("treadle.worker").info.pool
   elseif not shared then
-    shared = loop.spawn(future.new(), pools.pool, "treadle.body", { name = "parallel" })
+    shared = loop.work(future.new(), pools.pool, "treadle.body", { name = "parallel" })
   elseif shared:state() == "rejected" then
     local before = shared
     shared = nil
@@ -157,7 +157,7 @@ local function begin(self)
       return target
     elseif not at then
       if given.progress and self.input.count > 0 then
-        return loop.spawn(target, function()
+        return loop.work(target, function()
           given.progress(self.input.count, self.input.count)
           return self:finish()
         end)
@@ -168,7 +168,8 @@ local function begin(self)
     self.at = at
   end
   target[core.OWN] = M.is_own(given) or nil
-  loop.spawn(target, run, self, target)
+  future.set_upstream(target, function() end) -- until there are calls
+  loop.work(target, run, self, target)
   return signal and signal:bind(target) or target
 end
 

@@ -321,7 +321,7 @@ function methods:forget()
   for _, lesson in pairs(self.flights) do -- nothing else is left
     lesson:cancel()
   end
-  loop.spawn(future.new(), function()
+  loop.work(future.new(), function()
     for worker in pairs(self.knows) do
       if worker > 0 and worker <= self.pool.threads then
         future.on_settled(self.pool:run(send_forget, { self.id }, { worker = worker }),

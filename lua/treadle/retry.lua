@@ -55,7 +55,7 @@ function M.call(retries, send, ...)
     return settle(deaths + 1, attempt:pawait())
   end
 
-  loop.spawn(future.new(), function() settle(1, attempt:pawait()) end)
+  loop.work(future.new(), function() settle(1, attempt:pawait()) end)
   return target
 end
 

@@ -329,7 +329,7 @@ function M.psort(parallel, known, list, lt, given)
     return sorted
   end
   target[core.OWN] = parallel.is_own(given) or nil
-  loop.spawn(target, run)
+  loop.work(target, run)
   return signal and signal:bind(target) or target
 end
 

@@ -76,7 +76,8 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
   if record and record.held then
     record.held[target] = true -- until it is submitted or garbage
   end
-  loop.spawn(target, function()
+  future.set_upstream(target, function() end) -- until there is a call
+  loop.work(target, function()
     for i = 1, n do
       if future.is(args[i]) then
         local result = { args[i]:pawait() }

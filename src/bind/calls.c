@@ -409,14 +409,17 @@ static int core_submit(lua_State *L) {
                 timeout);
 }
 
-/* settle(future, reason, force): nobody else settles it from here on. The job's
-** result, if there ever is one, will be dropped; the future is left to the
-** caller. With force the job's code is stopped. */
+/* settle(future, reason, force [, rest]) -> whether `rest` is told: nobody else
+** settles the future from here on. The job's result, if there ever is one, will
+** be dropped; the future is left to the caller. With force the job's code is
+** stopped. Without, and if it runs, the future `rest` is settled when it comes
+** home (J6). */
 static int core_settle(lua_State *L) {
   tdl_bind *b = tdl_bind_of(L);
   const char *reason = luaL_checkstring(L, 2);
-  int slot;
+  int slot, rest = 0;
   luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 4);
   lua_rawgeti(L, 1, TDL_F_SLOT);
   slot = (int)lua_tointeger(L, -1);
   if (slot > 0) {
@@ -430,14 +433,20 @@ static int core_settle(lua_State *L) {
       /* it may have finished, and wait in the inbox: too late all the same */
       if (lua_toboolean(L, 3)) {
         tdl_supervisor_force(job);
-      } else {
-        tdl_pool_settle(job, TDL_JOB_CANCELLED);
+      } else if (tdl_pool_settle(job, TDL_JOB_CANCELLED) == TDL_JOB_RUNNING) {
+        rest = lua_istable(L, 4);
       }
-      lua_pushnil(L);
+      if (rest) {
+        job->awaited = 1;
+        lua_pushvalue(L, 4);
+      } else {
+        lua_pushnil(L);
+      }
       lua_rawseti(L, -3, slot);
     }
   }
-  return 0;
+  lua_pushboolean(L, rest);
+  return 1;
 }
 
 /* pool_reason(handle, text): what its jobs find when it is terminated, which

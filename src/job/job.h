@@ -24,6 +24,8 @@
 ** J5  `reason` is the home's, which writes it before it cancels the job or
 **     terminates its pool, and never again until the job is recycled. The worker
 **     reads it if it finds the job CANCELLED, FORCED or CLOSED.
+** J6  A job that the home cancels while it runs, and marks as `awaited`, is
+**     reported once more when it comes home: its code has ended.
 */
 #ifndef TDL_JOB_H
 #define TDL_JOB_H
@@ -82,6 +84,7 @@ typedef struct tdl_job {
   uint8_t inherited;   /* its deadline is that of the job that made it */
   uint8_t refused;     /* never queued: the pool takes no calls */
   uint8_t has_reason;
+  uint8_t awaited; /* the home's: J6 */
   /* --- and what few calls need --- */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */
   tdl_node expiry;       /* the supervisor's: on its way while `expiring` */

@@ -310,6 +310,9 @@ static void come_home(treadle_loop *loop, tdl_job *job) {
     int status = job->untold;
     job->untold = 0;
     report(loop, job, status, NULL);
+  } else if (job->awaited) { /* J6 */
+    job->awaited = 0;
+    report(loop, job, TREADLE_ECANCELLED, NULL);
   } /* else reported when it was settled (J3) */
   recycle(loop, job);
 }

@@ -434,7 +434,7 @@ int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
   if (w != NULL) {
     tdl_worker_ask(w, TDL_ASK_CANCEL);
   }
-  return state != 0;
+  return state;
 }
 
 /* --- calls that nobody will run -------------------------------------------- */

@@ -197,8 +197,8 @@ static inline void tdl_pool_load(treadle_pool *pool, int jobs) {
 }
 
 /* any thread that keeps the job from being recycled; settles it (J3), and if it
-** runs wakes its worker so that its waits end. 0 when somebody was first.
-** Counts as cancelled. */
+** runs wakes its worker so that its waits end. The state that it was in; 0 when
+** somebody was first. Counts as cancelled. */
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
 
 /* who settled it otherwise: `state` is what it was, or 0, and its caller hears
