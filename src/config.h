@@ -320,6 +320,12 @@
 #define TDL_CHANNEL_SPARE_MESSAGES 4
 #endif
 
+/* Values that a task may emit before its caller takes them: as many as both sides
+** need to run side by side for some microseconds, 32 KiB of small ones. */
+#ifndef TDL_STREAM_BUFFER
+#define TDL_STREAM_BUFFER 256
+#endif
+
 /* Cases of one select: they are locked all at once. */
 #ifndef TDL_SELECT_MAX_CASES
 #define TDL_SELECT_MAX_CASES 256

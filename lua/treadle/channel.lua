@@ -11,6 +11,11 @@ local NAME = "treadle.channel"
 
 local M, methods = {}, {}
 
+--- For treadle.stream, whose handles are as good as a channel's: `recv` without checks, and, where
+-- there is an FFI, `put(channel or nil, value, spin)`, nil for the running job's stream, which
+-- answers SENT, CLOSED, or something else when it must go the other way.
+M.inner = {}
+
 local may_spin = loop.may_spin
 
 local function check(self, name)
@@ -181,6 +186,8 @@ if has_ffi and jit and jit.status() then
     return 0
   end
 
+  M.inner.put, M.inner.SENT, M.inner.CLOSED = put, SENT, CLOSED
+
   function send(channel, value, timeout)
     local answer = put(channel, value, timeout == nil and may_spin() and 1 or 0)
     if answer == SENT then
@@ -203,6 +210,8 @@ if has_ffi and jit and jit.status() then
     return any_try_send(channel, value)
   end
 end
+
+M.inner.recv = recv
 
 --- Send one value: wait until there is room for it, or, in a channel without a buffer, until
 -- somebody receives it.

@@ -16,6 +16,11 @@ local PENDING, RESOLVED, REJECTED, CANCELLED =
 -- after a cancellation.
 local WARNING, UPSTREAM, POLICY, WATCHER = NEXT + 1, NEXT + 2, NEXT + 3, NEXT + 4
 
+--- And those of few: what the call emits (see stream.lua; C knows it, too); the future of the job
+-- that this one, which has none, stands for; who must hear of that.
+local STREAM = core.STREAM
+local STANDS_FOR, FOLLOWER = STREAM + 1, STREAM + 2
+
 local methods = {}
 local mt = { __name = "treadle.future", __index = methods }
 local M = {}
@@ -301,6 +306,23 @@ function M.abandon(self, reason, target)
   end
 end
 
+--- An iterator over what the task passes to `treadle.emit`, in that order; then it ends as the call
+-- does: it raises the error, if there is one. Ask for it before you wait for anything else.
+-- @treturn function the next value; needs no arguments
+function methods:stream()
+  check_self(self, "stream")
+  return require("treadle.stream").of(self)
+end
+
+--- `self` stands for a call whose job is made by and by: that of `f` now; false: there is none yet.
+function M.stand_for(self, f)
+  self[STANDS_FOR] = f
+  local follower = self[FOLLOWER]
+  if follower then
+    follower(f)
+  end
+end
+
 --- What a cancellation of `self` must stop: a function of the reason.
 function M.set_upstream(self, fn)
   self[UPSTREAM] = fn
@@ -440,5 +462,6 @@ end
 M.mt = mt
 M.methods = methods
 M.SLOT = SLOT
+M.STREAM, M.STANDS_FOR, M.FOLLOWER = STREAM, STANDS_FOR, FOLLOWER
 
 return M

@@ -29,6 +29,7 @@ local LATER = {
   mutex = "treadle.mutex", rwlock = "treadle.rwlock", semaphore = "treadle.semaphore",
   barrier = "treadle.barrier", event = "treadle.event",
   buffer = "treadle.buffer", move = "treadle.move",
+  emit = "treadle.stream",
   atomics = "treadle.atomics", counter = "treadle.counter",
 }
 

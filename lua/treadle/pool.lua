@@ -175,7 +175,9 @@ function methods:run(task, args, given)
   end
   local signal = given.signal and abort.signal_of(given.signal)
   if signal and signal.aborted then -- before anything is queued
-    return signal:bind(future.new())
+    local f = future.new()
+    future.stand_for(f, false)
+    return signal:bind(f)
   elseif number == records.SHIPPED then
     return bound(signal, submit.call(self, number, place, policy, retries, signal, task,
       unpack(args, 1, n)))

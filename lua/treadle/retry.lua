@@ -39,6 +39,7 @@ function M.call(retries, send, ...)
   local target = future.new()
   local attempt = send(...)
   future.set_upstream(target, function(reason) attempt:cancel(reason) end)
+  future.stand_for(target, attempt)
 
   local function settle(deaths, ok, ...)
     if ok then
@@ -52,6 +53,7 @@ function M.call(retries, send, ...)
       return target:_reject(quarantined(err))
     end
     attempt = send(unpack(values, 2, values.n))
+    future.stand_for(target, attempt)
     return settle(deaths + 1, attempt:pawait())
   end
 

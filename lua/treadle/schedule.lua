@@ -233,6 +233,7 @@ end
 --- A call that the pool does not take: the future of its caller.
 local function refuse(name, policy, kind, message)
   local f = future.new()
+  future.stand_for(f, false)
   if kind == "timeout" then
     if policy then
       future.limit(f, policy)

@@ -65,6 +65,7 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
     waits = waits or future.is(args[i])
   end
   local target = future.new()
+  future.stand_for(target, false)
   if not waits or kind == "closed" then
     if kind == "closed" and record and record.failure then
       kind, message = record.failure.kind, record.failure.message
@@ -99,6 +100,7 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
     place = place == core.HOME and core.ANY or place -- there may be room now
     local f = submit_once(self, number, place, nil, left, nil, unpack(args, 1, n))
     future.set_upstream(target, function(reason) f:cancel(reason) end)
+    future.stand_for(target, f)
     local function pass(ok, ...)
       if ok then
         return ...

@@ -31,7 +31,8 @@ enum tdl_future_field {
   TDL_F_SLOT,      /* > 0 a job's number, < 0 a timer's */
   TDL_F_OWN,       /* true: its job is a call on the worker's own pool */
   TDL_F_NEXT,      /* in the list of the ready ones; true: the last (B4) */
-  TDL_F_LAST = TDL_F_NEXT
+  TDL_F_LAST = TDL_F_NEXT,
+  TDL_F_STREAM = TDL_F_LAST + 5 /* few have it: what stream.lua says */
 };
 
 enum tdl_future_state {

@@ -7,6 +7,7 @@
 #include "../codec/codec.h"
 #include "../run/guests.h"
 #include "share.h"
+#include "streams.h"
 
 /* --- futures -------------------------------------------------------------- */
 
@@ -202,6 +203,9 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     count_late(b, job, status);
     lua_settop(L, top);
     return;
+  }
+  if (TDL_UNLIKELY(job->extras & TDL_JOB_HAS_STREAM) || bytes == NULL) {
+    tdl_bind_keep_stream(L, top + 2, job);
   }
   if (TDL_LIKELY(status == 0)) {
     n = tdl_decode(L, bytes->data, bytes->len);
@@ -426,6 +430,11 @@ static int core_settle(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
     lua_rawgeti(L, -1, slot);
     if (lua_rawequal(L, -1, 1)) { /* B1 */
+      tdl_bind_keep_stream(L, 1, tdl_jobs_at(&b->loop->jobs, (uint32_t)slot));
+      lua_rawgeti(L, -2, slot); /* that may have run a finalizer */
+      lua_replace(L, -2);
+    }
+    if (lua_rawequal(L, -1, 1)) {
       tdl_job *job = tdl_jobs_at(&b->loop->jobs, (uint32_t)slot);
       if (!tdl_job_is_settled(job)) {
         tdl_job_set_reason(job, reason); /* J5 */

@@ -7,10 +7,11 @@
 
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "streams.h"
 
 /* --- by the Lua C API ----------------------------------------------------- */
 
-static tdl_channels *state_of(lua_State *L) {
+tdl_channels *tdl_channels_of(lua_State *L) {
   tdl_channels *d = tdl_bind_of(L)->channels;
   if (d == NULL) {
     luaL_error(L, "treadle.channel is not loaded");
@@ -20,18 +21,22 @@ static tdl_channels *state_of(lua_State *L) {
 
 /* The same for what the face has refused (N2). */
 static tdl_channels *state_for(lua_State *L) {
-  tdl_channels *d = state_of(L);
+  tdl_channels *d = tdl_channels_of(L);
   tdl_channels_put_back_in(d);
   return d;
 }
 
 static tdl_channel *check_channel(lua_State *L, int index) {
+  tdl_counted *stream = tdl_bind_find_thing(L, index, &tdl_stream_kind);
+  if (stream != NULL) {
+    return (tdl_channel *)stream;
+  }
   return (tdl_channel *)tdl_bind_check_thing(L, index, &tdl_channel_kind);
 }
 
 /* The message that was opened last: pushes value, true; or a text, "payload". */
 static int decode(lua_State *L) {
-  const tdl_message *m = tdl_channels_open(state_of(L));
+  const tdl_message *m = tdl_channels_open(tdl_channels_of(L));
   int n = tdl_decode(L, m->bytes.data, m->bytes.len);
   if (n == TREADLE_ENOMEM) {
     return lua_error(L);
@@ -76,9 +81,8 @@ static int push_received(tdl_channels *d, lua_State *L, tdl_channel *c,
   return 2;
 }
 
-/* Writes the value at `index` into a new message, which is `open` then. NULL:
-** pushes a text and "payload". Raises without memory. */
-static tdl_message *write_message(tdl_channels *d, lua_State *L, int index) {
+tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
+                                const char *what, uint32_t max_payload) {
   tdl_message *m = tdl_channels_take(d);
   int status;
   if (m == NULL) {
@@ -86,7 +90,7 @@ static tdl_message *write_message(tdl_channels *d, lua_State *L, int index) {
     return NULL;
   }
   tdl_channels_enter(d, m);
-  status = tdl_encode(L, index, 1, "message", &m->bytes, TDL_PAYLOAD_MAX_BYTES);
+  status = tdl_encode(L, index, 1, what, &m->bytes, max_payload);
   if (status == 0) {
     return m;
   }
@@ -97,6 +101,10 @@ static tdl_message *write_message(tdl_channels *d, lua_State *L, int index) {
   }
   lua_pushliteral(L, "payload");
   return NULL;
+}
+
+static tdl_message *write_message(tdl_channels *d, lua_State *L, int index) {
+  return tdl_channels_write(d, L, index, "message", TDL_PAYLOAD_MAX_BYTES);
 }
 
 /* --- longer waits --------------------------------------------------------- */
@@ -129,7 +137,7 @@ static int prepare(tdl_bound_wait *wait, uint32_t i, const tdl_message *m) {
 /* Pushes which case; a value and true; or nil and whether it was sent; or a text
 ** and "payload". */
 static int deliver(tdl_bound_wait *wait, lua_State *L) {
-  tdl_channels *d = state_of(L);
+  tdl_channels *d = tdl_channels_of(L);
   tdl_message *m = message_of(&wait->wait);
   tdl_channels_has_waited(d);
   lua_pushinteger(L, (lua_Integer)wait->wait.index + 1);
@@ -194,21 +202,10 @@ static int core_channel_recv(lua_State *L) {
   return push_received(d, L, c, status, m);
 }
 
-/* channel_send(channel, value, waits) -> true; false: it is closed; nil: there is
-** no room; text, "payload": it cannot be sent; or, if it waits, future, number
-** for wait_take: index, nil, whether it was sent */
-static int core_channel_send(lua_State *L) {
-  tdl_channels *d = state_for(L);
-  tdl_channel *c = check_channel(L, 1);
-  int waits = lua_toboolean(L, 3);
+int tdl_channels_send_written(tdl_channels *d, lua_State *L, tdl_channel *c,
+                              tdl_message *m, int waits) {
   tdl_channel_status status;
   tdl_counted **gift;
-  tdl_message *m;
-  lua_settop(L, 3);
-  m = write_message(d, L, 2);
-  if (m == NULL) {
-    return 2;
-  }
   if (tdl_bind_gift(tdl_bind_of(L), &m->bytes, &gift) != 0) {
     return luaL_error(L, "not enough memory");
   }
@@ -242,6 +239,19 @@ static int core_channel_send(lua_State *L) {
     lua_pushboolean(L, status == TDL_CHANNEL_DONE);
   }
   return 1;
+}
+
+/* channel_send(channel, value, waits) -> true; false: it is closed; nil: there is
+** no room; text, "payload": it cannot be sent; or, if it waits, future, number
+** for wait_take: index, nil, whether it was sent */
+static int core_channel_send(lua_State *L) {
+  tdl_channels *d = state_for(L);
+  tdl_channel *c = check_channel(L, 1);
+  tdl_message *m;
+  lua_settop(L, 3);
+  m = write_message(d, L, 2);
+  return m == NULL ? 2
+                   : tdl_channels_send_written(d, L, c, m, lua_toboolean(L, 3));
 }
 
 /* The messages of the cases that send, as `open` ones. */
@@ -399,7 +409,7 @@ static int core_channel_select(lua_State *L) {
 /* channel_open(channel, ticket) -> value, true; or text, "payload": of what the
 ** face has received; nil, nil: it was put back (N2) */
 static int core_channel_open(lua_State *L) {
-  tdl_channels *d = state_of(L);
+  tdl_channels *d = tdl_channels_of(L);
   tdl_channel *c = check_channel(L, 1);
   tdl_message *m = tdl_channels_take_in(d, (uint32_t)luaL_checknumber(L, 2));
   return push_received(d, L, c, m != NULL ? TDL_CHANNEL_DONE : TDL_CHANNEL_WAIT,

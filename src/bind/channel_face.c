@@ -6,9 +6,10 @@
 #include "../base/stall.h"
 #include "../codec/reader.h"
 #include "../codec/writer.h"
+#include "streams.h"
 
-/* What Lua sees. `ref` is the userdata of a channel; with `spin` a call may wait
-** for a moment. What they answer is an enum answer. */
+/* What Lua sees. `ref` is the userdata of a channel, or of a stream; NULL: the
+** stream of the job that runs. With `spin` a call may wait for a moment. What they answer is an enum answer. */
 /* clang-format off */
 TDL_DECLARE(face, struct {
   uint32_t ticket;  /* N2: of what is `in` */
@@ -52,6 +53,7 @@ struct tdl_channels {
   tdl_message *in, *open; /* N2 */
   tdl_channel *from;      /* where `in` comes from; a reference */
   uint32_t tickets;
+  uint32_t limit; /* of the message that is begun next */
   int decode_ref;
   uint32_t random;
   tdl_spin spin;
@@ -255,11 +257,17 @@ uint32_t tdl_channels_random(tdl_channels *d) {
 /* --- the face ------------------------------------------------------------- */
 
 /* NULL: the other way says why. */
-static tdl_channel *channel_of(const tdl_channels *d, const tdl_ref *ref) {
-  if (TDL_UNLIKELY(ref->kind != &tdl_channel_kind || ref->thing == NULL ||
-                   d->in != NULL || tdl_bind_is_barred(d->bind))) {
+static tdl_channel *channel_of(tdl_channels *d, const tdl_ref *ref) {
+  if (TDL_UNLIKELY(d->in != NULL || tdl_bind_is_barred(d->bind))) {
+    return NULL;
+  } else if (ref == NULL) {
+    return tdl_stream_here(d->bind, &d->limit);
+  } else if (TDL_UNLIKELY((ref->kind != &tdl_channel_kind &&
+                           ref->kind != &tdl_stream_kind) ||
+                          ref->thing == NULL)) {
     return NULL;
   }
+  d->limit = TDL_PAYLOAD_MAX_BYTES;
   return (tdl_channel *)ref->thing;
 }
 
@@ -332,7 +340,7 @@ static int face_taken(void *self, uint32_t ticket) {
 static tdl_message *begin(tdl_channels *d, tdl_writer *w) {
   tdl_message *m = tdl_channels_take(d);
   if (m != NULL) {
-    tdl_put_begin(w, &m->bytes, TDL_PAYLOAD_MAX_BYTES, 1);
+    tdl_put_begin(w, &m->bytes, d->limit, 1);
   }
   return m;
 }

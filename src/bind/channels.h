@@ -56,6 +56,21 @@ tdl_channel_status tdl_channels_send(tdl_channels *d, tdl_channel *c,
 tdl_channel_status tdl_channels_receive(tdl_channels *d, tdl_channel *c,
                                         tdl_message **m, int spin);
 
+/* What treadle.channel has for others: what the state keeps; raises if that
+** module is not loaded. */
+tdl_channels *tdl_channels_of(lua_State *L);
+
+/* Writes the value at `index` into a new message, which is `open` then. NULL:
+** pushes a text and "payload". Raises without memory. `what` stands in the
+** text for the value. */
+tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
+                                const char *what, uint32_t max_payload);
+
+/* Sends it, or with `waits` begins a wait for that: pushes what core.channel_send
+** returns for it, how many. */
+int tdl_channels_send_written(tdl_channels *d, lua_State *L, tdl_channel *c,
+                              tdl_message *m, int waits);
+
 /* A wait that was no spin begins; has ended. */
 void tdl_channels_waits(tdl_channels *d);
 void tdl_channels_has_waited(tdl_channels *d);

@@ -202,6 +202,7 @@ static void bind_shared(lua_State *L) {
   tdl_bind_atomics(L);
   tdl_bind_counter(L);
   tdl_bind_channel(L);
+  tdl_bind_streams(L);
   tdl_bind_shared(L);
   tdl_bind_locks(L);
   tdl_bind_barrier(L);
@@ -252,6 +253,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_set_number(L, "SLOT", TDL_F_SLOT);
   tdl_bind_set_number(L, "OWN", TDL_F_OWN);
   tdl_bind_set_number(L, "NEXT", TDL_F_NEXT);
+  tdl_bind_set_number(L, "STREAM", TDL_F_STREAM);
   tdl_bind_set_number(L, "PENDING", TDL_PENDING);
   tdl_bind_set_number(L, "RESOLVED", TDL_RESOLVED);
   tdl_bind_set_number(L, "REJECTED", TDL_REJECTED);

@@ -11,6 +11,7 @@
 #include "../treadle.h"
 #include "codec_bind.h"
 #include "share.h"
+#include "streams.h"
 
 /* --- making and finding them ---------------------------------------------- */
 
@@ -123,6 +124,22 @@ void tdl_bind_push_new(lua_State *L, tdl_counted *thing) {
     lua_error(L);
   }
   push_known(tdl_bind_of(L), L, thing); /* it had no time to be collected */
+}
+
+static int make_known(lua_State *L) {
+  push(L, lua_touserdata(L, 1), 0);
+  return 0;
+}
+
+void tdl_bind_push_fleeting(lua_State *L, tdl_counted *thing) {
+  int status;
+  tdl_counted_hold(thing);
+  status = lua_cpcall(L, make_known, thing);
+  tdl_counted_drop(thing);
+  if (status != 0) {
+    lua_error(L);
+  }
+  push_known(tdl_bind_of(L), L, thing); /* as above */
 }
 
 tdl_ref *tdl_bind_ref_at(lua_State *L, int index) {
@@ -242,6 +259,9 @@ static void let_go(tdl_ref *ref) {
   size_t weight;
   if (thing != NULL) {
     ref->thing = NULL;
+    if (thing->kind == &tdl_stream_kind) {
+      tdl_stream_let_go(thing);
+    }
     *ref->at = ref->next;
     if (ref->next != NULL) {
       ref->next->at = ref->at;

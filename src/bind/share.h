@@ -38,6 +38,10 @@ void tdl_bind_push_thing(lua_State *L, tdl_counted *thing);
 ** raises. */
 void tdl_bind_push_new(lua_State *L, tdl_counted *thing);
 
+/* The same for one that others may let go of while memory for the userdata is
+** found: a finalizer may end what holds it. */
+void tdl_bind_push_fleeting(lua_State *L, tdl_counted *thing);
+
 /* The thing of that kind in the userdata there; raises when it is something
 ** else, or closed. */
 tdl_counted *tdl_bind_check_thing(lua_State *L, int index,
@@ -92,6 +96,7 @@ void tdl_bind_buffer(lua_State *L);
 void tdl_bind_atomics(lua_State *L);
 void tdl_bind_counter(lua_State *L);
 void tdl_bind_channel(lua_State *L);
+void tdl_bind_streams(lua_State *L);
 void tdl_bind_shared(lua_State *L);
 void tdl_bind_locks(lua_State *L);
 void tdl_bind_barrier(lua_State *L);

@@ -11,12 +11,25 @@ void tdl_jobs_init(tdl_jobs *jobs) {
   memset(jobs, 0, sizeof(*jobs));
 }
 
+static void free_extras(tdl_job *job) {
+  /* relaxed: the job is ours alone */
+  tdl_counted *stream =
+      atomic_load_explicit(&job->stream, memory_order_relaxed);
+  if (stream != NULL) {
+    tdl_counted_drop(stream);
+    atomic_store_explicit(&job->stream, NULL, memory_order_relaxed); /* too */
+  }
+  tdl_free(job->reason);
+  job->reason = NULL;
+  job->extras = 0;
+}
+
 void tdl_jobs_fini(tdl_jobs *jobs) {
   for (uint32_t i = 0; i < jobs->slab_count; i++) {
     for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
       tdl_payload_clear(&jobs->slabs[i][k].bytes);
       tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
-      tdl_free(jobs->slabs[i][k].reason);
+      free_extras(&jobs->slabs[i][k]);
     }
     tdl_free(jobs->slabs[i]);
   }
@@ -85,10 +98,8 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   word = (word & ~7u) + TDL_JOB_GENERATION;
   atomic_store_explicit(&job->word, word | TDL_JOB_IDLE,
                         memory_order_relaxed); /* see above */
-  if (TDL_UNLIKELY(job->has_reason)) {
-    tdl_free(job->reason);
-    job->reason = NULL;
-    job->has_reason = 0;
+  if (TDL_UNLIKELY(job->extras != 0)) {
+    free_extras(job);
   }
   if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_BUSY_BYTES) {
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
@@ -172,8 +183,24 @@ uint64_t tdl_job_began_ns(const tdl_job *job, uint32_t generation) {
 
 void tdl_job_set_reason(tdl_job *job, const char *text) {
   if (job->reason == NULL && (job->reason = tdl_strdup(text)) != NULL) {
-    job->has_reason = 1;
+    job->extras |= TDL_JOB_HAS_REASON;
   }
+}
+
+tdl_counted *tdl_job_stream(const tdl_job *job) {
+  /* [job-stream] acquire: the other side may have made it */
+  return atomic_load_explicit(&job->stream, memory_order_acquire);
+}
+
+tdl_counted *tdl_job_set_stream(tdl_job *job, tdl_counted *fresh) {
+  tdl_counted *found = NULL;
+  TDL_STALL();
+  /* [job-stream] release: what is in it; acquire: see above */
+  return atomic_compare_exchange_strong_explicit(&job->stream, &found, fresh,
+                                                 memory_order_acq_rel,
+                                                 memory_order_acquire)
+             ? fresh
+             : found;
 }
 
 int tdl_job_settle(tdl_job *job, uint32_t generation, enum tdl_job_state to) {

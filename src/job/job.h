@@ -26,6 +26,9 @@
 **     reads it if it finds the job CANCELLED, FORCED or CLOSED.
 ** J6  A job that the home cancels while it runs, and marks as `awaited`, is
 **     reported once more when it comes home: its code has ended.
+** J7  `stream` is what the job emits values into. The home or the worker makes
+**     it, whoever needs it first; it is there until the job is recycled. Whoever
+**     has the job may use it: no reference is needed.
 */
 #ifndef TDL_JOB_H
 #define TDL_JOB_H
@@ -34,6 +37,7 @@
 #include <stdint.h>
 
 #include "../base/bytes.h"
+#include "../base/counted.h"
 #include "../config.h"
 #include "../queue/queue.h"
 
@@ -52,8 +56,12 @@ enum tdl_job_state {
 #define TDL_JOB_STATE(word) ((word)&7u)
 #define TDL_JOB_GENERATION  8u /* added to the word for every use */
 
-#define TDL_JOB_LIMITED 1u /* it has a deadline */
-#define TDL_JOB_STAMPED 2u /* its times are taken */
+#define TDL_JOB_LIMITED  1u /* it has a deadline */
+#define TDL_JOB_STAMPED  2u /* its times are taken */
+#define TDL_JOB_STREAMED 4u /* by the worker: it has made the stream */
+
+#define TDL_JOB_HAS_REASON 1u /* for tdl_jobs_give: what there is to free */
+#define TDL_JOB_HAS_STREAM 2u
 
 /* The `worker` of a job that the pool's home runs itself. */
 #define TDL_JOB_HOSTED UINT16_MAX
@@ -83,19 +91,20 @@ typedef struct tdl_job {
   int8_t untold;       /* the home settled it and has yet to report this */
   uint8_t inherited;   /* its deadline is that of the job that made it */
   uint8_t refused;     /* never queued: the pool takes no calls */
-  uint8_t has_reason;
-  uint8_t awaited; /* the home's: J6 */
+  uint8_t extras;      /* TDL_JOB_HAS_REASON, TDL_JOB_HAS_STREAM */
+  uint8_t awaited;     /* the home's: J6 */
   /* --- and what few calls need --- */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */
   tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
-  char *reason;          /* J5: why it was cancelled; see has_reason */
+  char *reason;          /* J5: why it was cancelled; see extras */
   uint64_t submitted_ns; /* if it is stamped; the worker reads these two */
   /* the worker's: when its code began, if it is stamped, and in which use; for
   ** those who look (look.h) */
   _Atomic uint64_t began_ns;
   _Atomic uint32_t began;
-  struct tdl_trace *trace; /* that has recorded its submission, or NULL */
-  uint64_t call;           /* its number there */
+  struct tdl_trace *trace;       /* that has recorded its submission, or NULL */
+  uint64_t call;                 /* its number there */
+  _Atomic(tdl_counted *) stream; /* J7 */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */
@@ -103,7 +112,7 @@ typedef struct tdl_job {
   _Atomic uint32_t word;
   _Atomic uint32_t task; /* which task of the pool; looked at, too */
   int8_t status;         /* the worker's: 0 or a treadle_status */
-  uint8_t timed;         /* a set of TDL_JOB_LIMITED, TDL_JOB_STAMPED */
+  uint8_t timed;         /* a set of TDL_JOB_LIMITED, _STAMPED, _STREAMED */
   uint16_t worker; /* the worker's: its number, before RUNNING; see HOSTED */
   uint8_t inline_bytes[TDL_JOB_INLINE_BYTES];
 } tdl_job;
@@ -180,6 +189,12 @@ void tdl_job_set_reason(tdl_job *job, const char *text);
 ** this generation to a SETTLED state. The state that it was in, or 0 when
 ** somebody was first (J3, J4). A RUNNING job's `worker` may be read then. */
 int tdl_job_settle(tdl_job *job, uint32_t generation, enum tdl_job_state to);
+
+/* home, while it is on its way, or the worker that has it; J7: its stream, or
+** NULL. The second one makes `fresh` the stream if there is none, and takes over
+** its reference then: what the stream is now. */
+tdl_counted *tdl_job_stream(const tdl_job *job);
+tdl_counted *tdl_job_set_stream(tdl_job *job, tdl_counted *fresh);
 
 /* The generation of its present use. */
 uint32_t tdl_job_generation(const tdl_job *job);

@@ -294,6 +294,9 @@ static void recycle(treadle_loop *loop, tdl_job *job) {
 static void come_home(treadle_loop *loop, tdl_job *job) {
   int settled = tdl_job_is_settled(job);
   TDL_STAMP(job, RECEIVED);
+  if (TDL_UNLIKELY(job->timed & TDL_JOB_STREAMED)) {
+    job->extras |= TDL_JOB_HAS_STREAM;
+  }
   if (TDL_UNLIKELY(job->deadline_ns != TDL_NEVER || settled)) {
     TDL_STALL();
     tdl_supervisor_forget(job);
@@ -447,7 +450,8 @@ tdl_job *tdl_loop_next_home(treadle_loop *loop) {
   job = TDL_CONTAINER(node, tdl_job, node);
   TDL_STAMP(job, RECEIVED); /* if it is a job */
   if (node->kind != TDL_NODE_HOME || job->deadline_ns != TDL_NEVER ||
-      job->status != 0 || tdl_job_is_settled(job)) {
+      job->status != 0 || (job->timed & TDL_JOB_STREAMED) ||
+      tdl_job_is_settled(job)) {
     loop->held = node;
     return NULL;
   }

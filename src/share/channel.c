@@ -16,22 +16,31 @@ static void free_messages(tdl_message *m) {
   }
 }
 
-static void free_channel(tdl_counted *counted) {
-  tdl_channel *c = TDL_CONTAINER(counted, tdl_channel, counted);
+void tdl_channel_fini(tdl_channel *c) {
   free_messages(c->first);
   free_messages(c->idle);
+}
+
+static void free_channel(tdl_counted *counted) {
+  tdl_channel *c = TDL_CONTAINER(counted, tdl_channel, counted);
+  tdl_channel_fini(c);
   tdl_free(c);
 }
 
 const tdl_kind tdl_channel_kind = {"channel", free_channel};
+
+void tdl_channel_init(tdl_channel *c, const tdl_kind *kind,
+                      uint32_t capacity) {
+  tdl_counted_init(&c->counted, kind);
+  c->capacity = capacity;
+}
 
 int tdl_channel_new(uint32_t capacity, tdl_channel **out) {
   tdl_channel *c = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*c));
   if (c == NULL) {
     return TREADLE_ENOMEM;
   }
-  tdl_counted_init(&c->counted, &tdl_channel_kind);
-  c->capacity = capacity;
+  tdl_channel_init(c, &tdl_channel_kind, capacity);
   *out = c;
   return 0;
 }
@@ -272,4 +281,12 @@ void tdl_channel_close(tdl_channel *c) {
   tdl_guard_unlock(&c->guard);
   tdl_waiters_tell(receivers);
   tdl_waiters_tell(senders);
+}
+
+int tdl_channel_is_closed(tdl_channel *c) {
+  int closed;
+  tdl_guard_lock(&c->guard);
+  closed = c->closed;
+  tdl_guard_unlock(&c->guard);
+  return closed;
 }

@@ -36,6 +36,11 @@ typedef struct tdl_channel {
 
 extern const tdl_kind tdl_channel_kind;
 
+/* One as a part of something, in memory that is all zeros; and its end. */
+void tdl_channel_init(tdl_channel *channel, const tdl_kind *kind,
+                      uint32_t capacity);
+void tdl_channel_fini(tdl_channel *channel);
+
 /* Capacity 0: a sender waits until somebody receives. */
 int tdl_channel_new(uint32_t capacity, tdl_channel **out);
 
@@ -86,5 +91,6 @@ void tdl_channel_put_back(tdl_channel *channel, tdl_message *message);
 /* For everybody, at once: nothing is sent any more. What is in it can still be
 ** received. */
 void tdl_channel_close(tdl_channel *channel);
+int tdl_channel_is_closed(tdl_channel *channel);
 
 #endif
