@@ -311,7 +311,8 @@ end
 -- @treturn function the next value; needs no arguments
 function methods:stream()
   check_self(self, "stream")
-  return require("treadle.stream").of(self)
+  local next_value = require("treadle.stream").of(self) -- no tail call: it knows its caller's line
+  return next_value
 end
 
 --- `self` stands for a call whose job is made by and by: that of `f` now; false: there is none yet.

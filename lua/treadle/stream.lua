@@ -12,9 +12,9 @@ local share = require "treadle.share"
 
 local STATE, PENDING, RESOLVED, OWN = core.STATE, core.PENDING, core.RESOLVED, core.OWN
 
---- What a future's field STREAM says. Nothing: nobody has asked. ASKED: somebody has. DROPPED: values
--- were dropped, since nobody had when there was no room for more. Else: the handle on what was
--- emitted before it was settled.
+--- What a future's field STREAM says. Nothing: nobody has asked. ASKED: somebody has. DROPPED:
+-- values were dropped, since nobody had when there was no room for more. Else: the handle on what
+-- was emitted before it was settled.
 local STREAM, ASKED, DROPPED = future.STREAM, true, false
 local STANDS_FOR, FOLLOWER = future.STANDS_FOR, future.FOLLOWER
 
@@ -29,8 +29,8 @@ share.kind("stream", {})
 local may_spin = loop.may_spin
 local put, SENT = channel.inner.put, channel.inner.SENT
 
-local NO_TASK = "treadle.emit: no task runs here. It is for tasks, and for the coroutines that they "
-  .. "spawn until they end"
+local NO_TASK = "treadle.emit: no task runs here. It is for tasks, and for the coroutines that "
+  .. "they spawn, until they end"
 
 --- What of `core.stream_send` is a wait: until there is room, or nobody wants the value any more.
 -- @param is_own whether the wait is for a call of the own pool, which must not keep others out
@@ -66,8 +66,8 @@ local function send(value)
   return sent
 end
 
---- Pass a value to the caller of the task that runs here, who takes it from `future:stream()`. Waits
--- while there is no room for it.
+--- Pass a value to the caller of the task that runs here, who takes it from `future:stream()`.
+-- Waits while there is no room for it.
 -- @param value anything that a result could be, but nil
 -- @treturn boolean whether somebody may want it
 -- @raise kind "payload"; kind "cancelled" when the task was given up
@@ -88,10 +88,10 @@ end
 
 local recv = channel.inner.recv
 
-local DROPPED_TEXT = "values that the call has emitted were dropped: nobody had asked for its stream "
-  .. "when there was no room for more. Ask for it right after the call, before you wait for anything"
+local DROPPED_TEXT = "values that the call has emitted were dropped: nobody had asked for its "
+  .. "stream when there was no room for more. Ask for it right after the call, before you wait"
 
---- Nobody else knows the handle from here on: when it is collected, the values are not wanted.
+--- Nobody else knows the handle from here on: when it is collected, no more values are wanted.
 local function claim(self, handle)
   local known = setmetatable({ handle }, WEAK)
   future.at_end(self, function()

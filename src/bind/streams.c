@@ -247,4 +247,5 @@ void tdl_bind_streams(lua_State *L) {
                                        {"stream_ask", core_stream_ask},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
+  tdl_bind_set_number(L, "STREAM_BUFFER", TDL_STREAM_BUFFER);
 }

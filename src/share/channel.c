@@ -29,8 +29,7 @@ static void free_channel(tdl_counted *counted) {
 
 const tdl_kind tdl_channel_kind = {"channel", free_channel};
 
-void tdl_channel_init(tdl_channel *c, const tdl_kind *kind,
-                      uint32_t capacity) {
+void tdl_channel_init(tdl_channel *c, const tdl_kind *kind, uint32_t capacity) {
   tdl_counted_init(&c->counted, kind);
   c->capacity = capacity;
 }
