@@ -35,6 +35,7 @@ local treadle = {}
 ---@field traceback? string the worker's, then the place that awaited
 ---@field value any what the task raised, if it can travel
 ---@field index? integer of a parallel loop: at which item
+---@field others? table of a group: errors that came after this one
 
 -- --- the state and its loop ----------------------------------------------------------------------
 
@@ -189,6 +190,56 @@ function treadle.race(list) end
 ---@param list table<K, treadle.future>
 ---@return fun(): K?, treadle.future? next in the order in which they are settled
 function treadle.as_completed(list) end
+
+-- --- groups ---------------------------------------------------------------------------------------
+
+---@class treadle.group_options
+---@field timeout? number seconds; then what still runs is stopped, and the group raises "timeout"
+---@field limit? integer how many children run at a time
+---@field signal? treadle.signal|treadle.controller
+---@field force? boolean stop calls by force when the group is cancelled; true with a timeout
+
+---Children that run for one function, and none of which outlives it.
+---@class treadle.group
+---@field signal treadle.signal aborted when the group is cancelled
+local group = {}
+
+---Run `fn(...)` in a coroutine that is a child of the group.
+---@param fn fun(...): ...
+---@param ... any
+---@return treadle.future
+function group:spawn(fn, ...) end
+
+---Call a task of a pool as a child of the group.
+---@param pool treadle.pool
+---@param task string|function
+---@param ... any
+---@return treadle.future
+function group:call(pool, task, ...) end
+
+---The same as `pool:run(task, args, options)`.
+---@param pool treadle.pool
+---@param task string|function
+---@param args? table
+---@param options? treadle.run_options
+---@return treadle.future
+function group:run(pool, task, args, options) end
+
+---Make a future that is there already a child of the group.
+---@param f treadle.future
+---@return treadle.future f
+function group:add(f) end
+
+---Cancel the group's function and its children.
+---@param options? string|treadle.cancel_options
+---@return boolean first whether it was not cancelled yet
+function group:cancel(options) end
+
+---Run `fn(g)`; return when it and all children have ended, with its results or the first error.
+---@param fn fun(g: treadle.group): ...
+---@param options? treadle.group_options
+---@return any ...
+function treadle.group(fn, options) end
 
 -- --- abort controllers ---------------------------------------------------------------------------
 

@@ -143,6 +143,9 @@ describe("the definitions for editors", function()
       compare(problems, definitions, owner, methods, true)
     end
     compare(problems, definitions, "signal", methods_of(abort.signal, "signal_methods"), true)
+    treadle.group(function(g)
+      compare(problems, definitions, "group", methods_of(g, "methods"), true)
+    end)
     compare(problems, definitions, "atomics", treadle.atomics)
     pool:close()
     assert.same({}, problems)
@@ -155,6 +158,7 @@ describe("the definitions for editors", function()
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),
       event = treadle.event(), future = treadle.resolved(), controller = treadle.abort(),
       signal = treadle.abort().signal, task = treadle.task { fn = print },
+      group = treadle.group(function(g) return g end),
     }
     for id in pairs(definitions.functions) do
       local owner, name = id:match("^(.-):(.*)$")

@@ -21,7 +21,7 @@ local LATER = {
   task = "treadle.task", import = "treadle.task",
   all = "treadle.combine", any = "treadle.combine", race = "treadle.combine",
   all_settled = "treadle.combine", as_completed = "treadle.combine",
-  abort = "treadle.abort",
+  abort = "treadle.abort", group = "treadle.group",
   pmap = "treadle.parallel", preduce = "treadle.parallel", pfilter = "treadle.parallel",
   psort = "treadle.parallel", pfor = "treadle.parallel",
   channel = "treadle.channel", select = "treadle.channel",

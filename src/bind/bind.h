@@ -6,7 +6,8 @@
 ** A future is a Lua table with these fields in its array part; C and
 ** lua/treadle/future.lua know them, nobody else.
 ** B1  futures[slot] is the future of the job with that number from submit
-**     until it is settled; who finds another table there is too late.
+**     until it is settled; who finds another table there is too late: that of
+**     the next call, or the one that hears of the end of a cancelled job (J6).
 ** B2  A job that is taken and not submitted counts nowhere. Where a memory
 **     error leaves in between, the record is idle until the state ends; after
 **     the submission nothing may raise.
