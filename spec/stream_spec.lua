@@ -7,6 +7,9 @@ local BUFFER = require("treadle.core").STREAM_BUFFER
 --- As many as fit, but not many.
 local SOME = math.min(10, BUFFER)
 
+--- Of the build that this spec runs with.
+local VARIANT = helpers.shell("command -v treadle"):match("/build/(%w+)/treadle\n$")
+
 --- All values that are left, and the error that ended them, if one did.
 local function drain(iterator)
   local list = {}
@@ -97,7 +100,8 @@ describe("a stream", function()
   it("takes a million values, and the memory of a few", function()
     local begun, n, most = treadle.counter(), 0, 0
     local text = ("x"):rep(100)
-    local f = call.counted(1e6, begun, text)
+    local total = math.min(1e6, 4000 * BUFFER) -- a million, unless constants are shrunk
+    local f = call.counted(total, begun, text)
     local next_value = f:stream()
     for _ = 1, 1000 do
       assert(next_value() == text)
@@ -106,15 +110,17 @@ describe("a stream", function()
     local before = helpers.resident()
     for v in next_value do
       n = n + 1
-      if n % 1e5 == 0 then
+      if n % (total / 10) == 0 then
         assert(v == text)
         most = math.max(most, helpers.resident() - before)
         assert(begun:get() - n <= BUFFER + 1)
       end
     end
-    assert.equal(1e6, n)
-    -- a hundredth of what has passed through would be 1 MiB: the rest is the collectors'
-    assert.is_true(most < 2 ^ 24, most .. " bytes more")
+    assert.equal(total, n)
+    -- a hundredth of what has passed through would be 1 MiB: the rest is the collectors'; and an
+    -- AddressSanitizer's quarantine, 256 MiB of blocks that were freed
+    local limit = 2 ^ 24 + (VARIANT == "asan" and 300 * 2 ^ 20 or 0)
+    assert.is_true(most < limit, most .. " bytes more")
     assert.is_true(pool:stats().workers[1].heap < 2 ^ 24)
   end)
 
@@ -365,10 +371,14 @@ describe("a stream", function()
         assert.is_true(#list == BUFFER or #list == BUFFER + 1)
         assert.same(range(#list), list)
         assert.equal(stop.kind, err.kind)
-        if stop.kind ~= "crashed" then
+        if name == "cancel" then
           assert.same({ "cancelled", "cancelled" }, { (outcomes:recv()), (outcomes:recv()) })
         end
         own:terminate()
+        outcomes:close()
+        for kind in outcomes:iter() do -- its state may have been lost before it could say so
+          assert.equal("cancelled", kind)
+        end
       end)
     end
   end

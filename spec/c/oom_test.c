@@ -493,6 +493,10 @@ static int run_channels(int refusal) {
   return run_and_settle(new_host_of("oom_channels"), refusal);
 }
 
+static int run_streams(int refusal) {
+  return run_and_settle(new_host_of("oom_streams"), refusal);
+}
+
 /* The same, left in the middle. */
 static int run_host_and_leave(int refusal) {
   lua_State *L = new_host();
@@ -629,10 +633,13 @@ static const sweep sweeps[] = {
     {"host_workers", WORKERS, 1, run_host},
     {"codec_own", OWN, 1, run_codec},
     {"channels_own", OWN, 1, run_channels},
+    {"streams_own", OWN, 1, run_streams},
+    {"streams_workers", WORKERS, 1, run_streams},
 #endif
     {"codec_state", HOST, 1, run_codec},
     {"require", HOST, 1, run_require},
     {"channels_state", HOST, 1, run_channels},
+    {"streams_state", HOST, 1, run_streams},
     {"host_state", HOST, 1, run_host},
     {"host_state_and_leave", HOST, 10, run_host_and_leave},
 };

@@ -54,6 +54,21 @@ function M.wait_for(event)
   return event:wait()
 end
 
+--- Emits n values of several kinds.
+function M.emit(n)
+  for i = 1, n do
+    treadle.emit(i % 3 == 0 and { i } or i % 3 == 1 and i or i .. ("x"):rep(200))
+  end
+  return n
+end
+
+function M.relay(n)
+  for v in treadle.worker.pool.call.emit(n):stream() do
+    treadle.emit(v)
+  end
+  return n
+end
+
 function M.fib(n)
   if n < 2 then
     return n
