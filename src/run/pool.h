@@ -145,6 +145,8 @@ struct treadle_pool {
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
   _Atomic uint32_t phase;   /* P2: and who watches */
+  atomic_int up;            /* workers whose state has booted; by sv.lock */
+  atomic_int counts_told;   /* TDL_NEWS_COUNTS, since tdl_watch_look */
   _Atomic uint32_t threads; /* slots that were made (P6) */
   tdl_size size;
   _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */

@@ -154,6 +154,21 @@ static void lose_jobs_locked(tdl_worker *w) {
   pthread_mutex_unlock(&w->lock);
 }
 
+/* Whether it has a state that has booted. */
+static void count_locked(tdl_worker *w, int up) {
+  if (w->up != up) {
+    w->up = up;
+    /* release: as any count (stats.h) */
+    atomic_fetch_add_explicit(&w->pool->up, up ? 1 : -1, memory_order_release);
+  }
+}
+
+void tdl_supervisor_counts(tdl_worker *w, int up) {
+  pthread_mutex_lock(&sv.lock);
+  count_locked(w, up && !w->stop.written_off);
+  pthread_mutex_unlock(&sv.lock);
+}
+
 /* Without memory or threads for another one it keeps its slot until a later
 ** look. */
 static void write_off_locked(tdl_worker *w) {
@@ -170,6 +185,7 @@ static void write_off_locked(tdl_worker *w) {
   w->stop.written_off = 1;
   w->replaced = replaced;
   lose_jobs_locked(w);
+  count_locked(w, 0);
   if (tdl_watched(pool) != 0) {
     tdl_watch_worker_lost(w);
   }

@@ -105,4 +105,8 @@ void tdl_supervisor_job_ended(struct tdl_worker *worker, const tdl_job *job);
 int tdl_supervisor_pardons(struct tdl_worker *worker);
 int tdl_supervisor_obeyed(struct tdl_worker *worker, int ends);
 
+/* The worker: it has a state that has booted, or none any more. One that is
+** written off does not count, from before another one can. */
+void tdl_supervisor_counts(struct tdl_worker *worker, int up);
+
 #endif

@@ -274,6 +274,7 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
+    tdl_supervisor_counts(w, 1);
     if (tdl_watched(w->pool) != 0) {
       tdl_watch_worker_started(w, start);
     }
@@ -296,6 +297,7 @@ static int end_state(tdl_worker *w) {
   if (!condemned) {
     run_part(w, in_teardown);
   }
+  tdl_supervisor_counts(w, 0);
   if (tdl_watched(w->pool) != 0) {
     tdl_watch_worker_ends(w, stopped                              ? "closed"
                              : condemned                          ? "stopped"

@@ -20,10 +20,19 @@ static int is_watched_by(const treadle_pool *pool, enum tdl_watch who) {
   return (tdl_watched(pool) & who) != 0;
 }
 
+/* Once until the home looks: however fast they change, it hears of that in its
+** next turn and not all the time. */
 static void tell_counts(treadle_pool *pool) {
-  if (is_watched_by(pool, TDL_WATCH_COUNTS)) {
+  if (is_watched_by(pool, TDL_WATCH_COUNTS) &&
+      /* [counts] acq_rel: what was counted, to the home's look */
+      !atomic_exchange_explicit(&pool->counts_told, 1, memory_order_acq_rel)) {
     tdl_news_tell(pool, TDL_NEWS_COUNTS);
   }
+}
+
+void tdl_watch_look(treadle_pool *pool) {
+  /* [counts] acq_rel: who has found it told, counted before that */
+  atomic_exchange_explicit(&pool->counts_told, 0, memory_order_acq_rel);
 }
 
 /* What its caller hears, or heard when it was settled. */

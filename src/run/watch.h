@@ -27,6 +27,10 @@ struct tdl_worker;
 /* home; whether that one watches from now on. */
 void tdl_watch_set(treadle_pool *pool, enum tdl_watch who, int on);
 
+/* home; it is about to look at the counts: it is told of what changes from here
+** on, once. */
+void tdl_watch_look(treadle_pool *pool);
+
 /* any thread that keeps the pool; a set of enum tdl_watch. */
 static inline uint32_t tdl_watched(const treadle_pool *pool) {
   /* relaxed: who has not seen it yet tells too little, or in vain */

@@ -67,6 +67,7 @@ typedef struct tdl_worker {
   _Atomic int64_t places;    /* P6; below 0: it was written off */
   int watched;               /* as it saw the pool before its last sleep */
   int calm;                  /* not counted in pool->astir (P7) */
+  int up;                    /* in pool->up; under the supervisor's lock */
   uint32_t got;              /* from the run queue (K2) */
   uint32_t sent;             /* taken from the slot's queue, in a row */
   enum tdl_pool_phase phase; /* as this turn saw it */
