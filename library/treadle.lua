@@ -275,6 +275,91 @@ function signal:on_abort(fn) end
 ---@return treadle.controller
 function treadle.abort(options) end
 
+-- --- reactive values -----------------------------------------------------------------------------
+
+---@class treadle.value_options
+---@field equals? fun(old: any, new: any): boolean whether a value counts as the same
+---@field name? string for messages
+
+---@class treadle.effect_options
+---@field on_error? fun(err: any) what it raises; without, it is printed
+---@field name? string for messages
+
+---@class treadle.reactive
+---@field value any the same as get and set
+---@operator call(...): any
+local reactive = {}
+
+---@return any value
+function reactive:get() end
+
+---@param value any
+function reactive:set(value) end
+
+---The value, without becoming its reader.
+---@return any value
+function reactive:peek() end
+
+---@param fn fun(value: any): any
+function reactive:update(fn) end
+
+---@class treadle.computed
+---@field value any the same as get
+---@operator call: any
+local computed = {}
+
+---@return any value
+function computed:get() end
+
+---@return any value
+function computed:peek() end
+
+---A signal of a pool.
+---@class treadle.gauge
+---@field value integer the same as get
+---@operator call: integer
+local gauge = {}
+
+---@return integer value
+function gauge:get() end
+
+---@return integer value
+function gauge:peek() end
+
+---@class treadle.gauges
+---@field workers treadle.gauge those that are up
+---@field queued treadle.gauge calls that wait
+---@field inflight treadle.gauge calls that run
+
+---@param value any
+---@param options? treadle.value_options
+---@return treadle.reactive
+function treadle.signal(value, options) end
+
+---@param fn fun(): any
+---@param options? treadle.value_options
+---@return treadle.computed
+function treadle.computed(fn, options) end
+
+---Run `fn` now, and whenever what it has read has changed.
+---@param fn fun(): fun()?
+---@param options? treadle.effect_options
+---@return fun() dispose
+function treadle.effect(fn, options) end
+
+---Call `fn`, then run the effects that are due.
+---@param fn fun(): ...
+---@return any ...
+function treadle.batch(fn) end
+
+---Call `fn`, and count nothing as read that it reads.
+---@param fn fun(): ...
+---@return any ...
+function treadle.untrack(fn) end
+
+---Run the effects that are due now.
+function treadle.flush() end
+
 -- --- tasks and pools -----------------------------------------------------------------------------
 
 ---@alias treadle.priority "high"|"normal"|"low"
@@ -345,6 +430,7 @@ function treadle.check() end
 ---@class treadle.pool
 ---@field name string
 ---@field threads integer the present size
+---@field signals treadle.gauges not in its tasks
 ---@field call table<string, fun(...): treadle.future> the tasks
 ---@operator call(...): treadle.future
 local pool = {}

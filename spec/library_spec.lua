@@ -146,6 +146,9 @@ describe("the definitions for editors", function()
     treadle.group(function(g)
       compare(problems, definitions, "group", methods_of(g, "methods"), true)
     end)
+    compare(problems, definitions, "reactive", methods_of(treadle.signal()), true)
+    compare(problems, definitions, "computed",
+      methods_of(treadle.computed(print), "computed_methods"), true)
     compare(problems, definitions, "atomics", treadle.atomics)
     pool:close()
     assert.same({}, problems)
@@ -159,10 +162,11 @@ describe("the definitions for editors", function()
       event = treadle.event(), future = treadle.resolved(), controller = treadle.abort(),
       signal = treadle.abort().signal, task = treadle.task { fn = print },
       group = treadle.group(function(g) return g end),
+      reactive = treadle.signal(), computed = treadle.computed(print),
     }
     for id in pairs(definitions.functions) do
       local owner, name = id:match("^(.-):(.*)$")
-      if owner ~= "pool" and type(owners[owner][name]) ~= "function" then
+      if owner ~= "pool" and owner ~= "gauge" and type(owners[owner][name]) ~= "function" then
         problems[#problems + 1] = id
       end
     end

@@ -31,6 +31,8 @@ local LATER = {
   buffer = "treadle.buffer", move = "treadle.move",
   emit = "treadle.stream",
   atomics = "treadle.atomics", counter = "treadle.counter",
+  signal = "treadle.signal", computed = "treadle.signal", untrack = "treadle.signal",
+  effect = "treadle.effect", batch = "treadle.effect", flush = "treadle.effect",
 }
 
 setmetatable(treadle, {
@@ -129,6 +131,7 @@ function treadle.poll(timeout)
   if timeout ~= nil then
     options.seconds(1, "poll", timeout)
   end
+  loop.check_allowed(2)
   core.disarm()
   local events = loop.poll()
   if events == 0 and timeout and timeout > 0 then

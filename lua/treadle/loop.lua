@@ -415,13 +415,36 @@ function loop.may_spin()
   return is_alone() and not helper and not luv.is_loaded()
 end
 
+--- Who may not wait: the spawned coroutine whose code runs, or the loop itself for other code.
+local forbidden
+
+--- The code that runs here may not wait, nor run the loop. Coroutines that it spawns may.
+-- @return what `allow` is to be given at the end
+function loop.forbid()
+  local before = forbidden
+  forbidden = runs or loop
+  return before
+end
+
+function loop.allow(before)
+  forbidden = before
+end
+
+--- Raise if the code that runs may not wait.
+function loop.check_allowed(level)
+  if forbidden and forbidden == (runs or loop) then
+    error("a computed value, an effect or a batch cannot wait: what it has read would change "
+      .. "meanwhile (treadle.spawn starts what may)", (level or 1) + 1)
+  end
+end
+
 --- The main chunk's way to wait.
 local function drive(future, deadline)
   local before = driving
   driving = not deadline and future or nil
   depth = depth + 1
   if depth == 1 then -- a hook's error (an engine's limit) may have left it so
-    busy = false
+    busy, forbidden = false, nil
     runs, owner = nil, 0
   end
   while future[STATE] == PENDING do
@@ -512,7 +535,9 @@ function loop.wait_for(future, deadline, is_shielded)
   end
   if future[STATE] ~= PENDING then -- nobody would resume who waits for it
     return true
-  elseif not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
+  end
+  loop.check_allowed(3)
+  if not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
   if co then
@@ -592,7 +617,7 @@ end
 
 --- A worker's turn. Nobody's code runs, whatever an error (no memory) may have left undone.
 function loop.worker_turn()
-  runs, owner = nil, 0
+  runs, owner, forbidden = nil, 0, nil
   return loop.poll()
 end
 

@@ -169,6 +169,7 @@ void tdl_bind_pools(lua_State *L);
 void tdl_bind_loops(lua_State *L);
 void tdl_bind_jobs(lua_State *L);
 void tdl_bind_stats(lua_State *L);
+void tdl_bind_signals(lua_State *L);
 void tdl_bind_guests(lua_State *L);
 void tdl_bind_looks(lua_State *L);
 void tdl_bind_stamps(lua_State *L); /* if the build has them */

@@ -217,7 +217,8 @@ static int core_open(lua_State *L) {
   } parts[] = {{"shared", bind_shared}, /* what states share */
                {"looks", tdl_bind_looks},
                {"watch", tdl_bind_trace},
-               {"board", tdl_bind_board}};
+               {"board", tdl_bind_board},
+               {"signals", tdl_bind_signals}};
   const char *name = luaL_checkstring(L, 1);
   lua_pushvalue(L, lua_upvalueindex(1));
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
