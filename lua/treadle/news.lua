@@ -76,6 +76,9 @@ function M.stop(record)
     record.schedule:close()
   end
   tell_drained(record, records.handle_of[record])
+  if record.gauges then
+    record.gauges:changed()
+  end
 end
 
 --- The workers have come to rest once. What is under way now is the home's, or has just come.
@@ -134,6 +137,9 @@ function M.pool_event(record, event, worker, ...)
   end
   for look in pairs(record.changing) do
     look()
+  end
+  if record.gauges then
+    record.gauges:tell()
   end
 end
 

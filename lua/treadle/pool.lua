@@ -19,6 +19,8 @@ local tasks = require "treadle.task"
 
 local M = {}
 
+local require, rawset = require, rawset -- the script may have its own
+
 local methods = {}
 local mt = { __name = "treadle.pool" }
 
@@ -42,9 +44,17 @@ local RUN_OPTIONS = {
   signal = abort.check, transfer = "list",
 }
 
---- `pool.threads` is the present size, also after the pool has ended.
+--- `pool.threads` is the present size, also after the pool has ended; `pool.signals` follow what it
+-- does.
 function mt:__index(key)
-  if key ~= "threads" then
+  if key == "signals" then
+    if self._is_own then
+      error("the signals of a pool are those of the state that made it, not of its tasks", 2)
+    end
+    local signals = require("treadle.gauge").signals(self._record)
+    rawset(self, key, signals)
+    return signals
+  elseif key ~= "threads" then
     return methods[key]
   end
   local handle, record = rawget(self, "_handle"), rawget(self, "_record")
