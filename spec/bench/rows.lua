@@ -210,6 +210,16 @@ for _, way in ipairs { { "on", "compiled" }, { "off", "interpreted" } } do
   })
 end
 
+for _, way in ipairs { { "on", "compiled" }, { "off", "interpreted" } } do
+  title("signals; " .. way[2])
+  for _, shape in ipairs {
+    { "one", "set, 1 computed, 1 effect, flush" }, { "wide", "the same, 100 computed" },
+    { "pull", "set, read 1 computed; unwatched" }, { "read", "read 1 computed, nothing changed" },
+  } do
+    row(shape[2], "time", ("signals.%s.%s"):format(way[1], shape[1]))
+  end
+end
+
 title "limits of this machine, in this run"
 row("cache line there and back", "time", "pingpong")
 row("futex there and back, one core", "time", "handoff")

@@ -48,6 +48,7 @@ local SECTIONS = {
   { name = "loops", keys = { "loop", "sort" } },
   { name = "memory", keys = { "memory" } },
   { name = "shared", keys = { "shared", "plain", "treadle" } },
+  { name = "signals", keys = { "signals" } },
 }
 
 -- Those of the page of stages, in turn: what the machine is busy with meets both alike.

@@ -681,4 +681,9 @@ function sections.shared(plan, emit)
   interleave(plan, emit, require("shared")(require "treadle"))
 end
 
+--- Reactive values.
+function sections.signals(plan, emit)
+  interleave(plan, emit, require("signals")(require "treadle"))
+end
+
 return sections
