@@ -273,6 +273,50 @@
 #define TDL_INTERRUPT_FOREIGN_COUNT 1000
 #endif
 
+/* What is told of a stack that is read: so many functions from the inside, and
+** so many from the outside; of how many at most, since a script may recurse a
+** million times; how much of a source's name; and how many slots of a stack are
+** read at once (half a microsecond each time). */
+#ifndef TDL_STACK_INNER
+#define TDL_STACK_INNER 44
+#endif
+#ifndef TDL_STACK_OUTER
+#define TDL_STACK_OUTER 20
+#endif
+#ifndef TDL_STACK_FRAMES
+#define TDL_STACK_FRAMES 2000
+#endif
+#ifndef TDL_STACK_SOURCE_BYTES
+#define TDL_STACK_SOURCE_BYTES 128
+#endif
+#ifndef TDL_STACK_WINDOW_SLOTS
+#define TDL_STACK_WINDOW_SLOTS 64
+#endif
+
+/* Traces of a state that are looked through for the one that runs, where it does
+** not say its number: LuaJIT's limit (-Omaxtrace) is 1,000. */
+#ifndef TDL_STACK_TRACES
+#define TDL_STACK_TRACES 1024
+#endif
+
+/* A look at what workers run: how long it waits for them at most; until it looks
+** whether they have answered, which takes 20 us; until they are asked again,
+** because the moment was one at which nothing could be read. */
+#ifndef TDL_LOOK_PATIENCE_NS
+#define TDL_LOOK_PATIENCE_NS 50000000u
+#endif
+#ifndef TDL_LOOK_PAUSE_NS
+#define TDL_LOOK_PAUSE_NS 20000u
+#endif
+#ifndef TDL_LOOK_AGAIN_NS
+#define TDL_LOOK_AGAIN_NS 200000u
+#endif
+
+/* Workers that are looked at at once: 9 KiB for each. */
+#ifndef TDL_LOOK_VIEWS
+#define TDL_LOOK_VIEWS 16
+#endif
+
 /* More than LuaJIT maps at once for compiled code (-Osizemcode, 64 KiB). */
 #ifndef TDL_INTERRUPT_CODE_AREA_BYTES
 #define TDL_INTERRUPT_CODE_AREA_BYTES (16u << 20)

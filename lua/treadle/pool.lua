@@ -246,6 +246,14 @@ function methods:top(given)
   return (require("treadle.top").open(self, given))
 end
 
+--- What every worker executes now, without disturbing it; blocks for some milliseconds at most.
+-- @treturn table a list, by worker, of `{ worker, task, what, since, traceback }`; idle workers are
+-- not in it. See docs/look.md
+function methods:backtrace()
+  check_self(self, "backtrace")
+  return require("treadle.look").backtrace(self._handle, self._record)
+end
+
 --- A future that resolves when the pool would take a call: at once, if there is no `max_queue`.
 function methods:ready()
   check_self(self, "ready")

@@ -4,14 +4,14 @@
 #include "../run/look.h"
 #include "../run/worker.h"
 
-static void push_glance(lua_State *L, uint32_t worker, const tdl_glance *g,
-                        uint64_t now) {
-  lua_createtable(L, 0, 4);
+/* The fields of what is known without asking, in the table on top. */
+static void set_glance(lua_State *L, uint32_t worker, const tdl_glance *g,
+                       uint64_t now) {
   tdl_bind_set_number(L, "worker", worker);
   if (g->boots) {
     lua_pushboolean(L, 1);
     lua_setfield(L, -2, "boots");
-  } else {
+  } else if (g->runs) {
     tdl_bind_set_number(L, "task", g->task);
   }
   tdl_bind_set_number(
@@ -26,7 +26,8 @@ void tdl_bind_push_running(lua_State *L, const treadle_pool *pool) {
   for (uint32_t i = 0; i < slots; i++) {
     tdl_glance glance;
     if (tdl_look_glance(tdl_slot_worker(pool->slots[i]), &glance)) {
-      push_glance(L, i + 1, &glance, now);
+      lua_createtable(L, 0, 4);
+      set_glance(L, i + 1, &glance, now);
       lua_rawseti(L, -2, ++n);
     }
   }
@@ -42,8 +43,70 @@ static int core_pool_running(lua_State *L) {
   return 1;
 }
 
+static void push_frame(lua_State *L, const tdl_frame *f) {
+  static const char *const kinds[] = {"Lua", "main", "C", "builtin", "?"};
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, kinds[f->kind]);
+  lua_setfield(L, -2, "what");
+  if (f->kind <= TDL_FRAME_MAIN) {
+    lua_pushstring(L, f->source);
+    lua_setfield(L, -2, "source");
+    tdl_bind_set_number(L, "line", f->line);
+    tdl_bind_set_number(L, "defined", f->defined);
+  }
+}
+
+static void push_view(lua_State *L, const tdl_view *v, uint64_t now) {
+  static const char *const places[] = {"interpreter", "compiled", "C",
+                                       "collector"};
+  lua_createtable(L, 0, 6);
+  if (v->glance.runs || v->glance.boots) {
+    set_glance(L, v->id, &v->glance, now);
+  } else {
+    tdl_bind_set_number(L, "worker", v->id);
+  }
+  if (v->has_stack) {
+    lua_pushstring(L, places[v->stack.place]);
+    lua_setfield(L, -2, "place");
+    lua_createtable(L, (int)v->stack.count, 0);
+    for (uint32_t i = 0; i < v->stack.count; i++) {
+      push_frame(L, &v->stack.frames[i]);
+      lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "frames");
+    tdl_bind_set_number(L, "skipped", v->stack.skipped);
+  }
+}
+
+/* pool_look(handle) -> a list of what its workers execute now, by worker: the
+** fields of pool_running; `place` and `frames`, the innermost first, `skipped`
+** behind the first INNER of them; the latter three are not there if the worker
+** did not answer */
+static int core_pool_look(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  uint32_t next = h == NULL ? 0 : 1;
+  tdl_view *views;
+  int n = 0;
+  lua_settop(L, 1);
+  lua_newtable(L);
+  views = lua_newuserdata(L, TDL_LOOK_VIEWS * sizeof(*views));
+  while (next != 0) {
+    uint32_t count = tdl_look(h->pool, next, views, TDL_LOOK_VIEWS,
+                              TDL_LOOK_PATIENCE_NS, &next);
+    uint64_t now = tdl_now_ns();
+    for (uint32_t i = 0; i < count; i++) {
+      push_view(L, &views[i], now);
+      lua_rawseti(L, 2, ++n);
+    }
+  }
+  lua_settop(L, 2);
+  return 1;
+}
+
 void tdl_bind_looks(lua_State *L) {
   static const luaL_Reg functions[] = {{"pool_running", core_pool_running},
+                                       {"pool_look", core_pool_look},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
+  tdl_bind_set_number(L, "STACK_INNER", TDL_STACK_INNER);
 }

@@ -56,11 +56,12 @@
 ** whose frames it does not know, it begins in the interpreter's frame. */
 
 enum { CLOSED, OPEN, HELD };
+enum { UNASKED, ASKED, READING, ANSWERED }; /* I7 */
 
 static struct {
   pthread_once_t once;
   int status;
-  int signal;
+  int signal, look_signal;
   int leaves, traps;
   const void *own;    /* a place in treadle's code */
   const void *luajit; /* one in LuaJIT's */
@@ -414,20 +415,80 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
   errno = error;
 }
 
-/* No SA_RESTART: what sleeps in C ends early, with EINTR. From SIGRTMAX - 1
-** down: SIGRTMAX is valgrind's, the lowest ones are taken by runtimes. */
-static int take_signal(void) {
-  struct sigaction action = {.sa_flags = SA_SIGINFO}, old;
-  action.sa_sigaction = on_signal;
-  sigemptyset(&action.sa_mask); /* siglongjmp restores none of it */
-  for (int s = SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX; s >= SIGRTMIN; s--) {
-    if (sigaction(s, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
-        old.sa_handler == SIG_DFL && sigaction(s, &action, NULL) == 0) {
-      process.signal = s;
-      return 0;
+#if TDL_INTERRUPT_LEAVES
+
+static int read_stack(const tdl_interrupt *i, const ucontext_t *context) {
+  const greg_t *regs = context->uc_mcontext.gregs;
+  tdl_registers at = {(uintptr_t)regs[REG_RIP], (uintptr_t)regs[REG_RDX],
+                      (uintptr_t)regs[REG_RBX], (uintptr_t)regs[REG_R14]};
+  return i->running && !i->sealed && is_context_true(context) &&
+         tdl_stack_read(&process.layout, i->L, &at, i->look.to);
+}
+
+#else
+
+static int read_stack(const tdl_interrupt *i, const ucontext_t *context) {
+  (void)i;
+  (void)context;
+  return 0;
+}
+
+#endif
+
+static void on_look(int signal, siginfo_t *info, void *context) {
+  tdl_interrupt *i = current;
+  int error = errno, asked = ASKED;
+  (void)signal;
+  (void)info;
+  if (i != NULL) {
+    /* [look-sent] release: a signal may come from here on */
+    atomic_store_explicit(&i->look.sent, 0, memory_order_release);
+    /* [look] acquire: what the asker has made ready */
+    if (atomic_compare_exchange_strong_explicit(&i->look.state, &asked, READING,
+                                                memory_order_acquire,
+                                                memory_order_relaxed)) {
+      int is_read = read_stack(i, context);
+      /* [look] release: what was read; or nothing, at such a moment */
+      atomic_store_explicit(&i->look.state, is_read ? ANSWERED : ASKED,
+                            memory_order_release);
     }
   }
-  return TREADLE_ESYSTEM;
+  errno = error;
+}
+
+/* The next lower one that nobody uses, or 0. */
+static int next_signal(int s) {
+  struct sigaction old;
+  while (--s >= SIGRTMIN) {
+    if (sigaction(s, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
+        old.sa_handler == SIG_DFL) {
+      return s;
+    }
+  }
+  return 0;
+}
+
+/* What sleeps in C ends early, with EINTR, by a request, but as far as the kernel
+** can not by a look. From SIGRTMAX - 1 down: SIGRTMAX is valgrind's, the lowest
+** ones are taken by runtimes. */
+static int take_signals(void) {
+  struct sigaction action = {.sa_flags = SA_SIGINFO};
+  process.signal = next_signal(SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX + 1);
+  process.look_signal = next_signal(process.signal);
+  if (process.look_signal == 0) {
+    return TREADLE_ESYSTEM;
+  }
+  sigemptyset(&action.sa_mask); /* I6; siglongjmp restores none of it */
+  sigaddset(&action.sa_mask, process.signal);
+  sigaddset(&action.sa_mask, process.look_signal);
+  action.sa_sigaction = on_signal;
+  if (sigaction(process.signal, &action, NULL) != 0) {
+    return TREADLE_ESYSTEM;
+  }
+  action.sa_sigaction = on_look;
+  action.sa_flags |= SA_RESTART;
+  return sigaction(process.look_signal, &action, NULL) == 0 ? 0
+                                                            : TREADLE_ESYSTEM;
 }
 
 static void set_up(void) {
@@ -437,7 +498,7 @@ static void set_up(void) {
   process.leaves = tdl_layout_find(&process.layout);
   process.traps = process.leaves && process.layout.personality != NULL &&
                   !has_shadow_stack();
-  process.status = take_signal();
+  process.status = take_signals();
 }
 
 int tdl_interrupt_setup(void) {
@@ -455,6 +516,7 @@ static void mask(int how) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, process.signal);
+  sigaddset(&set, process.look_signal);
   pthread_sigmask(how, &set, NULL);
 }
 
@@ -475,6 +537,7 @@ void tdl_interrupt_open(tdl_interrupt *i, lua_State *L,
   forget_request(i);
   /* relaxed: published by `state` */
   atomic_store_explicit(&i->sent, 0, memory_order_relaxed);
+  atomic_store_explicit(&i->look.sent, 0, memory_order_relaxed);
   current = i;
   mask(SIG_UNBLOCK); /* a signal that waits here finds no request (I1) */
   /* [interrupt-state] release: all of the above */
@@ -538,23 +601,83 @@ int tdl_interrupt_is_requested(const tdl_interrupt *i) {
   return atomic_load_explicit(&i->requested, memory_order_relaxed);
 }
 
-void tdl_interrupt_request(tdl_interrupt *i) {
+/* I1: 0 when it is closed, or held by another one for a moment. */
+static int hold(tdl_interrupt *i) {
   int open = OPEN;
   /* [interrupt-state] acquire: the thread that opened it */
-  if (!atomic_compare_exchange_strong_explicit(
-          &i->state, &open, HELD, memory_order_acquire, memory_order_relaxed)) {
-    return; /* closed; or another request is just being sent */
-  }
-  /* relaxed: the signal comes after it */
-  atomic_store_explicit(&i->requested, 1, memory_order_relaxed);
-  /* [interrupt-sent] acquire: the handler is done with the last one */
-  if (!atomic_exchange_explicit(&i->sent, 1, memory_order_acquire)) {
-    tdl_segments_refresh();
-    if (pthread_kill(i->thread, process.signal) != 0) {
-      /* relaxed: no signal came of it */
-      atomic_store_explicit(&i->sent, 0, memory_order_relaxed);
-    }
-  }
+  return atomic_compare_exchange_strong_explicit(
+      &i->state, &open, HELD, memory_order_acquire, memory_order_relaxed);
+}
+
+static void let_go(tdl_interrupt *i) {
   /* [interrupt-state] release: the signal is sent before the end (I1) */
   atomic_store_explicit(&i->state, OPEN, memory_order_release);
+}
+
+static void send_held(const tdl_interrupt *i, atomic_int *sent, int signal) {
+  /* [interrupt-sent] [look-sent] acquire: the handler is done with the last one
+  */
+  if (!atomic_exchange_explicit(sent, 1, memory_order_acquire)) {
+    tdl_segments_refresh();
+    if (pthread_kill(i->thread, signal) != 0) {
+      /* relaxed: no signal came of it */
+      atomic_store_explicit(sent, 0, memory_order_relaxed);
+    }
+  }
+}
+
+void tdl_interrupt_request(tdl_interrupt *i) {
+  if (hold(i)) {
+    /* relaxed: the signal comes after it */
+    atomic_store_explicit(&i->requested, 1, memory_order_relaxed);
+    send_held(i, &i->sent, process.signal);
+    let_go(i);
+  }
+}
+
+/* --- looks ------------------------------------------------------------------ */
+
+int tdl_interrupt_can_look(void) {
+  return process.layout.reads;
+}
+
+void tdl_interrupt_ask(tdl_interrupt *i, tdl_stack *to) {
+  i->look.to = to;
+  /* [look] release: where to write it (I7) */
+  atomic_store_explicit(&i->look.state, ASKED, memory_order_release);
+  tdl_interrupt_prompt(i);
+}
+
+void tdl_interrupt_prompt(tdl_interrupt *i) {
+  if (hold(i)) {
+    send_held(i, &i->look.sent, process.look_signal);
+    let_go(i);
+  }
+}
+
+int tdl_interrupt_has_answered(const tdl_interrupt *i) {
+  /* [look] acquire: what was read */
+  return atomic_load_explicit(&i->look.state, memory_order_acquire) == ANSWERED;
+}
+
+int tdl_interrupt_unask(tdl_interrupt *i) {
+  int state = ASKED;
+  /* [look] acquire: as above; what READING writes takes microseconds */
+  while (!atomic_compare_exchange_weak_explicit(&i->look.state, &state, UNASKED,
+                                                memory_order_acquire,
+                                                memory_order_acquire) &&
+         state != ANSWERED && state != UNASKED) {
+    state = ASKED;
+    sched_yield();
+  }
+  return state == ANSWERED;
+}
+
+int tdl_interrupt_peek(tdl_interrupt *i, tdl_stack *to) {
+  int is_read = 0;
+  if (hold(i)) {
+    is_read = tdl_stack_read(&process.layout, i->L, NULL, to);
+    let_go(i);
+  }
+  return is_read;
 }

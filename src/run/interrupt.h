@@ -32,6 +32,15 @@
 **     the halves of a value, the birth of a cdata and its kind. What lua_close
 **     and finalizers find is whole.
 **
+** I6  A look changes nothing (interrupt_stack.h, R1): it sets no hook, leaves
+**     no code, and takes no request back. It has a signal of its own, after
+**     which the kernel goes on with most calls that it cut short. Each of the two
+**     handlers runs with both signals blocked: no look is left half done, and no
+**     stack is read from within a handler.
+** I7  What a look fills in is the asker's. The thread writes there only between
+**     its two steps, ASKED to READING to ANSWERED or back to ASKED; the asker has
+**     it back when it finds ANSWERED, or has moved ASKED to UNASKED.
+**
 ** What must be known of LuaJIT's insides for all that is found by watching a
 ** state (interrupt_layout.h); where something looks otherwise, only the hook
 ** acts, and tdl_interrupt_stops_compiled says so.
@@ -50,6 +59,7 @@
 #include <stdatomic.h>
 
 #include "../config.h"
+#include "interrupt_stack.h"
 
 /* What must be known of the processor is known for this one. Elsewhere only
 ** the hook acts: compiled code without an end is not stopped. */
@@ -67,6 +77,11 @@ typedef struct tdl_interrupt {
   atomic_int requested; /* by any thread; taken back by the owner */
   atomic_int sent;      /* a signal is on its way */
   pthread_t thread;     /* while it is open */
+  struct {
+    atomic_int state; /* I7 */
+    atomic_int sent;  /* its signal is on its way */
+    tdl_stack *to;    /* the asker's */
+  } look;
   /* the thread's own, and its handler's */
   lua_State *L;
   int (*is_meant)(const void *arg);
@@ -127,5 +142,24 @@ int tdl_interrupt_is_requested(const tdl_interrupt *i);
 /* any thread: one attempt. Repeat it every millisecond or so until the thread
 ** has obeyed. */
 void tdl_interrupt_request(tdl_interrupt *i);
+
+/* --- looks: any thread, one at a time --------------------------------------- */
+
+/* 1 where stacks can be read. */
+int tdl_interrupt_can_look(void);
+
+/* What the thread is in now is to be written to `to`, which is the thread's until
+** unask. One attempt; repeat `prompt` every tenth of a millisecond or so. */
+void tdl_interrupt_ask(tdl_interrupt *i, tdl_stack *to);
+void tdl_interrupt_prompt(tdl_interrupt *i);
+int tdl_interrupt_has_answered(const tdl_interrupt *i);
+
+/* The end of it: 1 when it has answered. */
+int tdl_interrupt_unask(tdl_interrupt *i);
+
+/* Instead of these, while the thread stands still in the kernel: reads its stack
+** from here. 1 when it is read; whether the thread has moved meanwhile is for
+** the caller to find out. */
+int tdl_interrupt_peek(tdl_interrupt *i, tdl_stack *to);
 
 #endif

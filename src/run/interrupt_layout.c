@@ -1,6 +1,7 @@
 #include "interrupt_layout.h"
 
 #include "interrupt.h"
+#include "interrupt_stack.h"
 
 #if TDL_INTERRUPT_LEAVES
 
@@ -287,6 +288,46 @@ static int find_vm(tdl_layout *out) {
   return 1;
 }
 
+/* The 32 bits at that place have been the number of the trace that has called
+** `see`, and say before and after that that a C function runs. */
+static int is_vmstate(size_t at) {
+  for (int n = 0; n < COROUTINES; n++) {
+    const char *seen[MOMENTS];
+    int32_t number[MOMENTS];
+    for (int m = 0; m < MOMENTS; m++) {
+      seen[m] = (const char *)watch.seen[n][m].words + at;
+      memcpy(&number[m], seen[m], sizeof(*number));
+    }
+    if (number[BEFORE] != -2 || number[AFTER] != -2 || number[DURING] <= 0 ||
+        number[DURING] > 64) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* What only stacks need: which of the words may be the list of traces is told by
+** the proof. */
+static int find_traces(tdl_layout *out, lua_State *L) {
+  const sight *s = &watch.seen[COROUTINES - 1][DURING];
+  for (size_t at = HEADER * sizeof(uintptr_t); at < sizeof(s->words); at += 4) {
+    if (!is_vmstate(at)) {
+      continue;
+    }
+    out->vmstate = (ptrdiff_t)at;
+    for (size_t i = HEADER; i < WORDS; i++) {
+      int32_t number;
+      memcpy(&number, (const char *)s->words + at, sizeof(number));
+      out->traces = (ptrdiff_t)(i * sizeof(uintptr_t));
+      if (tdl_stack_is_list(out, L, (uint32_t)number, watch.from) &&
+          tdl_stack_find(out, L)) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+
 int tdl_layout_find(tdl_layout *out) {
   lua_State *L = luaL_newstate();
   tdl_layout found;
@@ -300,6 +341,7 @@ int tdl_layout_find(tdl_layout *out) {
     found.dispatch = (ptrdiff_t)(tdl_layout_seen.dispatch - (uintptr_t)L);
     is_found = find_words(&found) && find_frame(&found) && find_vm(&found) &&
                find_birth(&found, (const char *)L);
+    found.reads = is_found && find_traces(&found, L);
   }
   lua_close(L);
   if (is_found) {

@@ -24,7 +24,11 @@ typedef struct tdl_layout {
   ptrdiff_t areas;    /* word: the newest tdl_code_area of the state */
   ptrdiff_t cframe;   /* word: the C stack frame of the interpreter, with
                        ** flags in its two lowest bits */
-  const char *vm;     /* the interpreter's assembler code; a place in it */
+  ptrdiff_t
+      vmstate;      /* 32 bits: the number of the trace that runs, or below 0 */
+  ptrdiff_t traces; /* word: the list of traces, by number */
+  int reads;        /* stacks can be read (interrupt_stack.h) */
+  const char *vm;   /* the interpreter's assembler code; a place in it */
   const char *vm_end;
   const char *vm_inside;
   _Unwind_Personality_Fn personality; /* of compiled code */

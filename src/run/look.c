@@ -1,13 +1,19 @@
 #include "look.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "worker.h"
+
+/* --- without asking ------------------------------------------------------- */
 
 /* When the job's code began; if that was not stamped (most short runs are not),
 ** since when it has been seen. */
-static uint64_t since(tdl_worker *w, const tdl_job *job, uint32_t generation,
-                      int is_booting) {
-  tdl_look *look = &w->look;
-  uint64_t ns = is_booting ? 0 : tdl_job_began_ns(job, generation);
+static uint64_t since(tdl_worker *w, const tdl_job *job, uint32_t generation) {
+  tdl_sighting *look = &w->look;
+  uint64_t ns = job == NULL ? 0 : tdl_job_began_ns(job, generation);
   pthread_mutex_lock(&w->lock);
   if (look->job != job || look->generation != generation) {
     look->job = job;
@@ -34,13 +40,184 @@ int tdl_look_glance(tdl_worker *w, tdl_glance *out) {
   if (job == NULL) {
     out->boots = is_booting(w);
     if (out->boots) {
-      out->since_ns = since(w, NULL, 1, 1);
+      out->since_ns = since(w, NULL, 1);
     }
     return out->boots;
   }
   generation = tdl_job_generation(job);
   out->task = tdl_job_task(job);
-  out->since_ns = since(w, job, generation, 0);
+  out->since_ns = since(w, job, generation);
   /* still the same: what was read is of one use */
-  return tdl_worker_running(w) == job && tdl_job_generation(job) == generation;
+  out->runs =
+      tdl_worker_running(w) == job && tdl_job_generation(job) == generation;
+  return out->runs;
+}
+
+/* --- a thread that stands still (K1) -------------------------------------- */
+
+/* The text of a file of the thread's in /proc, "" if there is none. */
+static void read_file(const tdl_worker *w, const char *name, char *text,
+                      size_t size) {
+  int tid = atomic_load_explicit(&w->stop.chance.tid, memory_order_relaxed);
+  char path[64];
+  ssize_t n = -1;
+  int fd;
+  snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
+  fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    n = read(fd, text, size - 1);
+    close(fd);
+  }
+  text[n > 0 ? n : 0] = 0;
+}
+
+/* It waits in the kernel, and not for a processor. */
+static int stands_still(const tdl_worker *w) {
+  char text[128]; /* "12 (name) S ..." */
+  const char *name_end;
+  read_file(w, "stat", text, sizeof(text));
+  name_end = strrchr(text, ')');
+  return name_end != NULL &&
+         (strncmp(name_end, ") S", 3) == 0 || strncmp(name_end, ") D", 3) == 0);
+}
+
+/* The kernel counts how long it has run, and how often it has begun to. */
+static int peek(tdl_view *v) {
+  char before[64], after[64];
+  read_file(v->worker, "schedstat", before, sizeof(before));
+  if (before[0] == 0 || !stands_still(v->worker) ||
+      !tdl_interrupt_peek(&v->worker->interrupt, &v->stack)) {
+    return 0;
+  }
+  read_file(v->worker, "schedstat", after, sizeof(after));
+  return strcmp(before, after) == 0 && stands_still(v->worker);
+}
+
+/* --- asking --------------------------------------------------------------- */
+
+static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER; /* K2 */
+
+static void ask(tdl_view *v) {
+  v->state = TDL_VIEW_ASKED;
+  if (stands_still(v->worker)) {
+    if (peek(v)) {
+      v->has_stack = 1;
+      v->state = TDL_VIEW_DONE;
+    }
+  } else {
+    tdl_interrupt_ask(&v->worker->interrupt, &v->stack);
+  }
+}
+
+/* 1 when it has answered. */
+static int hear(tdl_view *v) {
+  if (v->state == TDL_VIEW_ASKED &&
+      tdl_interrupt_has_answered(&v->worker->interrupt)) {
+    v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
+    v->state = TDL_VIEW_DONE;
+  }
+  return v->state == TDL_VIEW_DONE;
+}
+
+static void ask_again(tdl_view *v) {
+  if (stands_still(v->worker)) {
+    v->has_stack = tdl_interrupt_unask(&v->worker->interrupt) || peek(v);
+    v->state = v->has_stack ? TDL_VIEW_DONE : TDL_VIEW_ASKED;
+  } else {
+    tdl_interrupt_unask(&v->worker->interrupt);
+    tdl_interrupt_ask(&v->worker->interrupt, &v->stack);
+  }
+}
+
+static void nap(uint64_t ns) {
+  struct timespec t = {0, (long)ns};
+  nanosleep(&t, NULL);
+}
+
+static void hear_all(tdl_view *views, uint32_t n, uint64_t patience_ns) {
+  uint64_t start = tdl_now_ns(), now = start, asked = start;
+  uint64_t pause = TDL_LOOK_PAUSE_NS;
+  for (;;) {
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < n; i++) {
+      left += !hear(&views[i]);
+    }
+    now = tdl_now_ns();
+    if (left == 0 || now - start >= patience_ns) {
+      return;
+    }
+    nap(pause);
+    pause += pause < TDL_LOOK_AGAIN_NS ? pause : 0;
+    if (now - asked >= TDL_LOOK_AGAIN_NS) {
+      asked = now;
+      for (uint32_t i = 0; i < n; i++) {
+        if (!hear(&views[i])) {
+          ask_again(&views[i]);
+        }
+      }
+    }
+  }
+}
+
+/* It may run Lua: it has a job, boots, or is awake and may run what a job has left
+** behind. */
+static int is_worth_it(tdl_worker *w, tdl_glance *glance) {
+  enum tdl_worker_life life = tdl_worker_life(w);
+  if (life != TDL_SERVING && life != TDL_BOOTING) {
+    return 0;
+  }
+  /* relaxed: a hint */
+  return tdl_look_glance(w, glance) ||
+         (life == TDL_SERVING &&
+          atomic_load_explicit(&w->loop.parker.state, memory_order_relaxed) ==
+              TDL_AWAKE);
+}
+
+static int runs_lua(const tdl_view *v) {
+  for (uint32_t i = 0; v->has_stack && i < v->stack.count; i++) {
+    if (v->stack.frames[i].kind <= TDL_FRAME_MAIN) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+static uint32_t choose(treadle_pool *pool, uint32_t first, tdl_view *views,
+                       uint32_t max, uint32_t *next) {
+  uint32_t n = 0, i, slots = tdl_pool_slots(pool);
+  for (i = first; i <= slots && n < max; i++) {
+    tdl_view *v = &views[n];
+    v->worker = tdl_slot_worker(pool->slots[i - 1]);
+    v->id = i;
+    v->has_stack = 0;
+    v->stack.count = v->stack.skipped = 0;
+    v->state = TDL_VIEW_DONE;
+    n += (uint32_t)is_worth_it(v->worker, &v->glance);
+  }
+  *next = i <= slots ? i : 0;
+  return n;
+}
+
+uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
+                  uint32_t max, uint64_t patience_ns, uint32_t *next) {
+  uint32_t n, kept = 0;
+  pthread_mutex_lock(&looking);
+  n = choose(pool, first, views, max, next);
+  if (tdl_interrupt_can_look()) {
+    for (uint32_t i = 0; i < n; i++) {
+      ask(&views[i]);
+    }
+    hear_all(views, n, patience_ns);
+  }
+  for (uint32_t i = 0; i < n; i++) {
+    tdl_view *v = &views[i];
+    if (v->state == TDL_VIEW_ASKED) {
+      v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
+    }
+    if (v->glance.runs || v->glance.boots || runs_lua(v)) {
+      views[kept++] = *v;
+    }
+  }
+  pthread_mutex_unlock(&looking);
+  return kept;
 }

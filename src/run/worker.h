@@ -43,8 +43,8 @@ typedef struct tdl_worker {
   _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
   tdl_interrupt interrupt; /* open while there is a state */
   pthread_t thread;
-  pthread_mutex_t lock;     /* guards `seen`, its entries' `held`, and `look` */
-  tdl_look look;
+  pthread_mutex_t lock; /* guards `seen`, its entries' `held`, and `look` */
+  tdl_sighting look;
   struct tdl_vm *seen;      /* the vm, for the supervisor */
   tdl_note started, exited; /* to the pool's home */
   tdl_note left;            /* it is parked (size.h) */
