@@ -286,6 +286,9 @@
 #ifndef TDL_STACK_FRAMES
 #define TDL_STACK_FRAMES 2000
 #endif
+#ifndef TDL_STACK_COROUTINES
+#define TDL_STACK_COROUTINES 200
+#endif
 #ifndef TDL_STACK_SOURCE_BYTES
 #define TDL_STACK_SOURCE_BYTES 128
 #endif
@@ -315,6 +318,18 @@
 /* Workers that are looked at at once: 9 KiB for each. */
 #ifndef TDL_LOOK_VIEWS
 #define TDL_LOOK_VIEWS 16
+#endif
+
+/* A profile: how long one look waits for a worker at most; one stack as a text; the
+** thread's own stack. */
+#ifndef TDL_PROFILE_PATIENCE_NS
+#define TDL_PROFILE_PATIENCE_NS 2000000u
+#endif
+#ifndef TDL_PROFILE_TEXT_BYTES
+#define TDL_PROFILE_TEXT_BYTES 8192
+#endif
+#ifndef TDL_PROFILE_STACK_BYTES
+#define TDL_PROFILE_STACK_BYTES (128u << 10)
 #endif
 
 /* More than LuaJIT maps at once for compiled code (-Osizemcode, 64 KiB). */

@@ -8,7 +8,7 @@ core.open "looks"
 local M = {}
 
 --- The chunk's name as tracebacks show it.
-local function short(source)
+function M.short(source)
   local kind, name = source:match("^([@=])(.*)$")
   return kind and name or ('[string "%s"]'):format(source:match("^[^\n]*"))
 end
@@ -43,10 +43,30 @@ function M.namer()
   end
 end
 
+--- Names of the functions of C and of LuaJIT that loaded modules have, by address and by number:
+-- the same in all states.
+function M.builtin_names()
+  local names = { C = {}, builtin = {} }
+  local has_util, util = pcall(require, "jit.util")
+  for module, functions in pairs(has_util and package.loaded or {}) do
+    for name, fn in pairs(type(functions) == "table" and functions or {}) do
+      if type(name) == "string" and type(fn) == "function" then
+        local info = util.funcinfo(fn)
+        local kind = info.ffid and info.ffid > 1 and "builtin" or "C"
+        local id = kind == "builtin" and info.ffid or info.addr
+        if id then
+          names[kind][id] = module == "_G" and name or names[kind][id] or module .. "." .. name
+        end
+      end
+    end
+  end
+  return names
+end
+
 --- One frame as a line of a traceback.
-local function line_of(frame, namer)
+local function line_of(frame, namer, builtins)
   if frame.what == "main" or frame.what == "Lua" then
-    local source = short(frame.source)
+    local source = M.short(frame.source)
     local where = frame.line >= 0 and ("%s:%d"):format(source, frame.line) or source
     if frame.what == "main" then
       return where .. ": in main chunk"
@@ -57,11 +77,12 @@ local function line_of(frame, namer)
   elseif frame.what == "?" then
     return "(unknown function)"
   end
-  return frame.what == "C" and "[C]: in a C function" or "[builtin]: in a function of LuaJIT's"
+  local name = builtins[frame.what][frame.id]
+  return name and ("[C]: in function '%s'"):format(name) or "[C]: in a C function"
 end
 
 --- The text of a stack.
-local function traceback(seen, namer)
+local function traceback(seen, namer, builtins)
   local lines = { "stack traceback:" }
   if seen.place == "collector" then
     lines[2] = "[C]: in the garbage collector"
@@ -70,7 +91,7 @@ local function traceback(seen, namer)
     if i == core.STACK_INNER + 1 and seen.skipped > 0 then
       lines[#lines + 1] = ("...(%d more functions)"):format(seen.skipped)
     end
-    lines[#lines + 1] = line_of(frame, namer)
+    lines[#lines + 1] = line_of(frame, namer, builtins)
   end
   if not seen.frames then
     lines[2] = "[C]: in a C function, or where its stack cannot be read"
@@ -84,14 +105,14 @@ end
 -- @param handle what `core.pool_open` returned
 -- @tparam table record of the pool
 function M.backtrace(handle, record)
-  local list, namer = core.pool_look(handle), M.namer()
+  local list, namer, builtins = core.pool_look(handle), M.namer(), M.builtin_names()
   for i, seen in ipairs(list) do
     list[i] = {
       worker = seen.worker,
       task = seen.task and records.task_name(record, seen.task),
       what = seen.boots and "load" or seen.task and "task" or "other",
       since = seen.since,
-      traceback = traceback(seen, namer),
+      traceback = traceback(seen, namer, builtins),
     }
   end
   return list

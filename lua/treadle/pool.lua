@@ -254,6 +254,16 @@ function methods:backtrace()
   return require("treadle.look").backtrace(self._handle, self._record)
 end
 
+--- Sample what the workers execute, from now on, in the background.
+-- @tparam number seconds
+-- @tparam[opt] table given `interval` (s), 0.001 without
+-- @return a `treadle.profile`, at once: `folded()`, `top(n)`, `samples()`, `await()`, `stop()`
+function methods:profile(seconds, given)
+  check_self(self, "profile")
+  local profile = require("treadle.profile").new(self._handle, self._record, seconds, given)
+  return profile
+end
+
 --- A future that resolves when the pool would take a call: at once, if there is no `max_queue`.
 function methods:ready()
   check_self(self, "ready")

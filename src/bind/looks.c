@@ -1,8 +1,11 @@
 /* What the workers of a pool run now, as Lua tables. */
 #include "bind.h"
 
+#include "../base/status.h"
 #include "../run/look.h"
+#include "../run/profile.h"
 #include "../run/worker.h"
+#include "share.h"
 
 /* The fields of what is known without asking, in the table on top. */
 static void set_glance(lua_State *L, uint32_t worker, const tdl_glance *g,
@@ -53,6 +56,8 @@ static void push_frame(lua_State *L, const tdl_frame *f) {
     lua_setfield(L, -2, "source");
     tdl_bind_set_number(L, "line", f->line);
     tdl_bind_set_number(L, "defined", f->defined);
+  } else {
+    tdl_bind_set_number(L, "id", (double)f->id);
   }
 }
 
@@ -103,10 +108,81 @@ static int core_pool_look(lua_State *L) {
   return 1;
 }
 
+static tdl_profile *check_profile(lua_State *L) {
+  return tdl_profile_of(tdl_bind_check_thing(L, 1, &tdl_profile_kind));
+}
+
+/* profile_new(handle, seconds, interval) -> handle; nothing when the pool is over
+*/
+static int core_profile_new(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  uint64_t ns = tdl_seconds_ns(luaL_checknumber(L, 2));
+  uint64_t interval_ns = tdl_seconds_ns(luaL_checknumber(L, 3));
+  tdl_profile *profile;
+  int status;
+  if (h == NULL) {
+    return 0;
+  }
+  status = tdl_profile_new(h->pool, ns, interval_ns, &profile);
+  if (status != 0) {
+    return luaL_error(L, "%s", tdl_status_text(status));
+  }
+  tdl_bind_push_new(L, tdl_profile_counted(profile));
+  return 1;
+}
+
+/* profile_stop(profile): asks it to end */
+static int core_profile_stop(lua_State *L) {
+  tdl_profile_stop(check_profile(L));
+  return 0;
+}
+
+/* profile_is_over(profile) */
+static int core_profile_is_over(lua_State *L) {
+  lua_pushboolean(L, tdl_profile_is_over(check_profile(L)));
+  return 1;
+}
+
+/* profile_wait(profile): blocks until it is over */
+static int core_profile_wait(lua_State *L) {
+  tdl_profile_wait(check_profile(L));
+  return 0;
+}
+
+static void push_stack(void *ctx, const char *text, uint32_t length,
+                       uint64_t count) {
+  lua_State *L = ctx;
+  lua_pushlstring(L, text, length);
+  lua_pushnumber(L, (lua_Number)count);
+  lua_rawset(L, -3);
+}
+
+/* profile_read(profile), which is over -> a table: the text of a stack (see
+** profile.h) -> how often it was seen; looks, stacks, unanswered, seconds that
+** the looks took */
+static int core_profile_read(lua_State *L) {
+  tdl_profile *profile = check_profile(L);
+  tdl_profile_counts c;
+  tdl_profile_read(profile, &c);
+  lua_newtable(L);
+  tdl_profile_each(profile, push_stack, L);
+  lua_pushnumber(L, (lua_Number)c.looks);
+  lua_pushnumber(L, (lua_Number)c.stacks);
+  lua_pushnumber(L, (lua_Number)c.unanswered);
+  lua_pushnumber(L, (lua_Number)c.look_ns / 1e9);
+  return 5;
+}
+
 void tdl_bind_looks(lua_State *L) {
-  static const luaL_Reg functions[] = {{"pool_running", core_pool_running},
-                                       {"pool_look", core_pool_look},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"pool_running", core_pool_running},
+      {"pool_look", core_pool_look},
+      {"profile_new", core_profile_new},
+      {"profile_stop", core_profile_stop},
+      {"profile_is_over", core_profile_is_over},
+      {"profile_wait", core_profile_wait},
+      {"profile_read", core_profile_read},
+      {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   tdl_bind_set_number(L, "STACK_INNER", TDL_STACK_INNER);
 }

@@ -22,6 +22,7 @@ typedef struct closure {
   uint64_t next;
   uint8_t marked, type, ffid, nupvalues; /* ffid: 0 is Lua's, 1 is C's */
   uint64_t env, gclist, pc;
+  uint64_t address; /* C's */
 } closure;
 
 typedef struct proto {
@@ -78,9 +79,12 @@ enum { VM_INTERPRETER = -1, VM_C = -2, VM_COLLECTOR = -3, VM_EXIT = -4 };
 #define TAG_FUNCTION   0x1fff7u /* ~8 in 17 bits */
 #define SNAP_NORESTORE 0x040000u
 #define FIRST_CONSTANT 0x8000u /* constants have lower numbers */
-#define SAVED_PC       24      /* in the interpreter's C frame */
-#define COMPILED_FRAME 16      /* what compiled code adds to that frame */
-#define TRACES_SIZE    12      /* from the list of traces to its size */
+#define SAVED_STATE    16      /* in the interpreter's C frame */
+#define SAVED_PC       24
+#define SAVED_RETURN   72
+#define FRAME_SIZE     80
+#define COMPILED_FRAME 16 /* what compiled code adds to that frame */
+#define TRACES_SIZE    12 /* from the list of traces to its size */
 #define TRACES         64u
 #define SNAPS          32u
 #define CONSTANTS      64u
@@ -256,6 +260,7 @@ static int describe(const site *p, tdl_frame *out) {
     return describe_proto(f.pc - sizeof(proto), p->pc, out);
   }
   out->kind = f.ffid == 1 ? TDL_FRAME_C : TDL_FRAME_BUILTIN;
+  out->id = f.ffid == 1 ? f.address : f.ffid;
   return 1;
 }
 
@@ -492,6 +497,22 @@ static int read_saved(walk *w, sites *out) {
   return collect(w, link, pc - 4, out);
 }
 
+/* The state that has resumed this one, if the interpreter itself has: then its C
+** frame lies behind this one's. */
+static int next_state(const tdl_layout *layout, walk *w) {
+  uint64_t frame = w->L.cframe & ~(uint64_t)3, from;
+  if (!fetch(&from, frame + SAVED_RETURN, sizeof(from)) ||
+      from < (uintptr_t)layout->vm || from >= (uintptr_t)layout->vm_end ||
+      !fetch(&w->of, frame + FRAME_SIZE + SAVED_STATE, sizeof(w->of)) ||
+      !fetch(&w->L, w->of, sizeof(w->L))) {
+    return 0;
+  }
+  w->first = w->end = 0;
+  w->is_compiled = 0;
+  return w->L.type == TYPE_THREAD &&
+         (w->L.cframe & ~(uint64_t)3) == frame + FRAME_SIZE;
+}
+
 /* In the interpreter itself, if its registers are what they mostly are. */
 static int read_interpreter(walk *w, const tdl_registers *at, sites *out) {
   uint64_t function, value, pc = at->next - 4, link = at->base - SLOT;
@@ -555,6 +576,9 @@ int tdl_stack_read(const tdl_layout *layout, lua_State *L,
     is_read = vmstate != VM_EXIT && read_saved(&w, &found);
   }
   if (is_read) {
+    for (int n = 0; n < TDL_STACK_COROUTINES && next_state(layout, &w); n++) {
+      (void)read_saved(&w, &found);
+    }
     describe_all(&found, out);
   }
   return is_read;

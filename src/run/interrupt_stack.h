@@ -11,6 +11,8 @@
 **     is tagged as one, lies below the stack's end, and the place in its code is
 **     in its code. So a moment at which LuaJIT is halfway through something
 **     gives nothing, or frames that were there a moment ago.
+**     A coroutine is followed by those that have resumed it: their frames lie on
+**     the C stack one behind the other.
 ** R3  Compiled code keeps no frames. Where they would be if it ended now is
 **     written down in each of its snapshots, for its exits; the place in the
 **     code tells which one that is. A line is that of the latest snapshot.
@@ -40,6 +42,7 @@ typedef struct tdl_frame {
   enum tdl_frame_kind kind;
   int32_t line;    /* below 0: not known */
   int32_t defined; /* the line where its definition begins */
+  uint64_t id;     /* of C's: its address; of LuaJIT's: its number */
   char source[TDL_STACK_SOURCE_BYTES]; /* as debug.getinfo's, cut at its end */
 } tdl_frame;
 

@@ -215,7 +215,10 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
       v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
     }
     if (v->glance.runs || v->glance.boots || runs_lua(v)) {
-      views[kept++] = *v;
+      if (&views[kept] != v) {
+        views[kept] = *v;
+      }
+      kept++;
     }
   }
   pthread_mutex_unlock(&looking);
