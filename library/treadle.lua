@@ -410,6 +410,7 @@ function treadle.check() end
 ---@field timeout? number seconds, for tasks that name none
 ---@field balancer? "shared"|"round_robin"|"least_busy"|"random"|fun(job: table, workers: table[]): integer
 ---@field inline? boolean
+---@field debug? boolean|table<"pool"|"worker"|"load"|"job"|"signal"|"payload", boolean>
 ---@field isolate? boolean
 ---@field recycle_after? integer jobs
 ---@field recycle_memory? number bytes
@@ -525,6 +526,18 @@ function pool:top(given) end
 ---@param fn fun(event: table)
 ---@return fun() unsubscribe
 function pool:on(event, fn) end
+
+---Record what the pool does, for trace viewers and for `treadle trace`.
+---@param path string
+---@return treadle.trace
+function pool:trace(path) end
+
+---@class treadle.trace
+local trace = {}
+
+---@return integer events
+---@return integer lost
+function trace:close() end
 
 -- --- parallel loops ------------------------------------------------------------------------------
 

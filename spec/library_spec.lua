@@ -136,7 +136,7 @@ describe("the definitions for editors", function()
       task = treadle.task { fn = print }, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),
-      event = treadle.event(),
+      event = treadle.event(), trace = pool:trace "/dev/null",
     } do
       local methods = methods_of(object)
       assert.is_true(next(methods) ~= nil, owner)

@@ -154,7 +154,7 @@ describe("a recording", function()
     assert.same(2, #slices(found, "load"))
   end)
 
-  it("survives a worker that is stopped", function()
+  it("survives a worker that is stopped #computing", function()
     local found = record({ threads = 1 }, function(pool)
       local tasks = pool:run(function() while true do end end, {}, { timeout = 0.05 })
       assert.same("timeout", helpers.outcome(tasks))

@@ -390,6 +390,11 @@
 #define TDL_SELECT_MAX_CASES 256
 #endif
 
+/* The longest line that a pool's option `debug` brings. */
+#ifndef TDL_DEBUG_LINE_BYTES
+#define TDL_DEBUG_LINE_BYTES 1024
+#endif
+
 /* A recording of a pool (48 KiB each): how many events a thread keeps before it
 ** hands them to the one that writes; how many such buffers may wait for that one
 ** before the others wait for it; what is written to the file at a time. */

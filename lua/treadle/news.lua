@@ -121,6 +121,9 @@ function M.pool_event(record, event, worker, ...)
     record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
   elseif event == "closed" then
     M.stop(record)
+    if record.say and handle then
+      record.say(handle, "pool", "closed")
+    end
     if record.trace then
       require("treadle.trace").finish(record)
     end

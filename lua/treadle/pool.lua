@@ -36,6 +36,7 @@ local POOL_OPTIONS = {
   min_threads = "tally", max_threads = "count", idle_timeout = "seconds",
   recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
   max_queue = "limit", on_full = "on_full", balancer = "balancer", inline = "boolean",
+  debug = function(value) return require("treadle.debug").check(value) end,
 }
 
 local RUN_OPTIONS = {
@@ -82,6 +83,13 @@ end
 local function check_self(self, name)
   if not M.is(self) then
     options.misused(name, "pool", self, 2)
+  end
+end
+
+--- A line of the option `debug`.
+local function say(self, ...)
+  if self._record.say then
+    self._record.say(self._handle, ...)
   end
 end
 
@@ -419,6 +427,13 @@ local function open(given, opts, level, only)
     source = { module = boot.module, tasks = not boot.module and given or nil },
   }
   record.schedule = schedule.new(record, opts)
+  local environment = os.getenv "TREADLE_DEBUG"
+  local mask = (opts.debug ~= nil or environment)
+    and require("treadle.debug").mask(opts.debug, environment) or 0
+  if mask ~= 0 then
+    boot.debug = true
+    record.say = require("treadle.debug").say
+  end
   local self = setmetatable({
     name = name,
     _timeout = opts.timeout,
@@ -426,7 +441,7 @@ local function open(given, opts, level, only)
     _record = record,
     _only = only,
   }, mt)
-  local ok, handle = pcall(core.pool_open, record, {
+  local shape = {
     name = name,
     min_threads = min,
     max_threads = max,
@@ -440,7 +455,9 @@ local function open(given, opts, level, only)
     max_queue = record.schedule and record.schedule.max_queue or nil,
     balanced = record.schedule and record.schedule.balancer ~= nil,
     inline = opts.inline,
-  }, boot)
+    debug = mask,
+  }
+  local ok, handle = pcall(core.pool_open, record, shape, boot)
   if not ok then
     options.bad_argument(2, "pool", errors.text(handle), level)
   end
@@ -452,6 +469,9 @@ local function open(given, opts, level, only)
     record.closed:wait(self._terminate_timeout)
     future.seen(record.started)
     error(future.error(record.started), 0)
+  end
+  if record.say then
+    require("treadle.debug").opened(handle, record, name, shape)
   end
   self.call = call_proxy(self)
   if core.pool_shows() then
@@ -503,6 +523,8 @@ function methods:close(timeout)
   if timeout ~= nil then
     options.seconds(1, "close", timeout)
   end
+  say(self, "pool", "close: %s", timeout and ("within %g s"):format(timeout)
+    or "once all is done")
   core.pool_close(self._handle)
   if self._is_own then
     if timeout and timeout < math.huge then
@@ -548,6 +570,7 @@ function methods:cancel_pending(reason)
     record.held[f] = nil
     count = count + (f:cancel(text) and 1 or 0)
   end
+  say(self, "pool", "cancelled what was pending: %d calls", count)
   return count
 end
 
@@ -557,6 +580,7 @@ end
 -- the pool, whose own worker cannot be replaced before it returns, at once
 function methods:recycle()
   check_self(self, "recycle")
+  say(self, "pool", "recycle")
   local handle, before = self._handle, {}
   for worker = 1, self.threads do
     before[worker] = core.pool_states(handle, worker)
@@ -594,6 +618,7 @@ function methods:resize(min, max)
     options.bad_argument(max and 2 or 1, "resize", ("at most %d"):format(core.MAX_WORKERS))
   end
   local handle = self._handle
+  say(self, "pool", "resize: %s", max and ("%d to %d"):format(min, max) or min)
   core.pool_resize(handle, min, max or min)
   return news.when_changed(self, function() return core.pool_is_sized(handle) end)
 end
@@ -628,6 +653,7 @@ function methods:terminate(reason)
   check_self(self, "terminate")
   local record = self._record
   record.reason = errors.reason(reason) or record.reason
+  say(self, "pool", "terminate: %s", record.reason or "the pool is closed")
   if record.reason then
     core.pool_reason(self._handle, record.reason)
   end

@@ -259,6 +259,11 @@ function methods:call(handle, task, name, place, policy, timeout, signal, ...)
     local free = room(self, handle)
     if free and (free <= 0 or self.on_full == "wait" and has_line(self)) then
       events.emit(self.record, { event = "queue_full", task = name })
+      if self.record.say then
+        self.record.say(handle, "pool", "queue full: %s, which %s", name,
+          self.on_full == "wait" and "waits" or self.on_full == "run" and "runs here"
+            or "is rejected")
+      end
       if self.on_full == "wait" then
         local deadline = timeout >= 0 and timeout < math.huge and core.now() + timeout or nil
         local has_room, problem = wait_for_room(self, handle, deadline, signal)

@@ -70,6 +70,9 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
     if kind == "closed" and record and record.failure then
       kind, message = record.failure.kind, record.failure.message
     end
+    if record and record.say then
+      record.say(handle, "payload", "refused: %s: %s", records.task_name(record, number), message)
+    end
     target:_reject(errors.new(kind, message, { task = records.task_name(record, number) }))
     return target
   end

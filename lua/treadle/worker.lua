@@ -153,6 +153,7 @@ function M.boot(boot)
     _G.treadle = treadle
   end
   loading = true
+  local start = core.now()
   local names, fns, opts, exports
   local require, rawset = require, rawset -- the script may have its own
   if boot.module then
@@ -161,6 +162,11 @@ function M.boot(boot)
     names, fns, opts, exports = from_table(boot)
   end
   loading = false
+  if boot.debug then
+    require("treadle.debug").say(nil, "load", "loaded %s in %.2fms: %d tasks", boot.module
+      and ("module '%s'"):format(boot.module) or ("'%s'"):format(boot.file or boot.name),
+      (core.now() - start) * 1e3, #names)
+  end
   for i, name in ipairs(names) do
     loaded[name] = fns[i]
   end

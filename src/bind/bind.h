@@ -175,6 +175,7 @@ void tdl_bind_looks(lua_State *L);
 void tdl_bind_stamps(lua_State *L); /* if the build has them */
 void tdl_bind_trace(lua_State *L);
 void tdl_bind_board(lua_State *L);
+void tdl_bind_debug(lua_State *L);
 
 /* Ends all pools that a state made and is being closed with; blocks for a
 ** moment. */

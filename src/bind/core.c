@@ -208,6 +208,11 @@ static void bind_shared(lua_State *L) {
   tdl_bind_barrier(L);
 }
 
+static void bind_watch(lua_State *L) {
+  tdl_bind_trace(L);
+  tdl_bind_debug(L);
+}
+
 /* open(part): adds functions to the module, upvalue 1, for which a state that does
 ** not use them needs no memory */
 static int core_open(lua_State *L) {
@@ -216,7 +221,7 @@ static int core_open(lua_State *L) {
     void (*bind)(lua_State *L);
   } parts[] = {{"shared", bind_shared}, /* what states share */
                {"looks", tdl_bind_looks},
-               {"watch", tdl_bind_trace},
+               {"watch", bind_watch},
                {"board", tdl_bind_board},
                {"signals", tdl_bind_signals}};
   const char *name = luaL_checkstring(L, 1);

@@ -193,6 +193,7 @@ static int core_pool_open(lua_State *L) {
   o.recycle_after = (uint64_t)number_field(L, "recycle_after");
   o.recycle_bytes = (uint64_t)number_field(L, "recycle_memory");
   o.cap_bytes = (uint64_t)number_field(L, "max_memory");
+  o.debug = (uint32_t)number_field(L, "debug");
   lua_getfield(L, 2, "inline");
   o.helped = lua_toboolean(L, -1);
   lua_getfield(L, 2, "balanced");

@@ -6,6 +6,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../codec/payload.h"
+#include "debug.h"
 #include "guests.h"
 #include "news.h"
 #include "phase.h"
@@ -79,6 +80,7 @@ static void free_pool(treadle_pool *pool) {
   uint32_t slots = tdl_pool_slots(pool);
   tdl_supervisor_forget_pool(pool);
   tdl_watch_drop_trace(pool);
+  tdl_debug_drop_names(pool);
   for (uint32_t i = 0; i < slots; i++) {
     tdl_thread_drop_inbox(tdl_slot_worker(pool->slots[i]));
   }
@@ -150,6 +152,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->helped = options->helped;
   pool->regulated = options->max_queue != TDL_POOL_NO_LIMIT ||
                     options->helped || options->balanced;
+  pool->debug = options->debug;
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
@@ -157,6 +160,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   tdl_bytes_init(options->boot, NULL, 0);
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->phase, TDL_POOL_OPEN);
+  tdl_watch_set(pool, TDL_WATCH_DEBUG, options->debug != 0);
   tdl_news_init(pool);
   status = tdl_backlog_init(&pool->run);
   if (status == 0) {

@@ -98,6 +98,7 @@ typedef struct tdl_pool_options {
   uint64_t recycle_after; /* jobs until a worker gets a fresh state; 0: never */
   uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
   uint64_t cap_bytes;     /* of a worker's Lua heap; 0: none */
+  uint32_t debug;         /* a set of enum tdl_debug */
   const char *name;       /* thread names; copied */
   tdl_bytes *boot; /* payload for the workers' boot function; taken, from the
                    ** heap */
@@ -124,11 +125,13 @@ struct treadle_pool {
   uint64_t recycle_after, recycle_bytes, cap_bytes;
   uint32_t max_queue;
   int helped;
-  int regulated; /* the short question: a limit, helped, or balanced */
+  uint32_t debug; /* which lines are said: see debug.h */
+  int regulated;  /* the short question: a limit, helped, or balanced */
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
   tdl_stats *stats;
+  _Atomic(struct tdl_debug_names *) debug_names; /* the home's; see debug.h */
   _Atomic(struct tdl_trace *) trace; /* the home's; see trace.h, R1 */
   /* the home's */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,

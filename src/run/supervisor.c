@@ -262,6 +262,9 @@ static void look_locked(tdl_worker *w, uint64_t now) {
       s->condemned_ns = now;
       s->had_ns = s->chance.used_ns + s->chance.still_ns;
       tdl_worker_ask(w, TDL_ASK_LEAVE);
+      if (tdl_watched(w->pool) != 0) {
+        tdl_watch_interrupted(w);
+      }
     } else if (s->chance.used_ns + s->chance.still_ns - s->had_ns >= patience) {
       write_off_locked(w);
     }

@@ -267,6 +267,9 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
       tdl_payload_clear(report);
     }
     if (status != 0) {
+      if (tdl_watched(w->pool) != 0) {
+        tdl_watch_load_failed(w, report, status);
+      }
       close_vm(w);
     }
   }

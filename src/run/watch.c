@@ -1,6 +1,11 @@
 #include "watch.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "../base/status.h"
+#include "../codec/reader.h"
+#include "debug.h"
 #include "events.h"
 #include "news.h"
 #include "trace.h"
@@ -62,10 +67,68 @@ static const char *outcome_text(int status) {
   return status == 0 ? "done" : tdl_status_kind(status);
 }
 
+/* --- lines ----------------------------------------------------------------- */
+
+/* Who made the call: a worker of the pool, or 0. */
+static uint32_t caller_of(const tdl_job *job) {
+  return job->home == job->pool->home
+             ? 0
+             : TDL_CONTAINER(job->home, const tdl_worker, loop)->id;
+}
+
+static double ms_since(uint64_t ns) {
+  return (double)(tdl_now_ns() - ns) * 1e-6;
+}
+
+static void say_queued(const tdl_job *job) {
+  char name[16];
+  const char *task = tdl_debug_name(job->pool, job->task, name);
+  uint32_t who = caller_of(job);
+  tdl_debug_say(job->pool, who, TDL_DEBUG_JOB, "queued %s", task);
+  tdl_debug_say(job->pool, who, TDL_DEBUG_PAYLOAD, "%s: arguments, %u bytes",
+                task, job->bytes.len);
+}
+
+static void say_ended(const tdl_worker *w, const tdl_job *job, int status,
+                      uint64_t since_ns) {
+  char name[16];
+  const char *task = tdl_debug_name(w->pool, job->task, name);
+  double ms = since_ns == 0 ? 0 : ms_since(since_ns);
+  if (status == 0) {
+    tdl_debug_say(w->pool, w->id, TDL_DEBUG_JOB, "done %s %.2fms", task, ms);
+  } else {
+    tdl_debug_say(w->pool, w->id, TDL_DEBUG_JOB, "failed %s %.2fms: %s", task,
+                  ms, tdl_status_kind(status));
+  }
+  tdl_debug_say(w->pool, w->id, TDL_DEBUG_PAYLOAD, "%s: %s, %u bytes", task,
+                status == 0 ? "results" : "error", job->bytes.len);
+}
+
+/* The reason is the home's, who has just cancelled it (J5). */
+static void say_settled(const tdl_job *job, int state, int status) {
+  char name[16], where[32] = "queued";
+  const char *task = tdl_debug_name(job->pool, job->task, name);
+  if (state == TDL_JOB_RUNNING && job->worker == TDL_JOB_HOSTED) {
+    snprintf(where, sizeof(where), "running in the host");
+  } else if (state == TDL_JOB_RUNNING) {
+    snprintf(where, sizeof(where), "running in w%u", job->worker);
+  }
+  tdl_debug_say(job->pool, caller_of(job), TDL_DEBUG_JOB, "%s %s, %s",
+                tdl_status_kind(status), task, where);
+  tdl_debug_say(job->pool, caller_of(job), TDL_DEBUG_SIGNAL, "%s of %s, %s: %s",
+                status == TREADLE_ETIMEOUT     ? "deadline"
+                : status == TREADLE_ECANCELLED ? "cancellation"
+                                               : "end",
+                task, where, tdl_job_reason(job));
+}
+
 /* --- calls ----------------------------------------------------------------- */
 
 void tdl_watch_submitted(tdl_job *job) {
   tdl_trace *trace = trace_of(job->pool);
+  if (is_watched_by(job->pool, TDL_WATCH_DEBUG)) {
+    say_queued(job);
+  }
   if (trace != NULL) {
     tdl_trace_call(trace, job, tdl_now_ns());
   }
@@ -126,6 +189,11 @@ void tdl_watch_started(tdl_vm *vm, tdl_entry *e) {
     tdl_events_post(w->pool, w->id, "job_start", tdl_job_task(e->job), NULL, 0);
   }
   tell_counts(w->pool);
+  if (is_watched_by(w->pool, TDL_WATCH_DEBUG)) {
+    char name[16];
+    tdl_debug_say(w->pool, w->id, TDL_DEBUG_JOB, "started %s",
+                  tdl_debug_name(w->pool, e->job->task, name));
+  }
   if (trace != NULL) {
     tdl_trace_left_queue(trace, e->job, w->id);
   }
@@ -148,6 +216,9 @@ void tdl_watch_ended(tdl_vm *vm, tdl_entry *e, int status) {
                     tdl_job_task(e->job),
                     status == 0 ? NULL : tdl_status_kind(status),
                     (double)(now - e->heard_ns) * 1e-9);
+  }
+  if (is_watched_by(w->pool, TDL_WATCH_DEBUG)) {
+    say_ended(w, e->job, status, e->heard_ns);
   }
   tell_counts(w->pool);
 }
@@ -184,13 +255,22 @@ static void put_guest(const tdl_job *job, tdl_trace_kind kind) {
   }
 }
 
+static void say_guest(const tdl_job *job, const char *what) {
+  char name[16];
+  if (is_watched_by(job->pool, TDL_WATCH_DEBUG)) {
+    tdl_debug_say(job->pool, 0, TDL_DEBUG_JOB, "%s %s", what,
+                  tdl_debug_name(job->pool, job->task, name));
+  }
+}
+
 void tdl_watch_guest_started(tdl_job *job) {
+  say_guest(job, "started");
   put_guest(job, TDL_TRACE_GUEST_BEGINS);
   tell_counts(job->pool);
 }
 
 void tdl_watch_guest_ended(tdl_job *job, int status) {
-  (void)status;
+  say_guest(job, status == 0 ? "done" : "failed");
   put_guest(job, TDL_TRACE_GUEST_ENDS);
   tell_counts(job->pool);
 }
@@ -213,11 +293,20 @@ static void put_end(const tdl_job *job, int was_queued, int status) {
 }
 
 void tdl_watch_settled(const tdl_job *job, int state, int status) {
+  if (is_watched_by(job->pool, TDL_WATCH_DEBUG)) {
+    say_settled(job, state, status);
+  }
   put_end(job, state == TDL_JOB_QUEUED, status);
   tell_counts(job->pool);
 }
 
 void tdl_watch_refused(const tdl_job *job, int status) {
+  if (is_watched_by(job->pool, TDL_WATCH_DEBUG)) {
+    char name[16];
+    tdl_debug_say(job->pool, caller_of(job), TDL_DEBUG_JOB, "%s %s, queued",
+                  tdl_status_kind(status),
+                  tdl_debug_name(job->pool, job->task, name));
+  }
   put_end(job, 1, status);
   tell_counts(job->pool);
 }
@@ -239,6 +328,8 @@ void tdl_watch_worker_started(tdl_worker *w, uint64_t since_ns) {
   if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
     tdl_events_post(w->pool, w->id, "worker_start", 0, NULL, 0);
   }
+  tdl_debug_say(w->pool, w->id, TDL_DEBUG_WORKER, "started in %.2fms",
+                ms_since(since_ns));
   if (trace != NULL) {
     put_mark(w, trace, TDL_TRACE_LOAD, since_ns, NULL);
     put_mark(w, trace, TDL_TRACE_MARK, tdl_now_ns(), "started");
@@ -250,6 +341,7 @@ static void end_worker(tdl_worker *w, tdl_trace *trace, const char *reason) {
   if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
     tdl_events_post(w->pool, w->id, "worker_exit", 0, reason, 0);
   }
+  tdl_debug_say(w->pool, w->id, TDL_DEBUG_WORKER, "exits: %s", reason);
   if (trace != NULL) {
     put_mark(w, trace, TDL_TRACE_MARK, tdl_now_ns(), reason);
   }
@@ -262,6 +354,29 @@ void tdl_watch_worker_ends(tdl_worker *w, const char *reason) {
 
 void tdl_watch_worker_lost(tdl_worker *w) {
   end_worker(w, trace_of(w->pool), "stuck");
+}
+
+void tdl_watch_load_failed(tdl_worker *w, const tdl_bytes *report, int status) {
+  tdl_reader reader;
+  tdl_item item;
+  uint32_t count;
+  uint8_t flags;
+  if (report->len > 0 &&
+      tdl_get_begin(&reader, report->data, report->len, &count, &flags) == 0 &&
+      tdl_get_value(&reader, &item) == 0 && item.kind == TDL_ITEM_STRING) {
+    const char *end = memchr(item.string, '\n', item.n);
+    tdl_debug_say(
+        w->pool, w->id, TDL_DEBUG_LOAD, "failed: %.*s",
+        (int)(end != NULL ? end - (const char *)item.string : (long)item.n),
+        (const char *)item.string);
+  } else {
+    tdl_debug_say(w->pool, w->id, TDL_DEBUG_LOAD, "failed: %s",
+                  tdl_status_text(status));
+  }
+}
+
+void tdl_watch_interrupted(tdl_worker *w) {
+  tdl_debug_say(w->pool, w->id, TDL_DEBUG_SIGNAL, "interrupted");
 }
 
 /* --- recordings ------------------------------------------------------------ */

@@ -68,6 +68,13 @@ void tdl_watch_worker_started(struct tdl_worker *worker, uint64_t since_ns);
 void tdl_watch_worker_ends(struct tdl_worker *worker, const char *reason);
 void tdl_watch_worker_lost(struct tdl_worker *worker);
 
+/* worker; it could not load its module: the encoded report. */
+void tdl_watch_load_failed(struct tdl_worker *worker, const tdl_bytes *report,
+                           int status);
+
+/* supervisor; what runs there is interrupted from now on. */
+void tdl_watch_interrupted(struct tdl_worker *worker);
+
 /* --- recordings (trace.h) -------------------------------------------------- */
 
 /* home; records what is watched to a file, as tdl_trace_start has it. One at a
