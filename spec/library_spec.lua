@@ -156,7 +156,9 @@ describe("the definitions for editors", function()
   end)
 
   it("have nothing that is not there", function()
+    local pool = treadle.pool("string", { threads = 1 })
     local owners = {
+      trace = pool:trace "/dev/null",
       treadle = treadle, atomics = treadle.atomics, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),
@@ -172,6 +174,7 @@ describe("the definitions for editors", function()
         problems[#problems + 1] = id
       end
     end
+    pool:close()
     assert.same({}, problems)
   end)
 
