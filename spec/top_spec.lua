@@ -385,12 +385,14 @@ describe("pool:top", function()
   end)
 
   it("says which task each worker runs", function()
-    pool = treadle.pool("stop_tasks", { threads = 2 })
-    local log = helpers.new_path(".log")
-    local f = pool.call.loop("empty", log)
-    helpers.entered(log)
-    assert.matches("[%d.]+[µm]?s loop\n", pool:top { once = true })
-    f:cancel { force = true }
+    pool = treadle.pool("tasks", { threads = 2 })
+    local gate = helpers.new_path(".gate")
+    local f = pool.call.block(gate)
+    helpers.entered(gate .. ".entered")
+    local shown = pool:top { once = true }
+    helpers.write(gate, "")
+    f:await()
+    assert.matches(" [%d.]+[^ ]-s block\n", shown)
   end)
 
   it("works for a task, and after the pool was closed", function()
@@ -592,13 +594,20 @@ describe("treadle top", function()
     local WIDE, HIGH = 90, 30
 
     --- Run a script under `treadle top` on a terminal; a Ctrl-C is typed once it has called READY.
+    -- PICTURES tells how many pictures of an open pool the terminal has been sent.
     -- @return the screen at the end, the bytes, the exit code, whether the terminal is as before
     local function run(script, given)
       given = given or {}
       local name = helpers.new_path()
       local path = helpers.write(name .. ".lua", ([[
         local function READY() local f = io.open(%q, "w") f:write("x") f:close() end
-      ]]):format(name .. ".ready") .. script)
+        local function PICTURES()
+          local f = io.open(%q, "rb")
+          local count = select(2, f:read("*a"):gsub("open for", ""))
+          f:close()
+          return count
+        end
+      ]]):format(name .. ".ready", name .. ".bytes") .. script)
       helpers.write(name .. ".sh", ([[
         trap : INT
         stty cols %d rows %d
@@ -635,7 +644,7 @@ describe("treadle top", function()
 
     it("keeps the script's lines above the last picture, each once", function()
       local screen, bytes, code, is_same = run(SCRIPT .. [[
-        treadle.sleep(0.3)
+        while PICTURES() == 0 do end
         io.stderr:write "to stderr\n"
         io.write "no end of a line"
         pool:close()]])
@@ -651,18 +660,9 @@ describe("treadle top", function()
     end)
 
     it("goes on while the host computes", function()
-      -- The script ends only when it has seen that pictures are drawn meanwhile: their bytes go to
-      -- the file that `script` writes.
       local screen, bytes, code, is_same = run(SCRIPT .. [[
-        local path = debug.getinfo(1, "S").source:match "^@(.*)%.lua$" .. ".bytes"
-        local function pictures()
-          local f = io.open(path, "rb")
-          local n = select(2, f:read("*a"):gsub("open for", ""))
-          f:close()
-          return n
-        end
-        local first = pictures()
-        while pictures() < first + 2 do end]])
+        local first = PICTURES()
+        while PICTURES() < first + 2 do end]])
       assert.equal(0, code)
       check_restored(screen, bytes, is_same)
     end)
@@ -694,14 +694,15 @@ describe("treadle top", function()
     end)
 
     it("is as it was after an error", function()
-      local screen, bytes, code, is_same = run(SCRIPT .. "treadle.sleep(0.3) error 'too bad'")
+      local screen, bytes, code, is_same = run(SCRIPT
+        .. "while PICTURES() == 0 do end error 'too bad'")
       assert.equal(1, code)
       check_restored(screen, bytes, is_same)
       assert.matches("^line 1 .*line 10 .*\nnumbers +open for.*\ntreadle: .*too bad", screen:text())
     end)
 
     it("is as it was after os.exit", function()
-      local screen, bytes, code, is_same = run(SCRIPT .. "treadle.sleep(0.3) os.exit(3)")
+      local screen, bytes, code, is_same = run(SCRIPT .. "while PICTURES() == 0 do end os.exit(3)")
       assert.equal(3, code)
       check_restored(screen, bytes, is_same)
       assert.matches("^line 1 .*line 10 .*\nnumbers +open for", screen:text())
@@ -710,13 +711,45 @@ describe("treadle top", function()
     it("is as it was after a Ctrl-C", function()
       local screen, bytes, code, is_same = run(SCRIPT .. [[
         pool:run(function() while true do end end)
-        treadle.sleep(0.3)
+        while PICTURES() == 0 do treadle.sleep(0.01) end
         READY()
         treadle.sleep(1000)]], { interrupts = true })
       assert.equal(130, code)
       check_restored(screen, bytes:gsub("%^C", ""), is_same)
       assert.matches("^line 1 .*line 10 .*\nnumbers +open for.*\ntreadle: interrupted\n$",
         screen:text())
+    end)
+
+    it("is as it was after a Ctrl-C while the host computes #computing", function()
+      -- The process ends at once then; what the terminal itself has shown of the key may be left.
+      local screen, bytes, code, is_same = run(SCRIPT .. [[
+        while PICTURES() == 0 do end
+        local n = 0
+        READY()
+        while true do n = n + 1 end]], { interrupts = true })
+      assert.equal(130, code)
+      assert.is_true(is_same)
+      assert.is_nil(bytes:find("\27[?", 1, true))
+      screen:write(bytes)
+      assert.is_nil(screen.style)
+      assert.matches("^line 1 .*line 10 .*\nnumbers +open for", screen:text())
+    end)
+
+    it("shows pools that come and go, and many at once, within its rows", function()
+      local screen, bytes, code, is_same = run [[
+        for i = 1, 60 do treadle.pool("tasks", { threads = 1, name = "brief" .. i }):close() end
+        local pools = {}
+        for i = 1, 12 do pools[i] = treadle.pool("tasks", { threads = 2, name = "pool" .. i }) end
+        for i = 1, 12 do pools[i].call.add(i, i):await() end
+        local first = PICTURES()
+        while PICTURES() < first + 20 do treadle.sleep(0.01) end
+        for i = 1, 12 do pools[i]:close() end]]
+      assert.equal(0, code)
+      check_restored(screen, bytes, is_same)
+      local seen = screen:text()
+      assert.matches("^pool9 +closed .*pool10 .*pool11 .*pool12 .*\nadd ", seen)
+      assert.is_nil(seen:find("brief", 1, true))
+      assert.is_truthy(bytes:find("\n\27[K...\n", 1, true)) -- what had no place
     end)
 
     it("shows what is printed without a pause, all of it", function()

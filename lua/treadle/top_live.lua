@@ -60,53 +60,55 @@ local function lines_of(before, style, is_last)
 end
 
 --- How many workers each pool's view may name, so that the terminal has room for all.
-local function room(rows, count)
+local function room(rows, pools)
+  local count = 0
+  for _, pool in pairs(pools) do
+    count = count + (pool.state == "closed" and 0 or 1)
+  end
   return math.max(2, math.floor((rows - 1) / math.max(1, count)) - OTHER_LINES)
 end
 
+--- Where there is no terminal only the last picture is written. Until then pools that are over are
+-- let go of.
+local function wait_for_end(screen)
+  while not screen.wait(INTERVAL) do
+    core.board_read(CLOSED)
+  end
+  local lines = lines_of({}, top.style(false), true)
+  screen.write(table.concat(lines, "\n") .. "\n")
+end
+
 --- Show the pools at the bottom of the terminal, the script's output above, until the script ends.
--- Where there is no terminal, only the last picture is written.
 -- @tparam table screen `wait(seconds)` returns whether the script has ended, and output of it;
 -- `write(text)`; `fd`, where that goes
 function M.run(screen)
   local painter, before, lines = paint.new(), {}, {}
   local due, shows = core.now() + FIRST, math.huge
-  local is_terminal = top.size(screen.fd) ~= nil
-  local function style(is_last)
-    local columns, rows = top.size(screen.fd)
-    local s = top.style(is_terminal, columns)
-    local count = 0
-    for _, shown in pairs(before) do
-      count = count + (shown.state == "closed" and 0 or 1)
-    end
-    s.workers = columns and not is_last and room(rows, count) or nil
-    return s
-  end
-  local function show(is_last)
-    if is_terminal then
-      local columns, rows = top.size(screen.fd)
-      screen.write(painter:paint(lines, columns or 80, is_last and math.huge or rows or 24,
-        is_last))
-    elseif is_last then
-      screen.write(table.concat(lines, "\n") .. "\n")
-    end
-    shows = math.huge
-  end
   local is_over
+  if not top.size(screen.fd) then
+    return wait_for_end(screen)
+  end
   repeat
     local output
-    is_over, output = screen.wait(is_terminal and math.min(due, shows) - core.now() or 3600)
+    is_over, output = screen.wait(math.min(due, shows) - core.now())
     while output do
       painter:add(output)
       shows = math.min(shows, core.now() + OUTPUT)
       output = is_over and select(2, screen.wait(0))
     end
-    if is_over or is_terminal and core.now() >= due then
-      lines = lines_of(before, style(is_over), is_over)
-      due = core.now() + INTERVAL
-      show(is_over)
-    elseif core.now() >= shows then
-      show()
+    local columns, rows = top.size(screen.fd)
+    columns, rows = columns or 80, is_over and math.huge or rows or 24 -- it may be gone
+    local now = core.now()
+    if is_over or now >= due then
+      local style = top.style(true, columns)
+      style.workers = not is_over and room(rows, before) or nil
+      lines = lines_of(before, style, is_over)
+      due = now + INTERVAL
+      shows = now
+    end
+    if now >= shows then
+      screen.write(painter:paint(lines, columns, rows, is_over))
+      shows = math.huge
     end
   until is_over
 end

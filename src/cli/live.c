@@ -2,9 +2,9 @@
 ** standard output and error become a pipe, which the view's thread reads: it
 ** writes that above what it draws. Nothing else is changed about the terminal.
 **
-** W1  The thread reads the pipe until it is closed, whatever happens to its Lua
+** X1  The thread reads the pipe until it is closed, whatever happens to its Lua
 **     code: else a script that prints would stand still.
-** W2  close gives the descriptors back first, then wakes the thread, which
+** X2  close gives the descriptors back first, then wakes the thread, which
 **     writes what is left in the pipe and the last picture. The process ends
 **     after that: close is called at exit, too, but not in a forked child. */
 #include "live.h"
@@ -185,7 +185,7 @@ static void *thread_main(void *arg) {
     if (live.screen >= 0) {
       dprintf(live.screen, "treadle: the view has ended: %s\n", problem);
     }
-    do { /* W1 */
+    do { /* X1 */
       n = wait_output(n > 0 ? 0 : -1, &is_over);
       write_all(live.screen, live.incoming, n);
     } while (n > 0 || !is_over);

@@ -3,9 +3,9 @@
 ** Owns:    of each pool on it the stats; and the pool until that is over.
 ** Fails:   TREADLE_ENOMEM from _show: the pool is not on it then.
 **
-** N1  Only while it is open is anything put on it; so it costs a pool that is
+** Y1  Only while it is open is anything put on it; so it costs a pool that is
 **     opened one load, and a call nothing.
-** N2  The newest is first. The lock guards `first`; what follows an entry only
+** Y2  The newest is first. The lock guards `first`; what follows an entry only
 **     the reader changes, and the entry itself, once it is there. */
 #ifndef TDL_BOARD_H
 #define TDL_BOARD_H
