@@ -277,6 +277,42 @@ describe("a stream", function()
     assert.is_true(f:await() < 1e9)
   end)
 
+  it("lets the task go on when its loop was left, and somebody waits for the call", function()
+    local function leave(at)
+      local f = call.count(1e9)
+      for v in f:stream() do
+        if v == at then
+          return f
+        end
+      end
+    end
+    for _, name in ipairs { "await", "pawait", "wait" } do
+      local f = leave(1000)
+      f[name](f)
+      assert.equal("resolved", f:state())
+    end
+    local own = treadle.pool("stream_tasks", { threads = 1 })
+    local f = own.call.count(1e9)
+    pcall(function()
+      for v in f:stream() do
+        error(v)
+      end
+    end)
+    own:close()
+    assert.equal("resolved", f:state())
+  end)
+
+  it("lets a call within a call go on when the one that reads it fails", function()
+    local own = treadle.pool("stream_tasks", { threads = 1 })
+    for _, waits in ipairs { false, true } do
+      local f = own.call.read_and_fail(waits)
+      local _, err = f:pawait()
+      assert.matches("enough of it", err.message, 1, true)
+    end
+    own:drained():await()
+    own:close()
+  end)
+
   it("ends when its loop was left and the call is cancelled", function()
     local outcomes = treadle.channel(2)
     local f = call.until_refused(outcomes)
@@ -306,15 +342,15 @@ describe("a stream", function()
     error = { how = "error", kind = "task" },
     ["a timeout"] = { task = "late", how = "wait", kind = "timeout" },
     ["a timeout with a default"] = { task = "late_default", how = "wait", results = "late" },
-    ["a timeout of what computes"] = { task = "late", how = "compute", kind = "timeout" },
+    ["a timeout of what computes #computing"] = { task = "late", how = "compute", kind = "timeout" },
     ["a timeout of what is stuck in C"] = { task = "late", how = "stuck", kind = "timeout" },
     cancel = { how = "wait", kind = "cancelled", act = function(f) f:cancel() end },
-    ["cancel by force"] = {
+    ["cancel by force #computing"] = {
       how = "compute", kind = "cancelled", act = function(f) f:cancel { force = true } end,
     },
     close = { how = "result", act = function(_, own) own:close() end },
     terminate = { how = "wait", kind = "closed", act = function(_, own) own:terminate() end },
-    ["the loss of its state"] = {
+    ["the loss of its state #computing"] = {
       how = "wait", kind = "crashed", act = function(_, own) lose_state(own) end,
     },
   }
@@ -383,7 +419,7 @@ describe("a stream", function()
     end
   end
 
-  it("ends the wait of its consumer, whatever ends the call", function()
+  it("ends the wait of its consumer, whatever ends the call #computing", function()
     for _, stop in pairs(ENDS) do
       if stop.act and stop.how == "wait" then
         local own = treadle.pool("stream_tasks", { threads = 1, concurrency = 2 })
@@ -401,12 +437,13 @@ describe("a stream", function()
     end
   end)
 
-  it("is nobody's when the state that has asked is lost", function()
+  it("is nobody's when the state that has asked is lost #computing", function()
     -- the inner call's producer runs in another worker, and must not wait for ever
     local own = treadle.pool("stream_tasks", { threads = 2 })
     local outcomes, asked = treadle.channel(2), treadle.event()
     local f = own:run(function()
-      local inner = require("treadle").worker.pool.call.until_refused(outcomes)
+      local inner = require("treadle").worker.pool:run("until_refused", { outcomes },
+        { worker = 2 })
       local next_value = inner:stream()
       next_value()
       asked:set()
@@ -482,7 +519,7 @@ describe("a stream", function()
     own:close()
   end)
 
-  it("of a call with retries gives what each attempt emits", function()
+  it("of a call with retries gives what each attempt emits #computing", function()
     local log, entered = helpers.new_path(), treadle.event()
     local f = pool:run("mortal", { log, 1, entered }, { retries = 2 })
     local next_value = f:stream()

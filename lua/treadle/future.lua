@@ -315,6 +315,9 @@ function methods:stream()
   return next_value
 end
 
+--- Handles of streams that somebody has asked for.
+M.asked = setmetatable({}, { __mode = "k" })
+
 --- `self` stands for a call whose job is made by and by: that of `f` now; false: there is none yet.
 function M.stand_for(self, f)
   self[STANDS_FOR] = f

@@ -538,6 +538,9 @@ function methods:close(timeout)
   if record.schedule then
     record.schedule:close()
   end
+  if next(future.asked) then -- a task may wait for somebody to go on with an iterator: if that is
+    collectgarbage() -- garbage, the task need not
+  end
   if not record.stopped:wait(timeout) then
     self:terminate(late_close(timeout))
   end

@@ -91,6 +91,19 @@ local recv = channel.inner.recv
 local DROPPED_TEXT = "values that the call has emitted were dropped: nobody had asked for its "
   .. "stream when there was no room for more. Ask for it right after the call, before you wait"
 
+--- The waits of a call whose stream was asked for. The task may wait for somebody to go on with the
+-- iterator: if that is garbage, because its loop was left, it need not.
+local waits = {}
+for _, name in ipairs { "await", "pawait", "wait" } do
+  local plain = future.methods[name]
+  waits[name] = function(self, ...)
+    if self[STATE] == PENDING then
+      collectgarbage()
+    end
+    return plain(self, ...)
+  end
+end
+
 --- Nobody else knows the handle from here on: when it is collected, no more values are wanted.
 local function claim(self, handle)
   local known = setmetatable({ handle }, WEAK)
@@ -100,6 +113,8 @@ local function claim(self, handle)
     end
   end)
   self[STREAM] = ASKED
+  future.asked[handle] = true
+  self.await, self.pawait, self.wait = waits.await, waits.pawait, waits.wait
   core.stream_ask(handle)
   if self[STATE] ~= PENDING then -- a finalizer has settled it before `at_end`
     core.channel_close(handle)
@@ -199,6 +214,17 @@ local function finish(self)
   end
 end
 
+local function iterator(self, source)
+  return function()
+    local value, ok = source()
+    if ok then
+      return value
+    end
+    finish(self)
+    return nil
+  end
+end
+
 --- See `future:stream`.
 function M.of(self)
   local found = self[STREAM]
@@ -214,14 +240,13 @@ function M.of(self)
     error("this future is no call's, so that nothing is emitted for it: ask the one that the call "
       .. "returned, before it is chained or combined", 3)
   end
-  return function()
-    local value, ok = source()
-    if ok then
-      return value
-    end
-    finish(self)
-    return nil
-  end
+  return iterator(self, source)
+end
+
+-- Compiled code keeps alive each function that it calls, unless there are several of its kind: and
+-- with an iterator lives the task that waits for it.
+for _ = 1, 4 do
+  iterator(nil, from_handle(nil))
 end
 
 return M

@@ -141,6 +141,15 @@ function M.relay(n)
   return sum
 end
 
+function M.read_and_fail(waits)
+  for _ in treadle.worker.pool.call.count(1e9):stream() do
+    if waits then
+      treadle.sleep(0)
+    end
+    error "enough of it"
+  end
+end
+
 --- Calls within calls that all emit.
 function M.tree(depth)
   if depth == 0 then

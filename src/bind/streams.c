@@ -216,6 +216,11 @@ static int core_stream_open(lua_State *L) {
   return 1;
 }
 
+int tdl_bind_is_read(const tdl_job *job) {
+  const tdl_stream *s = stream_of(tdl_job_stream(job));
+  return s != NULL && is_asked(s);
+}
+
 /* stream_ask(handle): from now on somebody wants the values; needs no memory */
 static int core_stream_ask(lua_State *L) {
   tdl_stream *s = stream_of(tdl_bind_check_thing(L, 1, &tdl_stream_kind));

@@ -214,6 +214,18 @@ static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
   return 0;
 }
 
+/* A call may wait for somebody to read what it emits, and an iterator that the job
+** has left behind is garbage; whoever sleeps collects none. */
+static void look_for_strays(tdl_vm *vm, uint32_t i) {
+  const tdl_jobs *jobs = &vm->worker->loop.jobs;
+  for (const tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
+       job = tdl_jobs_next(jobs, job)) {
+    if (tdl_job_parent(job) == i && tdl_bind_is_read(job)) {
+      vm->strays = vm->turn = 1;
+    }
+  }
+}
+
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
@@ -264,6 +276,9 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     tdl_worker_set_running(w, vm->progress);
   }
   free_entry_if_done(vm, i);
+  if (TDL_UNLIKELY(e->used)) { /* calls that it made go on */
+    look_for_strays(vm, i);
+  }
   if (tdl_worker_running(w) == job) { /* it is the home's now */
     tdl_worker_runs(w, NULL);
   }
@@ -480,6 +495,12 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
 }
 
 void tdl_vm_turn(tdl_vm *vm) {
+  if (TDL_UNLIKELY(vm->strays)) {
+    int top = lua_gettop(vm->L);
+    vm->strays = 0;
+    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+    lua_settop(vm->L, top);
+  }
   if (vm->turn_ref != LUA_NOREF) {
     lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->turn_ref);
     lua_call(vm->L, 0, 0);

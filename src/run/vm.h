@@ -64,6 +64,7 @@ typedef struct tdl_vm {
   uint64_t serials;  /* given to entries */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
   int starved;       /* memory has run out in this state */
+  int strays;        /* a job has ended before calls whose stream it read */
   int left;          /* interrupted (interrupt.h): good for lua_close alone */
   int retiring;      /* it ends when its jobs have */
   int leaving;       /* the same, while its worker's slot is shut */
@@ -153,5 +154,6 @@ void tdl_bind_worker(lua_State *L, tdl_vm *vm);
 void tdl_bind_lose(tdl_vm *vm); /* the state is lost */
 uint32_t tdl_bind_dispatch(tdl_vm *vm);
 void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes);
+int tdl_bind_is_read(const tdl_job *job); /* home; its stream was asked for */
 
 #endif
