@@ -68,6 +68,24 @@ describe("the signals of a pool", function()
     assert.equal(0, notes)
   end)
 
+  it("are read once for all that is computed for one read", function()
+    local pool = treadle.pool("tasks", { threads = 1 })
+    local gauges, reads = core.gauges, 0
+    local signals = pool.signals
+    core.gauges = function(handle)
+      reads = reads + 1
+      return gauges(handle)
+    end
+    local sum = treadle.computed(function() return signals.queued() + signals.inflight() end)
+    local all = treadle.computed(function() return sum() + signals.workers() + signals.queued() end)
+    for i = 1, 3 do
+      assert.equal(1, all:get())
+      assert.equal(i, reads)
+    end
+    core.gauges = gauges
+    pool:close()
+  end)
+
   it("are read like signals, and cannot be set", function()
     local pool = treadle.pool("tasks", { threads = 1 })
     local s = pool.signals.workers
@@ -95,6 +113,7 @@ describe("the signals of a pool", function()
   it("let an effect see each rest, and nothing that never was", function()
     local pool = treadle.pool("tasks", { threads = 2, concurrency = 4 })
     local seen, most = {}, 0
+    reach(function() return pool.signals.workers:get() == 2 end) -- the first alone was waited for
     local submitted = function() return pool:stats().submitted end
     local stop = treadle.effect(function()
       local now = triple(pool.signals)

@@ -409,6 +409,22 @@ describe("an effect", function()
     assert.same({ "run 1", "clean 1", "run 2", "clean 2" }, log)
   end)
 
+  it("does not read what the cleanup of another reads, of which it disposes", function()
+    local s, other, runs = signal(1), signal(1), 0
+    local inner = effect(function()
+      return function() other:get() end
+    end)
+    local stop = effect(function()
+      runs = runs + 1
+      s:get()
+      inner()
+    end)
+    other:set(2)
+    treadle.flush()
+    assert.equal(1, runs)
+    stop()
+  end)
+
   it("does not read what its cleanup reads", function()
     local s, other, runs = signal(1), signal(1), 0
     local stop = effect(function()
@@ -596,6 +612,22 @@ describe("an effect", function()
     turn()
   end)
 
+  it("spawns what may wait, but not within a computed value", function()
+    local slow, text = computed(function() treadle.sleep(0) return 1 end), nil
+    local stop = effect(function()
+      treadle.spawn(function()
+        text = failure(slow.get, slow)
+        treadle.sleep(0)
+        text = text .. ", and then it did"
+      end)
+    end)
+    assert.matches("cannot wait", text)
+    turn()
+    turn()
+    assert.matches("and then it did", text)
+    stop()
+  end)
+
   it("that waits leaves what it has waited for as it was", function()
     local channel, text = treadle.channel(), nil
     local stop = effect(function() channel:recv() end, { on_error = function(err) text = err end })
@@ -683,6 +715,7 @@ end)
 
 describe("the memory of reactive values", function()
   local function collect()
+    require("jit").flush() -- a trace holds on to the functions that it calls
     for _ = 1, 3 do
       collectgarbage()
     end
@@ -716,21 +749,27 @@ describe("the memory of reactive values", function()
   end)
 
   it("keeps effects until they are disposed of, also those that nobody holds", function()
-    local list, seen = setmetatable({}, { __mode = "k" }), 0
-    local stop
-    local s = signal(1)
+    local list, seen = setmetatable({}, { __mode = "kv" }), 0
     do
-      local held = {}
-      list[held] = true
-      stop = effect(function() seen = s:get() return held and nil end)
+      local held, s = {}, signal(1)
+      list.held, list.s = held, s
+      local stop
+      stop = effect(function()
+        seen = s:get()
+        list.held = held
+        if seen == 3 then
+          stop()
+        end
+      end)
     end
     collect()
-    assert.is_not_nil(next(list))
-    s:set(2)
+    assert.is_table(list.held)
+    list.s:set(2)
     treadle.flush()
     assert.equal(2, seen)
-    stop()
-    stop = nil -- luacheck: ignore
+    list.s:set(3)
+    treadle.flush()
+    assert.equal(3, seen)
     collect()
     assert.is_nil(next(list))
   end)
