@@ -272,6 +272,22 @@ function methods:profile(seconds, given)
   return profile
 end
 
+--- Have a debug hook in every worker, those that come later included: `fn(event, line)`, see
+-- `debug.sethook`. Without a function there is none from then on. While there is one, the workers
+-- compile nothing, since compiled code calls no hooks. A worker takes it over when its running code
+-- has returned or waits.
+-- @tparam[opt] function fn travels like an argument of a call
+-- @tparam[opt] string mask of "c", "r" and "l"
+-- @tparam[opt] number count also call it after so many instructions
+-- @return a future that resolves when all workers have taken it over, or the pool has ended; for a
+-- task of the pool at once
+function methods:sethook(fn, mask, count)
+  check_self(self, "sethook")
+  require("treadle.hook").set(self._handle, fn, mask, count)
+  local handle = self._handle
+  return news.when_changed(self, function() return core.pool_is_hooked(handle) end)
+end
+
 --- A future that resolves when the pool would take a call: at once, if there is no `max_queue`.
 function methods:ready()
   check_self(self, "ready")

@@ -1,7 +1,11 @@
 /* What the workers of a pool run now, as Lua tables. */
 #include "bind.h"
 
+#include <stdio.h>
+
 #include "../base/status.h"
+#include "../codec/codec.h"
+#include "../run/hooks.h"
 #include "../run/look.h"
 #include "../run/profile.h"
 #include "../run/worker.h"
@@ -173,10 +177,78 @@ static int core_profile_read(lua_State *L) {
   return 5;
 }
 
+/* --- debug hooks ---------------------------------------------------------- */
+
+/* pool_sethook(handle [, fn, mask, count]): for all its states, the later ones
+** included */
+static int core_pool_sethook(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  tdl_bytes bytes;
+  if (h == NULL) {
+    return 0;
+  }
+  tdl_bytes_init(&bytes, NULL, 0);
+  if (tdl_encode(L, 2, lua_gettop(L) - 1, "arguments", &bytes,
+                 TDL_PAYLOAD_MAX_BYTES) != 0) {
+    tdl_payload_clear(&bytes);
+    tdl_bytes_reset(&bytes, NULL, 0);
+    return lua_error(L);
+  }
+  if (tdl_hook_set(h->pool, &bytes) != 0) {
+    tdl_payload_clear(&bytes);
+    tdl_bytes_reset(&bytes, NULL, 0);
+    return luaL_error(L, "not enough memory");
+  }
+  return 0;
+}
+
+/* pool_is_hooked(handle) -> whether all its workers have it */
+static int core_pool_is_hooked(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_pushboolean(L, h == NULL || tdl_hook_is_taken(h->pool));
+  return 1;
+}
+
+/* treadle.hook's take(fn, mask, count) */
+static int take_hook(lua_State *L) {
+  const tdl_hook *hook = lua_touserdata(L, 1);
+  int n;
+  lua_settop(L, 0);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "treadle.hook");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "take");
+  n = tdl_decode(L, hook->bytes.data, hook->bytes.len);
+  if (n < 0) {
+    return lua_error(L);
+  }
+  lua_call(L, n, 0);
+  return 0;
+}
+
+/* Its error has nobody to go to but the terminal. */
+void tdl_bind_take_hook(tdl_vm *vm) {
+  tdl_hook *hook = tdl_hook_get(vm->worker->pool);
+  lua_State *L = vm->L;
+  int top = lua_gettop(L);
+  if (hook == NULL) {
+    return;
+  }
+  if (lua_cpcall(L, take_hook, hook) != 0) {
+    fprintf(stderr, "treadle: pool '%s' has no debug hook in worker %u: %s\n",
+            vm->worker->pool->name, vm->worker->id, lua_tostring(L, -1));
+    lua_settop(L, top);
+  }
+  tdl_hook_taken(vm->worker, hook->version);
+  tdl_counted_drop(&hook->counted);
+}
+
 void tdl_bind_looks(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"pool_running", core_pool_running},
       {"pool_look", core_pool_look},
+      {"pool_sethook", core_pool_sethook},
+      {"pool_is_hooked", core_pool_is_hooked},
       {"profile_new", core_profile_new},
       {"profile_stop", core_profile_stop},
       {"profile_is_over", core_profile_is_over},

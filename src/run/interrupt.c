@@ -590,7 +590,9 @@ void tdl_interrupt_seal(tdl_interrupt *i) {
 int tdl_interrupt_withdraw(tdl_interrupt *i) {
   int was = tdl_interrupt_is_requested(i);
   forget_request(i);
-  lua_sethook(i->L, NULL, 0, 0);
+  if (lua_gethook(i->L) == hook) { /* else it is the script's */
+    lua_sethook(i->L, NULL, 0, 0);
+  }
   return was;
 }
 

@@ -273,11 +273,6 @@ static int runs(uint64_t at, uint64_t pc) {
          is_in_code(&p, f.pc - sizeof(p), pc);
 }
 
-static int is_c(uint64_t at) {
-  closure f;
-  return fetch(&f, at, sizeof(f)) && f.type == TYPE_FUNCTION && f.ffid != 0;
-}
-
 /* The proto with that instruction among the trace's constants, which hold each
 ** function, or at least its proto, that the trace relies on. */
 static uint64_t proto_with(const walk *w, uint64_t pc) {
@@ -519,8 +514,8 @@ static int read_interpreter(walk *w, const tdl_registers *at, sites *out) {
   if (at->base <= w->L.stack || function_at(w, link, &function) <= 0) {
     return 0;
   }
-  if (!runs(function, pc)) {
-    if (!is_c(function) || !link_at(w, link, &value) || value != at->next) {
+  if (!runs(function, pc)) { /* it may be about to begin, or to return */
+    if (!link_at(w, link, &value) || value != at->next) {
       return 0;
     }
     pc = 0;
@@ -568,6 +563,12 @@ int tdl_stack_read(const tdl_layout *layout, lua_State *L,
     out->place = vmstate == VM_COLLECTOR ? TDL_IN_COLLECTOR
                  : in_c                  ? TDL_IN_C
                                          : TDL_IN_COMPILED;
+    if (!is_read && is_vm) { /* on its way there */
+      w.is_compiled = 0;
+      found.count = 0;
+      out->place = TDL_IN_INTERPRETER;
+      is_read = read_interpreter(&w, at, &found);
+    }
   } else if (is_vm) {
     out->place = TDL_IN_INTERPRETER;
     is_read = read_interpreter(&w, at, &found);

@@ -8,6 +8,7 @@
 #include "../codec/payload.h"
 #include "debug.h"
 #include "guests.h"
+#include "hooks.h"
 #include "news.h"
 #include "phase.h"
 #include "supervisor.h"
@@ -100,6 +101,7 @@ static void free_pool(treadle_pool *pool) {
     tdl_stats_drop(pool->stats);
   }
   tdl_backlog_fini(&pool->run);
+  tdl_hook_drop(pool);
   tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   /* relaxed: the last reference (P1) */

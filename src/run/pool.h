@@ -67,6 +67,7 @@ enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 
 #define TDL_POOL_NO_LIMIT UINT32_MAX
 
+struct tdl_hook;
 struct tdl_worker;
 struct tdl_vm;
 
@@ -112,6 +113,7 @@ typedef struct tdl_pool_options {
 typedef struct tdl_slot {
   _Atomic(struct tdl_worker *) worker; /* under the supervisor's lock [slot] */
   _Atomic uint32_t states;             /* booted here; by who has the slot */
+  _Atomic uint32_t hooked; /* the hook's version; by who has it [hooked] */
   tdl_seat seat;
   tdl_queue calls;
 } tdl_slot;
@@ -145,6 +147,7 @@ struct treadle_pool {
   tdl_note note;           /* P8 */
   /* the supervisor's: workers without a slot */
   struct tdl_worker *lost;
+  struct tdl_hook *hook; /* under its lock; NULL: there never was one */
   /* shared */
   _Alignas(TDL_LINE_BYTES) atomic_int refs;
   _Atomic uint32_t phase;   /* P2: and who watches */

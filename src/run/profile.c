@@ -146,17 +146,13 @@ static void count_view(tdl_profile *p, const tdl_view *v) {
   } else {
     put(p, v->glance.boots ? "load" : "other");
   }
-  if (!v->has_stack) {
-    p->counts.unanswered++;
-    put(p, "\n?");
-  }
-  for (uint32_t i = v->has_stack ? v->stack.count : 0; i > 0; i--) {
+  for (uint32_t i = v->stack.count; i > 0; i--) {
     if (i == TDL_STACK_INNER && v->stack.skipped > 0) {
       put(p, "\n+");
     }
     put_frame(p, &v->stack.frames[i - 1]);
   }
-  if (v->has_stack && v->stack.place == TDL_IN_COLLECTOR) {
+  if (v->stack.place == TDL_IN_COLLECTOR) {
     put(p, "\nG");
   }
   count(p);
@@ -169,7 +165,11 @@ static void look(tdl_profile *p) {
     uint32_t n = tdl_look(p->pool, next, p->views, TDL_LOOK_VIEWS,
                           TDL_PROFILE_PATIENCE_NS, &next);
     for (uint32_t i = 0; i < n; i++) {
-      count_view(p, &p->views[i]);
+      if (p->views[i].has_stack) {
+        count_view(p, &p->views[i]);
+      } else {
+        p->counts.unanswered++;
+      }
     }
   }
   p->counts.looks++;

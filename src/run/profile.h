@@ -31,8 +31,9 @@ void tdl_profile_stop(tdl_profile *profile);
 int tdl_profile_is_over(tdl_profile *profile);
 void tdl_profile_wait(tdl_profile *profile);
 
-/* After its end. How often it has looked; of what it saw, how much was no stack;
-** how long a look took, in all. Then calls fn for each stack that was seen: a
+/* After its end. How often it has looked; how many stacks it saw; how many busy
+** workers did not answer, most often because they had no processor just then; how
+** long the looks took, in all. Then calls fn for each stack that was seen: a
 ** text of lines, the first the task's number, "load", or "other"; then the frames
 ** from the outermost on: "L" or "M" (a chunk's code), the line where it begins, a
 ** tab and its source; "C" or "B" (LuaJIT's) and its id; "G": the collector; "?";

@@ -7,6 +7,7 @@
 
 #include "../base/stall.h"
 #include "../codec/payload.h"
+#include "hooks.h"
 #include "phase.h"
 #include "state.h"
 #include "turns.h"
@@ -243,7 +244,7 @@ static int is_meant(const void *arg) {
          tdl_worker_runs_forced(w);
 }
 
-static void tell_renewed(tdl_worker *w) {
+void tdl_thread_tell_renewed(tdl_worker *w) {
   /* [renewed] acq_rel: see on_renewed */
   if (!atomic_exchange_explicit(&w->renewing, 1, memory_order_acq_rel)) {
     tdl_worker_post(w, &w->renewed);
@@ -277,6 +278,7 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
     tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
+    tdl_hook_renew(w);
     tdl_supervisor_counts(w, 1);
     if (tdl_watched(w->pool) != 0) {
       tdl_watch_worker_started(w, start);
@@ -354,7 +356,7 @@ static enum tdl_standing live(tdl_worker *w) {
     tdl_stats_restarted(w->pool->stats);
     if (boot(w, &w->last_words) == 0) {
       w->tries = 0;
-      tell_renewed(w);
+      tdl_thread_tell_renewed(w);
     } else if (tdl_size_wants(w) &&
                tdl_pool_phase(w->pool) != TDL_POOL_STOPPED &&
                ++w->tries == TDL_WORKER_LOAD_TRIES) {

@@ -18,6 +18,9 @@ void tdl_thread_init(tdl_worker *worker);
 ** TREADLE_ENOMEM or TREADLE_ESYSTEM. */
 int tdl_thread_start(tdl_worker *worker);
 
+/* worker; its home looks again whether a change of the workers is over. */
+void tdl_thread_tell_renewed(tdl_worker *worker);
+
 /* home; the pool is closed: whatever lies in its queues comes home as
 ** TREADLE_ECLOSED. */
 void tdl_thread_refuse_all(treadle_pool *pool);

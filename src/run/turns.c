@@ -328,6 +328,9 @@ static int answer(tdl_worker *w, uint32_t asked) {
   if (asked & TDL_ASK_MOVE) { /* after it is unasked: see tdl_worker_is_asked */
     w->vm->leaving = !tdl_size_wants(w);
   }
+  if (asked & TDL_ASK_HOOK) { /* the same */
+    tdl_bind_take_hook(w->vm);
+  }
   if (asked & (TDL_ASK_CANCEL | TDL_ASK_WAKE)) {
     tdl_vm_cancel(w->vm);
   }

@@ -149,10 +149,12 @@ void tdl_vm_take_leave(tdl_vm *vm);
 void tdl_vm_abort_all(tdl_vm *vm);
 
 /* Provided by the binding layer, so that no include runs upwards: fills the
-** state's package.preload; and delivers the inbox with `L` for the results. */
+** state's package.preload; delivers the inbox with `L` for the results; gives the
+** state its pool's debug hook. */
 void tdl_bind_worker(lua_State *L, tdl_vm *vm);
 void tdl_bind_lose(tdl_vm *vm); /* the state is lost */
 uint32_t tdl_bind_dispatch(tdl_vm *vm);
+void tdl_bind_take_hook(tdl_vm *vm);
 void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes);
 int tdl_bind_is_read(const tdl_job *job); /* home; its stream was asked for */
 

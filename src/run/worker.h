@@ -21,7 +21,8 @@ enum tdl_ask {
   TDL_ASK_RECYCLE = 2, /* a fresh state, when its jobs have ended */
   TDL_ASK_LEAVE = 4,   /* it is condemned: a fresh state, now */
   TDL_ASK_WAKE = 8,    /* the worker itself: the rest of TDL_ASK_CANCEL */
-  TDL_ASK_MOVE = 16    /* its slot was shut or opened (size.h) */
+  TDL_ASK_MOVE = 16,   /* its slot was shut or opened (size.h) */
+  TDL_ASK_HOOK = 32    /* its pool's debug hook is another one (hooks.h) */
 };
 
 enum tdl_worker_life { TDL_BOOTING = 0, TDL_SERVING, TDL_CLOSING, TDL_ENDED };
