@@ -13,6 +13,9 @@ local mt = { __name = "treadle.profile", __index = methods }
 
 share.kind("profile", {}) -- the C half is a shared thing, so that it ends with its state
 
+--- How often who waits looks whether the pool has ended meanwhile.
+local PAUSE = 0.02
+
 local OPTIONS = {
   interval = function(value)
     return type(value) == "number" and value >= 1e-5, "seconds, a number of at least 1e-5,"
@@ -32,15 +35,10 @@ local function new(handle, record, seconds, given)
   local self = setmetatable({
     _ends = core.now() + seconds,
     _record = record,
-    _ended = future.new(), -- earlier than that
+    _ended = future.new(), -- by `stop`
     _thing = core.profile_new(handle, seconds, given.interval or 0.001),
   }, mt)
-  if not self._thing then -- the pool is over
-    self._ended:_resolve()
-  elseif record.closed then
-    loop.add_waiter(record.closed, function() self._ended:_resolve() end)
-  end
-  return self
+  return self -- nothing to sample if the pool is over
 end
 
 -- --- its end -----------------------------------------------------------------------------------
@@ -53,8 +51,12 @@ end
 -- @return itself
 function methods:await()
   check_self(self, "await")
-  if not is_over(self) then
-    loop.wait_for(self._ended, self._ends)
+  while not is_over(self) and core.now() < self._ends do
+    if loop.wait_for(self._ended, math.min(self._ends, core.now() + PAUSE)) then
+      break
+    end
+  end
+  if self._thing then
     core.profile_wait(self._thing) -- its last look
   end
   return self
