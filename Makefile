@@ -24,7 +24,7 @@ B       := build$(VARIANT:%=/%)
 LAYERS   := base queue codec job share run bind
 CORE_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)))
 CLI_SRC  := $(sort $(wildcard src/cli/*.c))
-LUA_SRC  := $(sort $(shell find lua -name '*.lua'))
+LUA_SRC  := $(sort $(shell find lua -name '*.lua' -o -name '*.html'))
 
 # C tests link with spec/c/*.c that are no tests themselves.
 C_TESTS      := $(sort $(wildcard spec/c/*_test.c))

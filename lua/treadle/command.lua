@@ -14,6 +14,7 @@ usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
        treadle -e CODE [ARGUMENT...]   run a string of Lua
        treadle - [ARGUMENT...]         run what comes from standard input
        treadle top SCRIPT ...          the same, and watch its pools
+       treadle trace FILE [OPTION...]  show a recording of a pool (treadle trace --help)
        treadle -v | --version          print the versions
        treadle -h | --help             print this
 ]]
@@ -124,6 +125,10 @@ function commands.top(args)
   local live = require "treadle.live" -- src/cli/live.c
   live.open()
   return run(script, live.close)
+end
+
+function commands.trace(args)
+  return require("treadle.timeline_command").main(args)
 end
 
 --- Run the command.

@@ -1,10 +1,11 @@
 --- Compiles Lua modules and writes them down as a C table (embedded.h).
+-- A file that is no Lua becomes a module that returns its text.
 -- usage: luajit src/bind/embed.lua OUTPUT lua/treadle/init.lua ...
 local output = arg[1]
 
 --- "lua/treadle/future.lua" is required as "treadle.future".
 local function module_name(path)
-  local name = path:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/", ".")
+  local name = path:gsub("^lua/", ""):gsub("%.%a+$", ""):gsub("/", ".")
   return (name:gsub("%.init$", ""))
 end
 
@@ -13,6 +14,9 @@ local function compile(path)
   local file = assert(io.open(path, "rb"))
   local source = file:read("*a")
   file:close()
+  if not path:match "%.lua$" then
+    source = ("return %q"):format(source)
+  end
   local chunk, err = loadstring(source, "@" .. path)
   if not chunk then
     io.stderr:write(err, "\n")
