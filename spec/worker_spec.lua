@@ -111,6 +111,58 @@ describe("in a worker", function()
     assert.equal(4 * lines, n)
   end)
 
+  it("print, io.write and io.stderr write whole lines, in order, from many threads", function()
+    local lines = 10000
+    local program = ([[
+      local tasks = {}
+      function tasks.print(lines, id)
+        for i = 1, lines do
+          print(id, i, ("x"):rep(200 + i % 7), id)
+        end
+      end
+      function tasks.write(lines, id)
+        for i = 1, lines do
+          io.write(("%%s\t%%d\t%%s\t%%s\n"):format(id, i, ("x"):rep(200 + i %% 7), id))
+        end
+      end
+      function tasks.complain(lines, id)
+        for i = 1, lines do
+          io.stderr:write(("%%s\t%%d\t%%s\t%%s\n"):format(id, i, ("x"):rep(200 + i %% 7), id))
+        end
+      end
+      if treadle.is_main then
+        local pool = treadle.pool(tasks, { threads = 4 })
+        local list = {}
+        for i, name in ipairs { "print", "write", "print", "write", "complain", "complain" } do
+          list[i] = pool.call[name](LINES, i)
+        end
+        for i = 1, LINES do
+          print("h", i, ("x"):rep(200 + i % 7), "h")
+        end
+        treadle.all(list):await()
+        pool:close()
+      end
+      return tasks
+    ]]):gsub("LINES", lines):gsub("%%%%", "%%")
+    local path = helpers.write(helpers.new_path(".lua"), program)
+    local out, err, code = helpers.shell(("treadle %s | cat; true"):format(helpers.quote(path)))
+    assert.same(0, code)
+    local counts, broken = {}, {}
+    for line in (out .. err):gmatch("[^\n]*\n") do
+      local id, i, text, again = line:match("^(%w)\t(%d+)\t(x+)\t(%w)\n$")
+      i = tonumber(i)
+      if not id or id ~= again or #text ~= 200 + i % 7 or i ~= (counts[id] or 0) + 1 then
+        broken[#broken + 1] = line
+      end
+      if id then
+        counts[id] = i
+      end
+    end
+    assert.same({}, { unpack(broken, 1, 3) })
+    assert.same({ h = lines, ["1"] = lines, ["2"] = lines, ["3"] = lines, ["4"] = lines,
+      ["5"] = lines, ["6"] = lines }, counts)
+  end)
+
   it("a task may use pools of its own", function()
     assert.same({ 1, 1 }, pool:broadcast(function()
       local inner = require("treadle").pool("tasks", { threads = 1 })

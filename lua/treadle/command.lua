@@ -56,6 +56,7 @@ end
 local function run(script, finish)
   _G.arg = script.args
   _G.treadle = treadle
+  _G.print = core.print -- workers write beside it
   require("treadle.pool").is_global = true
   debug.getregistry()["treadle.luv.keep"] = luv.keep -- src/cli/main.c asks it
   local f = loop.spawn(future.new(), script.chunk, unpack(script.args))

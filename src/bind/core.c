@@ -7,6 +7,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/codec.h"
+#include "../run/state.h"
 #include "../share/hold.h"
 #include "codec_bind.h"
 #include "direct.h"
@@ -292,6 +293,8 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_setfield(L, -2, "open");
   tdl_bind_stamps(L);
   if (b->vm == NULL) {
+    lua_pushcfunction(L, tdl_state_print);
+    lua_setfield(L, -2, "print");
     tdl_bind_guests(L); /* in the place of some of tdl_bind_jobs' */
     tdl_bind_direct(b, L);
   }

@@ -47,8 +47,7 @@ static void restore_allocator(tdl_vm *vm) {
 
 /* --- open and close ------------------------------------------------------- */
 
-/* Writes one line in one piece: lines of several workers never mix. */
-static int worker_print(lua_State *L) {
+int tdl_state_print(lua_State *L) {
   int n = lua_gettop(L);
   luaL_Buffer b;
   lua_getglobal(L, "tostring");
@@ -87,7 +86,7 @@ static int worker_exit(lua_State *L) {
 static void open_state(tdl_vm *vm) {
   lua_State *L = vm->L;
   luaL_openlibs(L);
-  lua_pushcfunction(L, worker_print);
+  lua_pushcfunction(L, tdl_state_print);
   lua_setglobal(L, "print");
   lua_getglobal(L, "os");
   lua_pushcfunction(L, worker_exit);

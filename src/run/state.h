@@ -20,4 +20,8 @@ void tdl_state_close(tdl_vm *vm);
 void tdl_state_lose(tdl_vm *vm);
 void tdl_state_free(tdl_vm *vm);
 
+/* For Lua: print, each line in one piece, so that those of several threads never
+** mix. */
+int tdl_state_print(lua_State *L);
+
 #endif
