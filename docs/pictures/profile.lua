@@ -1,31 +1,26 @@
---- Runs a script with LuaJIT's profiler and writes the stacks of this state, folded; its waits are
--- left out:
+--- Runs a script and writes what the workers of its pools executed, as folded stacks:
 --
 --   treadle docs/pictures/profile.lua FOLDED SCRIPT [ARGUMENT...]
-local profile = require "jit.profile"
+local treadle = require "treadle"
 
-local KINDS = { G = ";[garbage collector]", J = ";[compiler]" }
+local LONG = 3600 -- seconds: a profile ends with its pool
 
 local out, script = ...
 local file = assert(io.open(out, "w"))
-local counts = {}
 
-profile.start("fi1", function(thread, samples, state)
-  local stack = profile.dumpstack(thread, "pF;", -100):gsub(";$", "") -- the root first
-  local at = stack:find(script, 1, true)
-  if at then -- without what has called the script; in a wait, the loop is at the root
-    stack = stack:sub(at):gsub("[^;]*/", "") .. (KINDS[state] or "")
-    counts[stack] = (counts[stack] or 0) + samples
-  end
-end)
+local profiles = {}
+local open = treadle.pool
+treadle.pool = function(...)
+  local pool = open(...)
+  profiles[#profiles + 1] = pool:profile(LONG)
+  return pool
+end
+
 arg = { [0] = script, select(3, ...) } -- luacheck: ignore
 assert(loadfile(script))(select(3, ...))
-profile.stop()
 
-local lines = {}
-for stack, count in pairs(counts) do
-  lines[#lines + 1] = ("%s %d\n"):format(stack, count)
+for _, profile in ipairs(profiles) do
+  local folded = profile:stop():folded()
+  file:write((folded:gsub("[^ ;(]*/", ""))) -- files without their folders
 end
-table.sort(lines)
-file:write(table.concat(lines))
 file:close()
