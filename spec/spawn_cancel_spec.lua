@@ -171,6 +171,23 @@ describe("a spawned coroutine that is cancelled", function()
     resolve()
   end)
 
+  it("is kept by its future, and collected with it", function()
+    local weak, notes = setmetatable({}, { __mode = "v" }), {}
+    local function wait(i)
+      weak[i] = coroutine.running()
+      notes[i] = select(2, pcall(function() treadle.future():await() end)).message
+    end
+    local f = treadle.spawn(wait, 1)
+    treadle.spawn(wait, 2)
+    jit.flush()
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(weak[2])
+    f:cancel("enough")
+    settle()
+    assert.equal("enough", notes[1])
+  end)
+
   it("wakes coroutines of the script that wait in it", function()
     local err
     local f = treadle.spawn(function()

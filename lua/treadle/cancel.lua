@@ -80,27 +80,13 @@ function M.group(scope, co, reason)
   give_up(co, scope.begets)
 end
 
-local spawned
-
---- The spawned coroutine that a future has its results from, nil for none.
-function M.coroutine_of(future)
-  if not spawned then
-    spawned = setmetatable({}, { __mode = "kv" })
-    for co, target in pairs(targets) do
-      spawned[target.future or target] = co
-    end
-    loop.spawned = spawned
-  end
-  local co = spawned[future]
-  return co and targets[co] and not loop.hidden[co] and co or nil
-end
-
 --- A spawned coroutine is cancelled: its present wait and all later ones raise.
 -- @param rest a future that is told its end, in the place of its own
 -- @return that, or nil if somebody else is told
 function M.coroutine(co, reason, rest)
+  local target = targets[co]
   give_up(co, scopes.cancel(co, reason))
-  if not targets[co].future then
+  if not target.future then
     targets[co] = rest
     return rest
   end

@@ -12,9 +12,9 @@ local PENDING, RESOLVED, REJECTED, CANCELLED =
   core.PENDING, core.RESOLVED, core.REJECTED, core.CANCELLED
 
 --- Further fields, which only this module knows: the warning that a rejection still owes, what a
--- cancellation of this future must stop, the options of the call, and who is told of what goes on
--- after a cancellation.
-local WARNING, UPSTREAM, POLICY, WATCHER = NEXT + 1, NEXT + 2, NEXT + 3, NEXT + 4
+-- cancellation of this future must stop, the options of the call, who is told of what goes on after
+-- a cancellation, and the future of the end of that.
+local WARNING, UPSTREAM, POLICY, WATCHER, REST = NEXT + 1, NEXT + 2, NEXT + 3, NEXT + 4, NEXT + 5
 
 --- And those of few: what the call emits (see stream.lua; C knows it, too); the future of the job
 -- that this one, which has none, stands for; who must hear of that.
@@ -246,12 +246,9 @@ local function stop(self, given, text, force)
     rest = watcher and not force and M.new() or nil
     rest = core.settle(self, text, force, rest) and rest
     core.timer_stop(self)
-  else
-    local cancel = require "treadle.cancel"
-    local co = cancel.coroutine_of(self)
-    if co then
-      rest = cancel.coroutine(co, text, M.new())
-    end
+  elseif type(self[VALUE]) == "thread" then
+    rest = require("treadle.cancel").coroutine(self[VALUE], text, M.new())
+    self[REST] = rest
   end
   if watcher and rest then
     watcher(rest)
@@ -300,8 +297,8 @@ end
 -- @param target whom the end of that coroutine is told; its `watch`, if it has one, hears of what
 -- goes on
 function M.abandon(self, reason, target)
-  if is_pending(self) and is_unseen(self[WAITER]) and (self[SLOT] or self[UPSTREAM]
-    or require("treadle.cancel").coroutine_of(self)) then
+  if is_pending(self) and is_unseen(self[WAITER])
+    and (self[SLOT] or self[UPSTREAM] or type(self[VALUE]) == "thread") then
     watched_by(target and target.watch, self.cancel, self, reason)
   end
 end

@@ -11,7 +11,8 @@ local owners = require "treadle.owners"
 local scopes = require "treadle.scopes"
 local waiters = require "treadle.waiters"
 
-local STATE, WAITER, OWN, NEXT = core.STATE, core.WAITER, core.OWN, core.NEXT
+local STATE, VALUE, WAITER = core.STATE, core.VALUE, core.WAITER
+local OWN, NEXT = core.OWN, core.NEXT
 local PENDING, RESOLVED = core.PENDING, core.RESOLVED
 local SLOT = core.SLOT
 
@@ -23,10 +24,10 @@ local leave_scope = scopes.leave
 loop.add_waiter = add_waiter
 
 --- coroutine -> whom its end is told (spawned ones): the future of its results; once that was
--- cancelled, another one; or something else with `_resolve` and `_reject`, which has that `future`
-local targets = setmetatable({}, { __mode = "k" })
---- Coroutines of `loop.work`.
-local hidden = setmetatable({}, { __mode = "k" })
+-- cancelled, another one; or something else with `_resolve` and `_reject`, which has that `future`.
+-- The coroutine has it on its stack, or who resumes it; and while it is pending the future has the
+-- coroutine as its VALUE, for who cancels it. So they are collected together.
+local targets = setmetatable({}, { __mode = "kv" })
 --- coroutine -> the scope that it was spawned in
 local outer, own_scope = scopes.outer, scopes.own
 --- coroutine -> the future it waits for, which it has on its stack: so it is collected with that
@@ -129,8 +130,9 @@ local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it m
   .. "nobody would resume it (treadle.sleep(0) lets others run)"
 
 --- A coroutine has ended: whom to tell, and its job.
-local function forget(co)
-  local target, job = targets[co], fibers[co]
+local function forget(co, target)
+  target = targets[co] or target -- it may have got another one
+  local job = fibers[co]
   targets[co], fibers[co] = nil, nil
   leave_scope(co)
   if owner_in_c then
@@ -140,8 +142,8 @@ local function forget(co)
 end
 
 --- A coroutine ended well.
-local function succeed(co, ...)
-  local future, job = forget(co)
+local function succeed(co, target, ...)
+  local future, job = forget(co, target)
   if job then
     if not pcall(core.job_finish, job, ...) then
       core.job_fail(job, "memory")
@@ -154,8 +156,8 @@ local function succeed(co, ...)
   end
 end
 
-local function fail(co, value)
-  local future, job = forget(co)
+local function fail(co, target, value)
+  local future, job = forget(co, target)
   if job then
     if not pcall(loop.fail_job, job, value, co) then
       core.job_fail(job, "memory")
@@ -171,30 +173,30 @@ local function fail(co, value)
 end
 
 --- A coroutine has yielded or ended; the code that runs is that of who resumed it.
-local function ended(co, resumer, number, ok, ...)
+local function ended(co, target, resumer, number, ok, ...)
   runs, owner = resumer, number
   if coroutine.status(co) == "dead" then
     if ok then
-      succeed(co, ...)
+      succeed(co, target, ...)
     else
-      fail(co, (...))
+      fail(co, target, (...))
     end
-  elseif (...) ~= token and (targets[co] or fibers[co]) then
-    fail(co, STRAY_YIELD)
+  elseif (...) ~= token and (target or fibers[co]) then
+    fail(co, target, STRAY_YIELD)
   end
 end
 
---- How many coroutines have been resumed here, one within another, and the outermost.
-local resumed, outermost = 0, nil
+local resumed, outermost = 0, nil -- how many coroutines, one within another; the outermost
 
 local function resume(co, ...)
   waiting[co] = nil
+  local target = targets[co]
   if not has_jobs then
     resumed = resumed + 1
     outermost = resumed == 1 and co or outermost
     local resumer, number = runs, owner
     runs, owner = co, nil
-    ended(co, resumer, number, coroutine.resume(co, ...))
+    ended(co, target, resumer, number, coroutine.resume(co, ...))
     resumed = resumed - 1
     outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
     return
@@ -211,7 +213,7 @@ local function resume(co, ...)
     end
     core.enter(job or 0)
   end
-  ended(co, resumer, number, coroutine.resume(co, ...))
+  ended(co, target, resumer, number, coroutine.resume(co, ...))
   core.enter(before)
 end
 
@@ -487,8 +489,9 @@ loop.scope_here = scope_here
 --- A coroutine's way to wait.
 local function suspend(co, future, deadline, is_shielded)
   local job = has_jobs and future[OWN] and current_job() or 0
+  local target = targets[co]
   local timer, maker
-  if owner_in_c and not targets[co] and not fibers[co] then -- the script's, or a job's first wait
+  if owner_in_c and not target and not fibers[co] then -- the script's, or a job's first wait
     maker = loop.owner()
     maker = maker ~= 0 and maker or owner_in_c()
   end
@@ -522,6 +525,7 @@ local function suspend(co, future, deadline, is_shielded)
   if not is_shielded then
     check(runs, future)
   end
+  return target -- until here it is not collected
 end
 
 --- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
@@ -551,16 +555,12 @@ end
 -- --- making coroutines ---------------------------------------------------------------------------
 
 --- For cancel.lua.
-loop.targets, loop.waiting, loop.fibers, loop.hidden = targets, waiting, fibers, hidden
+loop.targets, loop.waiting, loop.fibers = targets, waiting, fibers
 loop.resume, loop.remove_waiter = resume, remove_waiter
 
 local function spawn(co, target, ...)
   targets[co] = target
   alive = alive + 1
-  local spawned = loop.spawned -- once something was cancelled
-  if spawned then
-    spawned[target.future or target] = co
-  end
   resume(co, ...)
   return target
 end
@@ -578,6 +578,7 @@ function loop.spawn(future, fn, ...)
       join(co, scope_here())
     end
   end
+  future[VALUE] = co
   return spawn(co, future, ...)
 end
 
@@ -586,7 +587,7 @@ end
 -- @param scope the group's
 function loop.spawn_in(scope, target, fn, ...)
   local co = coroutine.create(fn)
-  outer[co] = scope
+  outer[co], target.future[VALUE] = scope, co
   return spawn(co, target, ...)
 end
 
@@ -594,7 +595,6 @@ end
 -- that asks for it; with its job it is.
 function loop.work(future, fn, ...)
   local co = coroutine.create(fn)
-  hidden[co] = true
   if has_jobs then
     join(co, scopes.job_here())
   end

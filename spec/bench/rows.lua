@@ -156,6 +156,12 @@ row("number, pinned to one core, 1,000", "rate", "pinned.flight", { limit = "rin
 row("busy host: lost per call", "time", "busy")
 row("busy host: CPU", "share", "busy.cpu")
 
+title "coroutines of one state"
+row("spawn a coroutine, await it", "time", "spawn.await")
+row("the same, in a coroutine", "time", "spawn.within")
+row("spawn one that waits, wake it, await it", "time", "spawn.wait")
+row("spawn one in a group", "time", "spawn.group")
+
 title "a million calls that wait for one worker"
 row("made and queued, per call", "time", "queued.call")
 row("memory per call, the future included", "bytes", "queued.bytes")

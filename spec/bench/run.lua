@@ -43,6 +43,7 @@ local SECTIONS = {
   { name = "idle", keys = { "idle" } },
   { name = "paced", keys = { "paced", "futex" } },
   { name = "spinning", keys = { "crowd", "busy" } },
+  { name = "coroutines", keys = { "spawn" } },
   { name = "queued", times = 3, keys = { "queued" } },
   { name = "stuck", keys = { "share%." } },
   { name = "loops", keys = { "loop", "sort" } },

@@ -503,6 +503,35 @@ function sections.spinning(plan, emit)
   single:close()
 end
 
+--- Coroutines of one state, no pool: each is spawned, runs, and is awaited.
+function sections.coroutines(plan, emit)
+  local treadle = require "treadle"
+  local function identity(value) return value end
+  local function spawn(n)
+    for i = 1, n do treadle.spawn(identity, i):await() end
+  end
+  local function within(n) treadle.run(spawn, n) end
+  local function wait(n)
+    local gate, open = treadle.future()
+    local function pass() gate:await() end
+    local list = {}
+    for i = 1, n do list[i] = treadle.spawn(pass) end
+    open()
+    treadle.all(list):await()
+  end
+  local function group(n)
+    treadle.group(function(g)
+      for i = 1, n do g:spawn(identity, i) end
+    end)
+  end
+  interleave(plan, emit, {
+    { key = "spawn.await", fn = spawn },
+    { key = "spawn.within", fn = within },
+    { key = "spawn.wait", fn = wait },
+    { key = "spawn.group", fn = group },
+  })
+end
+
 --- A task that holds its worker until it is cancelled.
 local function hold()
   require("treadle").sleep(1e6)
