@@ -289,17 +289,22 @@ end
 -- job that runs, a coroutine. `rest` is a future that is settled then, with what is raised after
 -- the cancellation.
 function M.watch(self, fn)
-  self[WATCHER] = fn
+  local before = self[WATCHER]
+  self[WATCHER] = before and function(rest)
+    before(rest)
+    fn(rest)
+  end or fn
 end
 
 --- Nobody waits for `self` any more, since who did was cancelled: if it stands for work that is
 -- only done for those who wait for it, it is cancelled, too.
 -- @param target whom the end of that coroutine is told; its `watch`, if it has one, hears of what
--- goes on
+-- goes on, and its `is_forced()` is whether it is to be stopped by force
 function M.abandon(self, reason, target)
   if is_pending(self) and is_unseen(self[WAITER])
     and (self[SLOT] or self[UPSTREAM] or type(self[VALUE]) == "thread") then
-    watched_by(target and target.watch, self.cancel, self, reason)
+    local watch = target and target.watch
+    watched_by(watch, self.cancel, self, { reason = reason, force = watch and target:is_forced() })
   end
 end
 

@@ -43,14 +43,14 @@ end
 
 --- Cancel what runs in the group: its children, and its function's waits. The first reason counts.
 local function cancel(self, reason, force)
-  self._reason = self._reason or reason
+  self._reason, self._force = self._reason or reason, self._force or force
   if not self._scope.reason then
     require("treadle.cancel").group(self._scope, self._co, reason)
   end
   if self._controller then
     self._controller:abort(reason)
   end
-  cancel_children(self, { reason = reason, force = force or self._force })
+  cancel_children(self, { reason = reason, force = self._force })
 end
 
 --- Something has failed: the first error is the group's, and those that come later are told with
@@ -181,6 +181,10 @@ function child_methods:_reject(err)
   future.seen(self.future)
   fail(self.group, err)
   end_child(self)
+end
+
+function child_methods:is_forced()
+  return self.group._force
 end
 
 function child_methods:start()
