@@ -512,6 +512,58 @@ function pool:stats() end
 ---@param given? treadle.top_options
 ---@return treadle.top_view|string view with `once` the text
 function pool:top(given) end
+---@class treadle.backtrace
+---@field worker integer
+---@field task? string
+---@field what "task"|"load"|"other"
+---@field since number seconds
+---@field traceback string
+
+---What every worker executes now; idle ones are left out.
+---@return treadle.backtrace[]
+function pool:backtrace() end
+
+---Sample what the workers execute, in the background.
+---@param seconds number
+---@param options? { interval?: number }
+---@return treadle.profile
+function pool:profile(seconds, options) end
+
+---A debug hook in every worker, those that come later included; without a function none.
+---@param fn? fun(event: string, line?: integer)
+---@param mask? string of "c", "r" and "l"
+---@param count? integer
+---@return treadle.future
+function pool:sethook(fn, mask, count) end
+
+---@class treadle.profile
+local profile = {}
+
+---@return treadle.profile
+function profile:await() end
+
+---@return treadle.profile
+function profile:wait() end
+
+---@return treadle.profile
+function profile:stop() end
+
+---@return string lines of `task;function;function count`
+function profile:folded() end
+
+---@class treadle.profile_entry
+---@field name string
+---@field self integer samples in the function itself
+---@field total integer in it or in what it has called
+---@field self_share number
+---@field total_share number
+
+---@param n? integer
+---@return treadle.profile_entry[]
+function profile:top(n) end
+
+---@return integer stacks, integer looks, integer unanswered, number seconds
+function profile:samples() end
 
 ---@alias treadle.event_name
 ---| "worker_start"

@@ -125,7 +125,7 @@ describe("pool:backtrace()", function()
     assert.truthy(own.traceback:find("in function 'M.backtrace'", 1, true))
   end)
 
-  it("tells that a worker loads its module", function()
+  it("tells that a worker loads its module #computing", function()
     local gate = helpers.new_path(".gate")
     helpers.module("look_slow", ([[
       require "path"

@@ -136,7 +136,7 @@ describe("the definitions for editors", function()
       task = treadle.task { fn = print }, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),
-      event = treadle.event(), trace = pool:trace "/dev/null",
+      event = treadle.event(), trace = pool:trace "/dev/null", profile = pool:profile(0),
     } do
       local methods = methods_of(object)
       assert.is_true(next(methods) ~= nil, owner)
@@ -159,6 +159,7 @@ describe("the definitions for editors", function()
     local pool = treadle.pool("string", { threads = 1 })
     local owners = {
       trace = pool:trace "/dev/null",
+      profile = pool:profile(0),
       treadle = treadle, atomics = treadle.atomics, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),

@@ -3,6 +3,7 @@ require "path"
 local helpers = require "helpers"
 local treadle = require "treadle"
 local sums = require "look_sums"
+local lfs = require "lfs"
 
 local ROUNDS = tonumber(os.getenv("TDL_LOOK_ROUNDS")) or 3
 local SIZES = { 300, 3000 }
@@ -67,10 +68,36 @@ describe("looks", function()
     profile:stop()
   end)
 
+  it("find workers between their jobs, too", function()
+    local profile = pool:profile(3600, { interval = 2e-5 })
+    for round = 1, ROUNDS do
+      local list = {}
+      for i = 1, 2000 do
+        list[i] = pool.call.echo(i)
+      end
+      for i, f in ipairs(list) do
+        assert.equal(i, (f:await()), round)
+      end
+    end
+    profile:stop()
+  end)
+
+  --- Whether a thread of that name waits in poll(2), as the kernel tells.
+  local function is_in_poll(name)
+    for id in lfs.dir("/proc/self/task") do
+      local folder = "/proc/self/task/" .. id
+      if id:match("^%d+$") and helpers.read(folder .. "/comm") == name .. "\n" then
+        return helpers.read(folder .. "/syscall"):match("^7 ") ~= nil
+      end
+    end
+  end
+
   it("do not end a call of the kernel that waits", function()
+    pool:resize(1):await()
     local log = helpers.new_path(".log")
-    local f = pool.call.stand_still(log, 100)
+    local f = pool.call.stand_still(log, 200)
     helpers.entered(log)
+    helpers.eventually(function() return is_in_poll("look_task/1") end, "it waits")
     local seen = 0
     while f:state() == "pending" do
       for _, entry in ipairs(pool:backtrace()) do

@@ -140,7 +140,7 @@ static int fetch(void *to, uint64_t from, size_t n) {
 static void begin_reading(int is_own) {
   reading.is_own = is_own && can_probe;
   for (uint32_t i = 0; i < PAGES; i++) {
-    reading.pages[i] = 0;
+    reading.pages[i] = UINT64_MAX; /* none has that number */
   }
 }
 
@@ -710,7 +710,7 @@ int tdl_stack_is_list(const tdl_layout *layout, lua_State *L, uint32_t number,
 
 int tdl_stack_find(tdl_layout *layout, lua_State *L) {
   self = getpid();
-  can_probe = probe((uintptr_t)&proof) && !probe(PAGE_BYTES / 2);
+  can_probe = probe((uintptr_t)&proof) && !probe(0);
   memset(&proof, 0, sizeof(proof));
   proof.layout = layout;
   proof.L = L;
