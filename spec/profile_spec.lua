@@ -37,11 +37,14 @@ describe("pool:profile()", function()
 
   it("sees nothing of workers that are idle", function()
     helpers.eventually(function() return #pool:backtrace() == 0 end, "nothing runs")
-    local profile = pool:profile(0.01)
-    assert.equal("", profile:folded())
-    assert.same({}, profile:top())
-    assert.equal(0, (profile:samples()))
-    assert.equal("profile of 0 samples", tostring(profile))
+    for line in pool:profile(0.01):folded():gmatch("[^\n]+") do
+      assert.truthy(line:find("^%("), line) -- no task's; the scheduler may take a turn
+    end
+    local none = pool:profile(0)
+    assert.equal("", none:folded())
+    assert.same({}, none:top())
+    assert.equal(0, (none:samples()))
+    assert.equal("profile of 0 samples", tostring(none))
   end)
 
   it("counts stacks, the task first #computing", function()

@@ -311,6 +311,9 @@
 #ifndef TDL_LOOK_PAUSE_NS
 #define TDL_LOOK_PAUSE_NS 20000u
 #endif
+#ifndef TDL_LOOK_COMPUTES_NS
+#define TDL_LOOK_COMPUTES_NS 1000u /* seen from one pause to the next */
+#endif
 #ifndef TDL_LOOK_AGAIN_NS
 #define TDL_LOOK_AGAIN_NS 200000u
 #endif

@@ -524,6 +524,44 @@ static int lua_round(lua_State *L) {
   return 1;
 }
 
+/* --- another one, which looks at what is stopped --------------------------- */
+
+typedef struct looker {
+  pthread_t thread;
+  tdl_interrupt *at;
+  atomic_int stop;
+  long answers, wrong;
+  tdl_stack stack;
+} looker;
+
+static int is_whole(const tdl_stack *s) {
+  int whole = s->count <= TDL_STACK_INNER + TDL_STACK_OUTER;
+  for (uint32_t i = 0; whole && i < s->count; i++) {
+    const tdl_frame *f = &s->frames[i];
+    whole = f->kind <= TDL_FRAME_UNKNOWN &&
+            memchr(f->source, 0, sizeof(f->source)) != NULL &&
+            (f->kind > TDL_FRAME_MAIN || f->line < 1000);
+  }
+  return whole;
+}
+
+static void *looker_main(void *arg) {
+  looker *l = arg;
+  /* relaxed: a flag */
+  while (!atomic_load_explicit(&l->stop, memory_order_relaxed)) {
+    tdl_interrupt_ask(l->at, &l->stack);
+    for (int i = 0; i < 100 && !tdl_interrupt_has_answered(l->at); i++) {
+      tdl_interrupt_prompt(l->at);
+      sched_yield();
+    }
+    if (tdl_interrupt_unask(l->at)) {
+      l->answers++;
+      l->wrong += !is_whole(&l->stack);
+    }
+  }
+  return NULL;
+}
+
 static void *bystander_main(void *arg) {
   static const char chunk[] =
       "local round = ...\n"
@@ -801,6 +839,7 @@ static const shape *some_shape(unsigned *seed) {
 static void stops_in_a_row_leave_nothing_behind(void) {
   victim v;
   bystander b = {0};
+  static looker l;
   unsigned seed = check_seed();
   int stops = getenv("TDL_FULL") != NULL ? 10 * STOPS : STOPS, failed = 0,
       left = 0;
@@ -808,7 +847,9 @@ static void stops_in_a_row_leave_nothing_behind(void) {
   int threads, maps = 0, n = 0;
   long kib = 0;
   victim_start(&v);
+  l.at = &v.interrupt;
   pthread_create(&b.thread, NULL, bystander_main, &b);
+  pthread_create(&l.thread, NULL, looker_main, &l);
   threads = threads_now();
   for (int i = 0; i < stops && failed == 0; i++) {
     const shape *s = some_shape(&seed);
@@ -826,6 +867,11 @@ static void stops_in_a_row_leave_nothing_behind(void) {
   }
   CHECK(failed == 0 && n > 0);
   CHECK(threads_now() == threads);
+  /* relaxed: a flag */
+  atomic_store_explicit(&l.stop, 1, memory_order_relaxed);
+  pthread_join(l.thread, NULL);
+  CHECK(l.wrong == 0);
+  CHECK(l.answers > 0 || !tdl_interrupt_can_look() || DELIVERS_LATE);
   kib = resident_kib() - kib;
   maps = lines_of("/proc/self/maps") - maps;
   printf("# the second half: %d mappings, %ld KiB more\n", maps, kib);
@@ -838,9 +884,30 @@ static void stops_in_a_row_leave_nothing_behind(void) {
   CHECK(b.rounds > 0 && b.wrong == 0);
   qsort(times, (size_t)n, sizeof(*times), by_size);
   printf("# %d stops, %d by leaving: median %.0f us, worst %.0f us; "
-         "%ld rounds beside\n",
+         "%ld rounds beside, %ld stacks read\n",
          n, left, (double)times[n / 2] / 1e3, (double)times[n - 1] / 1e3,
-         b.rounds);
+         b.rounds, l.answers);
+}
+
+static void hook_of_the_script(lua_State *L, lua_Debug *ar) {
+  (void)L;
+  (void)ar;
+}
+
+static void what_is_taken_back_leaves_the_hook_of_the_script(void) {
+  static tdl_interrupt i;
+  lua_State *L = luaL_newstate();
+  tdl_interrupt_open(&i, L, NULL, NULL);
+  lua_sethook(L, hook_of_the_script, LUA_MASKLINE, 0);
+  CHECK(!tdl_interrupt_withdraw(&i));
+  CHECK(lua_gethook(L) == hook_of_the_script);
+  CHECK(lua_gethookmask(L) == LUA_MASKLINE);
+  tdl_interrupt_request(&i); /* nothing runs: it sets its hook, no more */
+  CHECK(lua_gethook(L) != hook_of_the_script || DELIVERS_LATE);
+  CHECK(tdl_interrupt_withdraw(&i));
+  CHECK(lua_gethook(L) == NULL || DELIVERS_LATE);
+  tdl_interrupt_close(&i);
+  lua_close(L);
 }
 
 int main(void) {
@@ -855,6 +922,7 @@ int main(void) {
   RUN(code_that_foreign_c_has_called_is_waited_for);
   RUN(a_looping_finalizer_at_the_end_of_the_state_is_left);
   RUN(a_request_that_is_taken_back_stops_nothing);
+  RUN(what_is_taken_back_leaves_the_hook_of_the_script);
   RUN(no_request_reaches_a_thread_that_has_ended);
   RUN(stops_in_a_row_leave_nothing_behind);
   return check_any_failed;

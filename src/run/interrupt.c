@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unwind.h>
 
@@ -620,7 +621,9 @@ static void send_held(const tdl_interrupt *i, atomic_int *sent, int signal) {
   /* [interrupt-sent] [look-sent] acquire: the handler is done with the last one
   */
   if (!atomic_exchange_explicit(sent, 1, memory_order_acquire)) {
-    tdl_segments_refresh();
+    if (signal == process.signal) { /* a look does not ask for them */
+      tdl_segments_refresh();
+    }
     if (pthread_kill(i->thread, signal) != 0) {
       /* relaxed: no signal came of it */
       atomic_store_explicit(sent, 0, memory_order_relaxed);
@@ -673,6 +676,18 @@ int tdl_interrupt_unask(tdl_interrupt *i) {
     sched_yield();
   }
   return state == ANSWERED;
+}
+
+uint64_t tdl_interrupt_used_ns(tdl_interrupt *i) {
+  struct timespec t = {0, 0};
+  clockid_t clock;
+  if (hold(i)) { /* so it has not ended */
+    if (pthread_getcpuclockid(i->thread, &clock) == 0) {
+      clock_gettime(clock, &t);
+    }
+    let_go(i);
+  }
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 int tdl_interrupt_peek(tdl_interrupt *i, tdl_stack *to) {

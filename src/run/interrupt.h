@@ -157,6 +157,9 @@ int tdl_interrupt_has_answered(const tdl_interrupt *i);
 /* The end of it: 1 when it has answered. */
 int tdl_interrupt_unask(tdl_interrupt *i);
 
+/* Of the processors' time, so far; 0: not known at this moment. */
+uint64_t tdl_interrupt_used_ns(tdl_interrupt *i);
+
 /* Instead of these, while the thread stands still in the kernel: reads its stack
 ** from here. 1 when it is read; whether the thread has moved meanwhile is for
 ** the caller to find out. */

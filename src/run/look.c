@@ -97,35 +97,26 @@ static int peek(tdl_view *v) {
 
 static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER; /* K2 */
 
-static void ask(tdl_view *v) {
-  v->state = TDL_VIEW_ASKED;
-  if (stands_still(v->worker)) {
-    if (peek(v)) {
-      v->has_stack = 1;
-      v->state = TDL_VIEW_DONE;
-    }
-  } else {
-    tdl_interrupt_ask(&v->worker->interrupt, &v->stack);
-  }
-}
-
-/* 1 when it has answered. */
-static int hear(tdl_view *v) {
-  if (v->state == TDL_VIEW_ASKED &&
-      tdl_interrupt_has_answered(&v->worker->interrupt)) {
-    v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
+/* K1: asked once it was seen to compute. */
+static void try(tdl_view *v, int is_due) {
+  tdl_interrupt *i = &v->worker->interrupt;
+  uint64_t used = v->used_ns;
+  if (v->state == TDL_VIEW_ASKED && tdl_interrupt_has_answered(i)) {
+    v->has_stack = tdl_interrupt_unask(i);
     v->state = TDL_VIEW_DONE;
-  }
-  return v->state == TDL_VIEW_DONE;
-}
-
-static void ask_again(tdl_view *v) {
-  if (stands_still(v->worker)) {
-    v->has_stack = tdl_interrupt_unask(&v->worker->interrupt) || peek(v);
-    v->state = v->has_stack ? TDL_VIEW_DONE : TDL_VIEW_ASKED;
-  } else {
-    tdl_interrupt_unask(&v->worker->interrupt);
-    tdl_interrupt_ask(&v->worker->interrupt, &v->stack);
+  } else if (v->state == TDL_VIEW_WATCHED || is_due) {
+    v->used_ns = tdl_interrupt_used_ns(i);
+    if (stands_still(v->worker)) {
+      v->has_stack = tdl_interrupt_unask(i) || peek(v);
+      v->state = v->has_stack ? TDL_VIEW_DONE : TDL_VIEW_WATCHED;
+    } else if (used != 0 && v->used_ns - used >= TDL_LOOK_COMPUTES_NS) {
+      if (v->state == TDL_VIEW_WATCHED) {
+        tdl_interrupt_ask(i, &v->stack);
+        v->state = TDL_VIEW_ASKED;
+      } else {
+        tdl_interrupt_prompt(i);
+      }
+    }
   }
 }
 
@@ -134,13 +125,17 @@ static void nap(uint64_t ns) {
   nanosleep(&t, NULL);
 }
 
+/* Until all have answered. Who asks itself is met by its signal at once. */
 static void hear_all(tdl_view *views, uint32_t n, uint64_t patience_ns) {
-  uint64_t start = tdl_now_ns(), now = start, asked = start;
+  uint64_t start = tdl_now_ns(), now = start, tried = start;
   uint64_t pause = TDL_LOOK_PAUSE_NS;
   for (;;) {
+    int is_due = now - tried >= TDL_LOOK_AGAIN_NS;
     uint32_t left = 0;
+    tried = is_due ? now : tried;
     for (uint32_t i = 0; i < n; i++) {
-      left += !hear(&views[i]);
+      try(&views[i], is_due);
+      left += views[i].state != TDL_VIEW_DONE;
     }
     now = tdl_now_ns();
     if (left == 0 || now - start >= patience_ns) {
@@ -148,14 +143,7 @@ static void hear_all(tdl_view *views, uint32_t n, uint64_t patience_ns) {
     }
     nap(pause);
     pause += pause < TDL_LOOK_AGAIN_NS ? pause : 0;
-    if (now - asked >= TDL_LOOK_AGAIN_NS) {
-      asked = now;
-      for (uint32_t i = 0; i < n; i++) {
-        if (!hear(&views[i])) {
-          ask_again(&views[i]);
-        }
-      }
-    }
+    now = tdl_now_ns();
   }
 }
 
@@ -191,7 +179,8 @@ static uint32_t choose(treadle_pool *pool, uint32_t first, tdl_view *views,
     v->id = i;
     v->has_stack = 0;
     v->stack.count = v->stack.skipped = 0;
-    v->state = TDL_VIEW_DONE;
+    v->state = TDL_VIEW_WATCHED;
+    v->used_ns = 0;
     n += (uint32_t)is_worth_it(v->worker, &v->glance);
   }
   *next = i <= slots ? i : 0;
@@ -204,9 +193,6 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
   pthread_mutex_lock(&looking);
   n = choose(pool, first, views, max, next);
   if (tdl_interrupt_can_look()) {
-    for (uint32_t i = 0; i < n; i++) {
-      ask(&views[i]);
-    }
     hear_all(views, n, patience_ns);
   }
   for (uint32_t i = 0; i < n; i++) {

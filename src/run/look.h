@@ -3,10 +3,11 @@
 ** Owns:    nothing.
 ** Fails:   never: what cannot be known is left out.
 **
-** K1  A worker that has a processor is asked by a signal, and reads its own stack
-**     in the handler. One that stands still in the kernel is not: the signal
-**     could end what it waits for. Its stack is read from here, and counts if
-**     the kernel has not let it run meanwhile.
+** K1  A worker that computes is asked by a signal, and reads its own stack in the
+**     handler. One that stands still in the kernel is not, nor one that has just
+**     been woken there and has no processor yet: the signal could end what it
+**     waits for, or turn its end into an error. Its stack is read from here, and
+**     counts if the kernel has not let it run meanwhile.
 ** K2  One thread of the process looks at a time. */
 #ifndef TDL_LOOK_H
 #define TDL_LOOK_H
@@ -44,7 +45,8 @@ typedef struct tdl_view {
   int has_stack; /* it is what `stack` says; else it did not answer */
   tdl_stack stack;
   struct tdl_worker *worker; /* the looker's */
-  enum { TDL_VIEW_LEFT, TDL_VIEW_ASKED, TDL_VIEW_DONE } state;
+  uint64_t used_ns;          /* of the processors' time, when last looked at */
+  enum { TDL_VIEW_WATCHED, TDL_VIEW_ASKED, TDL_VIEW_DONE } state;
 } tdl_view;
 
 /* Looks at the workers from number `first` on, into as many views as there are;
