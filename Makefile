@@ -13,7 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
-                  spin
+                  spin chromium
 
 # --- what is built, and where ------------------------------------------------
 VARIANT :=
@@ -278,7 +278,7 @@ test-build: $(call test_bins,$(C_TESTS)) $(CODEC_MODULE)
 	@:
 
 # Each prints its closing line; `make check` adds them up.
-.PHONY: check lint format reformat layers model
+.PHONY: check lint format reformat layers model stamps browser
 check: setup-check ## everything: test, and each of the targets below
 	+@MAKE='$(MAKE)' .ci/check
 
@@ -302,6 +302,10 @@ stamps: setup ## the build with stamps; the bench's page of stages is right
 	$(AGAIN) all
 	$(AGAIN) VARIANT=stamps all
 	@$(SUITE) -t 120 spec/bench/where_spec.lua
+
+browser: setup-check ## the page of a recording, in Chromium
+	$(AGAIN) all
+	@$(SUITE) -t 180 $(wildcard spec/browser/*_spec.lua)
 
 # Everything, in circumstances that are rare elsewhere. They are slower: longer
 # limits. Static specs have nothing to find there.

@@ -7,9 +7,15 @@ local M = {}
 -- --- reading -----------------------------------------------------------------------------------
 
 --- What a process that died has written lacks its end: up to the last whole line it is there.
+-- @return the text with an end, and its value; or nil
 local function mended(text)
-  local whole = text:match "^(%s*%[.*}),%s*\n[^\n]*$" or text:match "^(%s*%[.*})%s*$"
-  return whole and whole .. "\n]"
+  for _, pattern in ipairs { "^(%s*%[.*})%s*$", "^(%s*%[.*}),%s*\n[^\n]*$" } do
+    local whole = text:match(pattern)
+    local value = whole and json.decode(whole .. "\n]")
+    if value then
+      return whole .. "\n]", value
+    end
+  end
 end
 
 --- Read a file.
@@ -26,9 +32,8 @@ function M.read(path)
     return nil, path .. ": it cannot be read"
   end
   local value, why = json.decode(text)
-  local whole = value == nil and mended(text)
-  if whole then
-    text, value = whole, json.decode(whole)
+  if value == nil then
+    text, value = mended(text)
   end
   if value == nil then
     return nil, ("%s is no JSON: %s"):format(path, why)

@@ -126,6 +126,22 @@ row("rwlock, writing", "time", "lock.write", { limit = "lock.pthread" })
 row("semaphore", "time", "lock.semaphore", { limit = "lock.pthread" })
 row("mutex, by code that is not compiled", "time", "lock.interpreted")
 
+for _, kind in ipairs { { "one", "calls that are watched, one at a time" },
+  { "flight", "the same, 1,000 in flight, each" } } do
+  title(kind[2])
+  local limit = ("watched.%s.off"):format(kind[1])
+  row("nobody watches: debug is off", "time", limit)
+  row("debug, lines of jobs, to /dev/null", "time", ("watched.%s.lines"):format(kind[1]), {
+    limit = limit,
+  })
+  row("pool:on, an event of each job", "time", ("watched.%s.events"):format(kind[1]), {
+    limit = limit,
+  })
+  row("pool:trace, to /dev/null", "time", ("watched.%s.recorded"):format(kind[1]), {
+    limit = limit,
+  })
+end
+
 title "life of a pool"
 row("made to first result, 1 worker", "time", "first1", {
   goal = 0.5e-3, limit = "thread", rival = "lanes 0.40 ms",

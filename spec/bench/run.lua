@@ -35,6 +35,7 @@ local SECTIONS = {
   { name = "channels", keys = { "channel" } },
   { name = "command", program = root .. "/build/treadle", keys = { "command" } },
   { name = "locks", keys = { "lock" } },
+  { name = "watched", keys = { "watched" } },
   { name = "pinned", under = "taskset -c 0 ", keys = { "pinned" } },
   { name = "life", keys = { "first", "many", "threads" } },
   { name = "resident1", times = 5, keys = { "resident" } },

@@ -424,6 +424,41 @@ function sections.locks(plan, emit)
   })
 end
 
+--- Calls that somebody watches, beside those that nobody does.
+function sections.watched(plan, emit)
+  local ffi = require "ffi"
+  local treadle = require "treadle"
+  ffi.cdef "int open(const char *, int, ...); int dup2(int, int); int dup(int); int close(int);"
+  local number
+  for _, p in ipairs(payloads) do
+    number = p.key == "number" and p or number
+  end
+  local wait_for, pools, measures = find_all(treadle), {}, {}
+  local kept, null = ffi.C.dup(2), ffi.C.open("/dev/null", 1)
+  ffi.C.dup2(null, 2) -- the lines
+  for _, way in ipairs { "off", "lines", "events", "recorded" } do
+    local pool = treadle.pool("tasks", { threads = 1, debug = { job = way == "lines" } })
+    pool:broadcast("echo", true):await()
+    pools[#pools + 1] = pool
+    if way == "events" then
+      pool:on("job_done", function() end)
+    elseif way == "recorded" then
+      pool:trace "/dev/null"
+    end
+    table.insert(measures, { key = "watched.one." .. way,
+      fn = loop("one", number, pool, number.value) })
+    table.insert(measures, { key = "watched.flight." .. way, per = 1000,
+      fn = loop("flight", number, pool, number.value, nil, 1000, wait_for) })
+  end
+  interleave(plan, emit, measures)
+  for _, pool in ipairs(pools) do
+    pool:close()
+  end
+  ffi.C.dup2(kept, 2)
+  ffi.C.close(kept)
+  ffi.C.close(null)
+end
+
 --- Calls with pauses between them: the worker sleeps, or spins, or should not.
 function sections.paced(plan, emit)
   local treadle = require "treadle"
