@@ -236,6 +236,61 @@ describe("a recording", function()
     pool:close()
   end)
 
+  it("does not keep its pool, and ends with one that was dropped", function()
+    local function make()
+      local pool = open { threads = 1 }
+      pool:trace(path)
+      return pool.call.add(1, 2)
+    end
+    local f = make()
+    helpers.poll_until(function()
+      collectgarbage()
+      return helpers.read(path):find "\n]\n$"
+    end)
+    assert.same(3, f:await())
+    assert.same({ begun = 1, ended = 1 }, trace_format.check(helpers.read(path)).arrows)
+  end)
+
+  it("is whole when the state ends without closing anything", function()
+    local _, err, code = helpers.child("luajit", [[
+      local treadle = require "treadle"
+      local pool = treadle.pool("tasks", { threads = 2 })
+      local trace = pool:trace(arg[1])
+      for i = 1, 50 do pool.call.add(i, 1):await() end
+    ]], path)
+    assert.same({ "", 0 }, { err, code })
+    assert.same({ begun = 50, ended = 50 }, trace_format.check(helpers.read(path)).arrows)
+  end)
+
+  it("may be made in a task, of a pool of its own", function()
+    local pool = open { threads = 1 }
+    pool:run(function(where)
+      local inner = require("treadle").pool("tasks", { threads = 2 })
+      local trace = inner:trace(where)
+      for i = 1, 20 do
+        inner.call.add(i, 1):await()
+      end
+      inner:close()
+      assert(trace:close() > 0)
+    end, { path }):await()
+    pool:close()
+    assert.same({ begun = 20, ended = 20 }, trace_format.check(helpers.read(path)).arrows)
+  end)
+
+  it("survives a task that is stuck in C, whose worker is written off #computing", function()
+    local found = record({ threads = 1, terminate_timeout = 0.2 }, function(pool)
+      local stuck = pool:run(function()
+        local size = 22 -- a second or so in one call of C, that nothing ends early
+        return (("a"):rep(size)):find(("a?"):rep(size) .. ("a"):rep(size) .. "b")
+      end, {}, { timeout = 0.05 })
+      assert.same("timeout", helpers.outcome(stuck))
+      assert.same(3, pool.call.add(1, 2):await())
+    end)
+    assert.same("function timeout", found.marks[1][1])
+    assert.matches("stuck", table.concat(found.marks[1], " "))
+    assert.same(2, found.arrows.begun)
+  end)
+
   it("says that the disk is full", function()
     local pool = open()
     local trace = pool:trace "/dev/full"

@@ -14,13 +14,10 @@ local methods = {}
 local mt = { __name = "treadle.trace", __index = methods }
 mt.__metatable = mt.__name
 
---- What a handle stands for: `handle` (the pool's), `trace` (the core's), `record`, `path`, and
--- when it is closed `events` and `lost`.
-local known = setmetatable({}, { __mode = "k" })
-
+--- `_trace` is the core's, `_record` the pool's, which has it until it is closed; then there are
+-- `_events` and `_lost`. It does not hold the pool's handle, so that the pool can be dropped.
 function mt:__tostring()
-  local state = known[self]
-  return ("treadle.trace: %s%s"):format(state.path, state.events and " (closed)" or "")
+  return ("treadle.trace: %s%s"):format(self._path, self._events and " (closed)" or "")
 end
 
 --- Without the quotes.
@@ -33,7 +30,7 @@ end
 function M.open(handle, record, name, path)
   options.argument(1, "trace", path, "string", 2)
   if record.trace then
-    error(("the pool is being recorded already, to '%s'"):format(known[record.trace].path), 3)
+    error(("the pool is being recorded already, to '%s'"):format(record.trace._path), 3)
   end
   local names = { quoted(records.task_name(record, records.SHIPPED)) }
   for i, task in ipairs(record.names) do
@@ -45,8 +42,7 @@ function M.open(handle, record, name, path)
   elseif not trace then
     error("the pool is closed", 3)
   end
-  local self = setmetatable({}, mt)
-  known[self] = { handle = handle, trace = trace, record = record, path = path }
+  local self = setmetatable({ _trace = trace, _record = record, _path = path }, mt)
   record.trace = self
   return self
 end
@@ -56,20 +52,19 @@ end
 -- @treturn number how many are missing, for want of memory
 -- @raise that the file could not be written
 function methods:close()
-  local state = known[self]
-  if not state then
+  if getmetatable(self) ~= mt.__name then
     options.misused("close", "trace", self)
   end
-  if not state.events then
+  if not self._events then
     local problem
-    state.record.trace = nil
-    state.events, state.lost, problem = core.trace_close(state.handle, state.trace)
-    state.events, state.lost = state.events or 0, state.lost or 0
+    self._record.trace = nil
+    self._events, self._lost, problem = core.trace_close(self._trace,
+      records.handle_of[self._record])
     if problem then
-      error(("cannot write '%s': %s"):format(state.path, problem), 2)
+      error(("cannot write '%s': %s"):format(self._path, problem), 2)
     end
   end
-  return state.events, state.lost
+  return self._events, self._lost
 end
 
 --- The pool has ended.

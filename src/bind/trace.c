@@ -62,19 +62,18 @@ static int core_trace_open(lua_State *L) {
   return 2;
 }
 
-/* trace_close(handle, trace) -> how many events are in the file, how many were
-** lost, and what was wrong with the file; nothing when it is closed already */
+/* trace_close(trace, handle or nil) -> how many events are in the file, how many
+** were lost, and what was wrong with the file; once */
 static int core_trace_close(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  trace_box *box = check_trace(L, 2);
-  tdl_trace_result result;
-  if (box->trace == NULL) {
-    return 0;
-  }
+  trace_box *box = check_trace(L, 1);
+  tdl_handle *h = lua_isnil(L, 2) ? NULL : tdl_bind_check_handle(L, 2);
+  tdl_trace_result result = {0};
   if (h != NULL) {
     tdl_watch_set(h->pool, TDL_WATCH_TRACE, 0);
   }
-  stop(box, &result);
+  if (box->trace != NULL) {
+    stop(box, &result);
+  }
   lua_pushnumber(L, (lua_Number)result.events);
   lua_pushnumber(L, (lua_Number)result.lost);
   lua_pushstring(L, result.error != 0 ? strerror(result.error) : NULL);

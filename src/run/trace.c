@@ -194,22 +194,45 @@ static void put_back(place *p, buffer *b) {
   atomic_store_explicit(&p->buffer, b, memory_order_release);
 }
 
+/* R5: the place is taken. */
+static int is_recording(const tdl_trace *t) {
+  /* [trace-on] acquire: `first` and `start_ns` are this recording's */
+  return atomic_load_explicit(&t->on, memory_order_acquire);
+}
+
+static int is_known(const tdl_trace *t, uint64_t call) {
+  /* relaxed: see is_recording */
+  return call >= atomic_load_explicit(&t->first, memory_order_relaxed);
+}
+
+/* Returns what the place holds from now on. */
+static buffer *append(tdl_trace *t, buffer *b, const tdl_trace_event *event) {
+  if (b == NULL) {
+    b = new_buffer(t);
+  }
+  if (b == NULL) {
+    /* relaxed: read at the end */
+    atomic_fetch_add_explicit(&t->lost, 1, memory_order_relaxed);
+    return NULL;
+  }
+  b->events[b->count++] = *event;
+  if (b->count == TDL_TRACE_EVENTS) {
+    give(t, b);
+    b = NULL;
+  }
+  return b;
+}
+
 static void record(tdl_trace *t, uint32_t at, const tdl_trace_event *event) {
   place *p = &t->places[at];
   buffer *b = take(p);
-  if (tdl_trace_is_on(t)) {
-    if (b == NULL) {
-      b = new_buffer(t);
+  if (is_recording(t)) {
+    tdl_trace_event e = *event;
+    if (e.call != 0 && !is_known(t, e.call)) {
+      e.call = 0; /* R5 */
     }
-    if (b != NULL) {
-      b->events[b->count++] = *event;
-      if (b->count == TDL_TRACE_EVENTS) {
-        give(t, b);
-        b = NULL;
-      }
-    } else {
-      /* relaxed: read at the end */
-      atomic_fetch_add_explicit(&t->lost, 1, memory_order_relaxed);
+    if (e.call == event->call || e.kind == TDL_TRACE_RUN) {
+      b = append(t, b, &e);
     }
   }
   put_back(p, b);
@@ -224,11 +247,7 @@ void tdl_trace_put_common(tdl_trace *t, const tdl_trace_event *event) {
 }
 
 uint64_t tdl_trace_number(const tdl_trace *t, const tdl_job *job) {
-  /* relaxed: set before the bit of the watch, which whoever made the call saw */
-  return job->trace == t && job->call >= atomic_load_explicit(
-                                             &t->first, memory_order_relaxed)
-             ? job->call
-             : 0;
+  return job->trace == t && is_known(t, job->call) ? job->call : 0; /* R5 */
 }
 
 /* The track and the place of a state of the pool's. */
@@ -236,10 +255,9 @@ static uint32_t place_of(const tdl_trace *t, const treadle_loop *loop) {
   return loop == t->home ? 0 : TDL_CONTAINER(loop, const tdl_worker, loop)->id;
 }
 
-/* R4 */
-static void change_depth(tdl_trace *t, uint32_t at, int by) {
-  tdl_trace_event e = {.kind = TDL_TRACE_DEPTH};
-  /* relaxed: set before, as above */
+/* R4; the place is taken. */
+static void set_depth(tdl_trace *t, int by, tdl_trace_event *e) {
+  /* relaxed: see is_recording */
   uint64_t start = atomic_load_explicit(&t->start_ns, memory_order_relaxed);
   /* relaxed: its own order of changes is all that counts */
   uint64_t old = atomic_load_explicit(&t->depth, memory_order_relaxed), now;
@@ -249,12 +267,22 @@ static void change_depth(tdl_trace *t, uint32_t at, int by) {
     if (tick <= old >> DEPTH_BITS) {
       tick = (old >> DEPTH_BITS) + 1;
     }
-    e.depth = (uint32_t)(((int64_t)(old & DEPTH_MASK) + by) & DEPTH_MASK);
-    now = tick << DEPTH_BITS | e.depth;
+    e->depth = (uint32_t)(((int64_t)(old & DEPTH_MASK) + by) & DEPTH_MASK);
+    now = tick << DEPTH_BITS | e->depth;
   } while (!atomic_compare_exchange_weak_explicit(
       &t->depth, &old, now, memory_order_relaxed, memory_order_relaxed));
-  e.ts = start + (tick << TICK_BITS);
-  record(t, at, &e);
+  e->ts = start + (tick << TICK_BITS);
+}
+
+static void change_depth(tdl_trace *t, uint32_t at, uint64_t call, int by) {
+  place *p = &t->places[at];
+  buffer *b = take(p);
+  if (is_recording(t) && is_known(t, call)) {
+    tdl_trace_event e = {.kind = TDL_TRACE_DEPTH};
+    set_depth(t, by, &e);
+    b = append(t, b, &e);
+  }
+  put_back(p, b);
 }
 
 void tdl_trace_call(tdl_trace *t, tdl_job *job, uint64_t since_ns) {
@@ -268,7 +296,7 @@ void tdl_trace_call(tdl_trace *t, tdl_job *job, uint64_t since_ns) {
   job->call = atomic_fetch_add_explicit(&t->calls, 1, memory_order_relaxed) + 1;
   job->node.kind = TDL_NODE_WATCHED;
   e.call = job->call;
-  change_depth(t, e.tid, 1);
+  change_depth(t, e.tid, job->call, 1);
   e.dur = tdl_now_ns() - since_ns;
   record(t, e.tid, &e);
 }
@@ -301,8 +329,8 @@ void tdl_trace_home(tdl_job *job, int is_told) {
 }
 
 void tdl_trace_left_queue(tdl_trace *t, const tdl_job *job, uint32_t tid) {
-  if (tdl_trace_number(t, job) != 0) {
-    change_depth(t, tid == TDL_TRACE_ANY ? COMMON : tid, -1);
+  if (job->trace == t) {
+    change_depth(t, tid == TDL_TRACE_ANY ? COMMON : tid, job->call, -1);
   }
 }
 
@@ -317,7 +345,9 @@ int tdl_trace_start(tdl_trace *t, const char *path, const char *title,
   if (status != 0) {
     return status;
   }
+  pthread_mutex_lock(&t->lock);
   t->ends = 0;
+  pthread_mutex_unlock(&t->lock);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
   error = pthread_create(&t->writer, NULL, writer_main, t);
@@ -328,14 +358,15 @@ int tdl_trace_start(tdl_trace *t, const char *path, const char *title,
     return TREADLE_ESYSTEM;
   }
   t->has_file = 1;
-  /* relaxed: before the bit of the watch is set, and see R2 */
+  /* relaxed: [trace-on] hands them over */
   atomic_store_explicit(&t->lost, 0, memory_order_relaxed);
   atomic_store_explicit(&t->depth, 0, memory_order_relaxed);
   atomic_store_explicit(&t->start_ns, now, memory_order_relaxed);
   atomic_store_explicit(
       &t->first, atomic_load_explicit(&t->calls, memory_order_relaxed) + 1,
       memory_order_relaxed);
-  atomic_store_explicit(&t->on, 1, memory_order_relaxed);
+  /* [trace-on] release: see is_recording */
+  atomic_store_explicit(&t->on, 1, memory_order_release);
   return 0;
 }
 
@@ -365,11 +396,13 @@ void tdl_trace_stop(tdl_trace *t, tdl_trace_result *out) {
   pthread_cond_broadcast(&t->full);
   pthread_mutex_unlock(&t->lock);
   pthread_join(t->writer, NULL);
+  pthread_mutex_lock(&t->lock);
   while (t->empty != NULL) {
     buffer *b = t->empty;
     t->empty = b->next;
     tdl_free(b);
   }
+  pthread_mutex_unlock(&t->lock);
   t->has_file = 0;
   out->lost = atomic_load_explicit(&t->lost, memory_order_relaxed); /* above */
   out->events = t->file.events;

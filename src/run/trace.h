@@ -17,7 +17,10 @@
 **     one that is over. A call that was made before has no number: 0.
 ** R4  A recorded call leaves the queue once: it is started, or settled while it is
 **     QUEUED, or refused, or withdrawn. So the depth is right. Time and depth are
-**     one word: the counter's samples are ordered as the changes were. */
+**     one word: the counter's samples are ordered as the changes were.
+** R5  What a thread does may lie between two recordings. So it asks whether there
+**     is one, and whether that knows the call, once it has taken its place: none
+**     ends or begins before that is put back. */
 #ifndef TDL_TRACE_H
 #define TDL_TRACE_H
 
