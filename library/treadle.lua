@@ -135,6 +135,10 @@ function future:wait(timeout) end
 ---@return treadle.state state
 function future:state() end
 
+---What the task passes to `treadle.emit`; then it ends, or raises the call's error.
+---@return fun(): any next_value
+function future:stream() end
+
 ---Settle it now with kind "cancelled".
 ---@param options? string|treadle.cancel_options a reason, or options
 ---@return boolean was_pending
@@ -395,6 +399,12 @@ function treadle.import(definition) end
 
 ---@return boolean whether the caller of the task that runs here has given it up
 function treadle.cancelled() end
+
+---In a task: pass a value to its caller, who reads it from `future:stream()`.
+---@param value any but nil
+---@param ... nil one value at a time
+---@return boolean wanted whether somebody may want it
+function treadle.emit(value, ...) end
 
 ---Raise kind "cancelled" if the caller of the task that runs here has given it up.
 function treadle.check() end

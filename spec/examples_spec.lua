@@ -226,6 +226,7 @@ describe("the examples", function()
       { "bytepairs.lua", "pairs.png " .. quote(folder), "every byte agrees" },
       { "kmeans.lua", "plain.png 32 24 3", "every byte agrees" },
       { "sort.lua", "--count 30000", "agree in every byte" },
+      { "stream.lua", "", "lines, the longest is line %d+ with %d+ bytes\n$" },
     }
     for _, program in ipairs(lines) do
       local script, arguments, expected = unpack(program)
@@ -235,6 +236,24 @@ describe("the examples", function()
       assert.are.same({ script, "", 0 }, { script, err, code })
       assert.matches(expected, out)
     end
+  end)
+
+  it("stream what they find in files", function()
+    local folder = folder_of("streamed", {
+      ["a.txt"] = "one\nlongest line\nthree\nno end of a line here",
+      ["b.txt"] = "",
+      ["c.txt"] = ("x"):rep(200000) .. "\n" .. ("y\n"):rep(70000),
+    })
+    local paths = {}
+    for _, name in ipairs { "a", "b", "c" } do
+      paths[#paths + 1] = ("%s/%s.txt"):format(folder, name)
+    end
+    local out, err, code = shell(command_line("treadle", root .. "/examples/stream.lua",
+      unpack(paths)))
+    assert.are.same({ "", 0 }, { err, code })
+    assert.are.equal(paths[1] .. ": 3 lines, the longest is line 2 with 12 bytes\n"
+      .. paths[2] .. ": 0 lines, the longest is line 0 with 0 bytes\n"
+      .. paths[3] .. ": 70001 lines, the longest is line 1 with 200000 bytes\n", out)
   end)
 
   it("hash under plain luajit too", function()

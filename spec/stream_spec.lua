@@ -309,6 +309,7 @@ describe("a stream", function()
       local _, err = f:pawait()
       assert.matches("enough of it", err.message, 1, true)
     end
+    assert.equal("left", own.call.leave_reader(2 * BUFFER):await())
     own:drained():await()
     own:close()
   end)
@@ -342,7 +343,9 @@ describe("a stream", function()
     error = { how = "error", kind = "task" },
     ["a timeout"] = { task = "late", how = "wait", kind = "timeout" },
     ["a timeout with a default"] = { task = "late_default", how = "wait", results = "late" },
-    ["a timeout of what computes #computing"] = { task = "late", how = "compute", kind = "timeout" },
+    ["a timeout of what computes #computing"] = {
+      task = "late", how = "compute", kind = "timeout",
+    },
     ["a timeout of what is stuck in C"] = { task = "late", how = "stuck", kind = "timeout" },
     cancel = { how = "wait", kind = "cancelled", act = function(f) f:cancel() end },
     ["cancel by force #computing"] = {

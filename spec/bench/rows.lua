@@ -116,6 +116,7 @@ row("table of 10 string keys, no buffer", "time", "channel.record", {
   limit = one_limit("record"),
 })
 row("numbers through a buffer of 1,000", "rate", "channel.flow1000", { limit = "ring" })
+row("numbers through a stream", "rate", "channel.stream", { limit = "ring" })
 row("numbers through a buffer of 1", "rate", "channel.flow1", { limit = "ring" })
 
 title "locks that nobody else has: take and give back, compiled"

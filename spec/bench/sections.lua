@@ -729,6 +729,16 @@ function sections.channels(plan, emit)
   end
   flow("channel.flow1000", 1000)
   flow("channel.flow1", 1)
+  local streamed = open_pool(treadle, 1)
+  measures[#measures + 1] = {
+    key = "channel.stream", per = 1000, rate = true, fn = function(n)
+      local f, sum = streamed.call.emit(1000 * n), 0
+      for v in f:stream() do
+        sum = sum + v
+      end
+      assert(sum == 1000 * n * (1000 * n + 1) / 2)
+    end,
+  }
   interleave(plan, emit, measures)
   for _, pair in ipairs(opened) do
     pair[1]:close()

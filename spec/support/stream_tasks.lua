@@ -150,6 +150,18 @@ function M.read_and_fail(waits)
   end
 end
 
+--- The same by a coroutine that outlives the job.
+function M.leave_reader(n)
+  local next_value = treadle.worker.pool.call.count(1e9):stream()
+  treadle.spawn(function()
+    for _ = 1, n do
+      next_value()
+      treadle.sleep(0)
+    end
+  end)
+  return "left"
+end
+
 --- Calls within calls that all emit.
 function M.tree(depth)
   if depth == 0 then

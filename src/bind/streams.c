@@ -216,9 +216,15 @@ static int core_stream_open(lua_State *L) {
   return 1;
 }
 
-int tdl_bind_is_read(const tdl_job *job) {
-  const tdl_stream *s = stream_of(tdl_job_stream(job));
-  return s != NULL && is_asked(s);
+/* home; its stream was asked for (`*is_read` is 1 then, or as it was), and nobody
+** waits for a value now. */
+int tdl_bind_is_stray(const tdl_job *job, int *is_read) {
+  tdl_stream *s = stream_of(tdl_job_stream(job));
+  if (s == NULL || !is_asked(s)) {
+    return 0;
+  }
+  *is_read = 1;
+  return !tdl_channel_is_awaited(&s->channel);
 }
 
 /* stream_ask(handle): from now on somebody wants the values; needs no memory */

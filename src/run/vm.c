@@ -214,15 +214,24 @@ static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
   return 0;
 }
 
-/* A call may wait for somebody to read what it emits, and an iterator that the job
-** has left behind is garbage; whoever sleeps collects none. */
-static void look_for_strays(tdl_vm *vm, uint32_t i) {
+/* A call may wait for somebody to read what it emits, and what its maker has left
+** behind is garbage; who sleeps collects none. So after each turn in which that
+** may have become so: if a job has ended before such a call, and nobody is just
+** waiting for its values. */
+static void collect_strays(tdl_vm *vm) {
   const tdl_jobs *jobs = &vm->worker->loop.jobs;
+  int top = lua_gettop(vm->L), lost = 0;
+  vm->strays = 0;
   for (const tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
        job = tdl_jobs_next(jobs, job)) {
-    if (tdl_job_parent(job) == i && tdl_bind_is_read(job)) {
-      vm->strays = vm->turn = 1;
+    uint32_t parent = tdl_job_parent(job);
+    if (parent != 0 && vm->entries[parent].job == NULL) {
+      lost |= tdl_bind_is_stray(job, &vm->strays);
     }
+  }
+  if (lost) {
+    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+    lua_settop(vm->L, top);
   }
 }
 
@@ -277,7 +286,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   }
   free_entry_if_done(vm, i);
   if (TDL_UNLIKELY(e->used)) { /* calls that it made go on */
-    look_for_strays(vm, i);
+    vm->strays = vm->turn = 1;
   }
   if (tdl_worker_running(w) == job) { /* it is the home's now */
     tdl_worker_runs(w, NULL);
@@ -495,15 +504,12 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
 }
 
 void tdl_vm_turn(tdl_vm *vm) {
-  if (TDL_UNLIKELY(vm->strays)) {
-    int top = lua_gettop(vm->L);
-    vm->strays = 0;
-    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
-    lua_settop(vm->L, top);
-  }
   if (vm->turn_ref != LUA_NOREF) {
     lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->turn_ref);
     lua_call(vm->L, 0, 0);
+  }
+  if (TDL_UNLIKELY(vm->strays)) {
+    collect_strays(vm);
   }
 }
 

@@ -64,7 +64,7 @@ typedef struct tdl_vm {
   uint64_t serials;  /* given to entries */
   uint32_t exempt;   /* of these, the ones that V3 does not count */
   int starved;       /* memory has run out in this state */
-  int strays;        /* a job has ended before calls whose stream it read */
+  int strays;        /* a job may have ended before calls that it reads */
   int left;          /* interrupted (interrupt.h): good for lua_close alone */
   int retiring;      /* it ends when its jobs have */
   int leaving;       /* the same, while its worker's slot is shut */
@@ -156,6 +156,6 @@ void tdl_bind_lose(tdl_vm *vm); /* the state is lost */
 uint32_t tdl_bind_dispatch(tdl_vm *vm);
 void tdl_bind_take_hook(tdl_vm *vm);
 void tdl_bind_sent_results(tdl_vm *vm, const tdl_bytes *bytes);
-int tdl_bind_is_read(const tdl_job *job); /* home; its stream was asked for */
+int tdl_bind_is_stray(const tdl_job *job, int *is_read);
 
 #endif

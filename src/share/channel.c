@@ -289,3 +289,11 @@ int tdl_channel_is_closed(tdl_channel *c) {
   tdl_guard_unlock(&c->guard);
   return closed;
 }
+
+int tdl_channel_is_awaited(tdl_channel *c) {
+  int awaited;
+  tdl_guard_lock(&c->guard);
+  awaited = c->receivers.first != NULL;
+  tdl_guard_unlock(&c->guard);
+  return awaited;
+}
