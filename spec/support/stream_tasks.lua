@@ -152,13 +152,12 @@ end
 
 --- The same by a coroutine that outlives the job.
 function M.leave_reader(n)
-  local next_value = treadle.worker.pool.call.count(1e9):stream()
-  treadle.spawn(function()
+  treadle.spawn(function(next_value) -- no upvalue: those live as long as compiled code
     for _ = 1, n do
       next_value()
       treadle.sleep(0)
     end
-  end)
+  end, treadle.worker.pool.call.count(1e9):stream())
   return "left"
 end
 
