@@ -22,6 +22,8 @@ static const char module_text[] =
     "local M = {}\n"
     "function M.add(a, b) return a + b end\n"
     "function M.fail() error('wrong') end\n"
+    "function M.emit(n) for i = 1, n do\n"
+    "  if not treadle.emit(i) then return i end end end\n"
     "function M.wait(s) treadle.sleep(s) end\n"
     "function M.sum(t) local s = 0 for _, v in ipairs(t) do s = s + v end\n"
     "  return s, #t, t.name end\n"
@@ -95,6 +97,26 @@ static void a_call_goes_there_and_back(void) {
   CHECK(out.status == 0 && out.number[0] == 42);
   treadle_pool_close(pool, -1);
   CHECK(out.calls == 1);
+  treadle_loop_close(loop);
+}
+
+/* Nobody can read it from C: a note of its worker's finds that out. */
+static void a_task_that_emits_does_not_wait_for_a_reader(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool;
+  treadle_call *call;
+  outcome out = {0};
+  CHECK(treadle_loop_open(&loop) == 0);
+  CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
+  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "emit"), 1, &call) == 0);
+  treadle_put_number(call, 1e9);
+  CHECK(treadle_submit(call, -1, keep, &out) == 0);
+  while (out.calls == 0) {
+    treadle_poll(loop, 1);
+  }
+  CHECK(out.status == 0 && out.number[0] >= 1 && out.number[0] < 1e9);
+  treadle_pool_close(pool, -1);
   treadle_loop_close(loop);
 }
 
@@ -340,6 +362,7 @@ int main(void) {
   snprintf(file, sizeof(file), "%s/embed_tasks.lua", dir);
   write_module(module_text);
   RUN(a_call_goes_there_and_back);
+  RUN(a_task_that_emits_does_not_wait_for_a_reader);
   RUN(tables_cross_and_errors_have_a_report);
   RUN(cancel_and_terminate_settle_each_call_once);
   RUN(the_counts_add_up_and_say_how_calls_ended);
