@@ -106,17 +106,11 @@ end
 
 --- Nobody else knows the handle from here on: when it is collected, no more values are wanted.
 local function claim(self, handle)
-  local known = setmetatable({ handle }, WEAK)
-  future.at_end(self, function()
-    if known[1] then
-      core.channel_close(known[1])
-    end
-  end)
   self[STREAM] = ASKED
   future.asked[handle] = true
   self.await, self.pawait, self.wait = waits.await, waits.pawait, waits.wait
   core.stream_ask(handle)
-  if self[STATE] ~= PENDING then -- a finalizer has settled it before `at_end`
+  if self[STATE] ~= PENDING then -- a finalizer has settled it meanwhile
     core.channel_close(handle)
   end
 end

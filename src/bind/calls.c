@@ -205,6 +205,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     return;
   }
   if (TDL_UNLIKELY(job->extras & TDL_JOB_HAS_STREAM) || bytes == NULL) {
+    tdl_bind_end_stream(job);
     tdl_bind_keep_stream(L, top + 2, job);
   }
   if (TDL_LIKELY(status == 0)) {
@@ -445,6 +446,7 @@ static int core_settle(lua_State *L) {
       } else if (tdl_pool_settle(job, TDL_JOB_CANCELLED) == TDL_JOB_RUNNING) {
         rest = lua_istable(L, 4);
       }
+      tdl_bind_end_stream(job); /* now: what it emits next is cancelled */
       if (rest) {
         job->awaited = 1;
         lua_pushvalue(L, 4);

@@ -235,6 +235,13 @@ static int core_stream_ask(lua_State *L) {
   return 0;
 }
 
+void tdl_bind_end_stream(const tdl_job *job) {
+  tdl_stream *s = stream_of(tdl_job_stream(job));
+  if (s != NULL && is_asked(s)) {
+    tdl_channel_close(&s->channel);
+  }
+}
+
 void tdl_bind_keep_stream(lua_State *L, int index, const tdl_job *job) {
   tdl_stream *s = stream_of(tdl_job_stream(job));
   int top = lua_gettop(L);

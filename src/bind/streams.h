@@ -13,7 +13,7 @@
 **     what is in it is `dropped`. A guest's home looks at its next turn instead.
 ** M3  Somebody who has asked and lets go of the handle wants no more: it is
 **     closed (also where a state is lost: its handles end with it). So it is when
-**     the future is settled: lua/treadle/stream.lua. */
+**     the future is settled. */
 #ifndef TDL_BIND_STREAMS_H
 #define TDL_BIND_STREAMS_H
 
@@ -35,6 +35,10 @@ tdl_channel *tdl_stream_here(const tdl_bind *b, uint32_t *max_payload);
 
 /* A handle on it ends (M3). */
 void tdl_stream_let_go(tdl_counted *thing);
+
+/* home; nobody hears of the job from now on: who reads its stream gets to its end
+** (M3). Needs no memory. */
+void tdl_bind_end_stream(const tdl_job *job);
 
 /* home; the future at `index`, whose job that is, is settled: it keeps what
 ** nobody has asked for yet (M1). Raises without memory. */

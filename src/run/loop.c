@@ -451,7 +451,7 @@ tdl_job *tdl_loop_next_home(treadle_loop *loop) {
   TDL_STAMP(job, RECEIVED); /* if it is a job */
   if (node->kind != TDL_NODE_HOME || job->deadline_ns != TDL_NEVER ||
       job->status != 0 || (job->timed & TDL_JOB_STREAMED) ||
-      tdl_job_is_settled(job)) {
+      (job->extras & TDL_JOB_HAS_STREAM) || tdl_job_is_settled(job)) {
     loop->held = node;
     return NULL;
   }
