@@ -7,6 +7,7 @@
 ---@field version string "MAJOR.MINOR.PATCH"
 ---@field worker? treadle.worker in a worker; nil in the host
 ---@field atomics treadle.atomics
+---@field parent? treadle.parent in a worker; nil in the host
 local treadle = {}
 
 ---@class treadle.worker
@@ -583,6 +584,7 @@ function profile:samples() end
 ---| "job_error"
 ---| "queue_full"
 ---| "drain"
+---| "message"
 
 ---@param event treadle.event_name
 ---@param fn fun(event: table)
@@ -828,6 +830,86 @@ function treadle.pairs(t) end
 function treadle.ipairs(t) end
 
 -- --- channels ------------------------------------------------------------------------------------
+
+---@class treadle.thread_options
+---@field data? any what the worker finds in `treadle.worker.data`
+---@field name? string
+---@field timeout? number seconds, of every call that names none
+---@field concurrency? integer calls in progress at once (default 1)
+---@field max_memory? number bytes of its Lua heap
+---@field max_payload? number bytes
+---@field terminate_timeout? number seconds
+---@field init? string name of an export
+
+---@class treadle.exit
+---@field event "exit"
+---@field reason "closed"|"terminated"|"crashed"
+---@field message? string why, if it was not closed
+---@field error? treadle.error if it has crashed
+
+---@class treadle.thread
+---@field name string
+---@field call table<string, fun(...): treadle.future> the tasks
+local thread = {}
+
+---Start a worker of its own, which keeps its state.
+---@param tasks string|table<string, function|treadle.task> a module's name, or a table of tasks
+---@param options? treadle.thread_options
+---@return treadle.thread
+function treadle.thread(tasks, options) end
+
+---@param task string|function a name, or a function, which travels with the call
+---@param args? table list of arguments; `n` counts
+---@param options? treadle.run_options without `worker`, `key`, `retries`
+---@return treadle.future
+function thread:run(task, args, options) end
+
+---Never waits. Raises kind "closed" or "payload".
+---@param value any
+function thread:send(value) end
+
+---Wait until the worker has sent something.
+---@param timeout? number seconds
+---@return any value
+---@return boolean received
+---@return "closed"|"timeout"|nil why
+function thread:recv(timeout) end
+
+---@param event "message"|"exit"|"error"
+---@param fn function called with a message, a treadle.exit, or a table with `error`
+---@return function unsubscribe
+function thread:on(event, fn) end
+
+---Take nothing more, handle what came, run the module's `on_close`, end the thread.
+---@param timeout? number seconds; then it terminates
+function thread:close(timeout) end
+
+---Stop now: what is queued or running rejects with kind "closed".
+---@param reason? string
+function thread:terminate(reason) end
+
+---@return table stats see docs/stats.md
+function thread:stats() end
+
+---@class treadle.parent
+local parent = {}
+
+---Send to who made this worker: a thread's parent, or who listens to the pool. Never waits.
+---@param value any
+function parent:send(value) end
+
+---In a thread: wait until its parent has sent something.
+---@param timeout? number seconds
+---@return any value
+---@return boolean received
+---@return "closed"|"timeout"|nil why
+function parent:recv(timeout) end
+
+---In a thread: listen to its parent.
+---@param event "message"
+---@param fn fun(value: any)
+---@return function unsubscribe
+function parent:on(event, fn) end
 
 ---Messages from many to many, between all states.
 ---@class treadle.channel

@@ -117,7 +117,7 @@ describe("the definitions for editors", function()
     for name in pairs(upvalue(getmetatable(treadle).__index, "LATER")) do
       names[name] = treadle[name]
     end
-    names.worker = true -- in a worker
+    names.worker, names.parent = true, true -- in a worker
     assert.is_function(names.select)
     compare(problems, definitions, "treadle", names)
     for name, value in pairs(names) do
@@ -131,8 +131,10 @@ describe("the definitions for editors", function()
   it("have every method of every object", function()
     local pool = treadle.pool("string", { threads = 1 })
     local abort = treadle.abort()
+    local thread = treadle.thread("string")
     for owner, object in pairs {
-      pool = pool, future = treadle.resolved(), controller = abort,
+      pool = pool, thread = thread,
+      parent = require("treadle.parent").parent, future = treadle.resolved(), controller = abort,
       task = treadle.task { fn = print }, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),
@@ -152,14 +154,18 @@ describe("the definitions for editors", function()
     compare(problems, definitions, "gauge", methods_of(pool.signals.queued), true)
     compare(problems, definitions, "atomics", treadle.atomics)
     pool:close()
+    thread:close()
     assert.same({}, problems)
   end)
 
   it("have nothing that is not there", function()
     local pool = treadle.pool("string", { threads = 1 })
+    local thread = treadle.thread("string")
+    thread:close()
     local owners = {
       trace = pool:trace "/dev/null",
       profile = pool:profile(0),
+      thread = thread, parent = require("treadle.parent").parent,
       treadle = treadle, atomics = treadle.atomics, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),

@@ -13,6 +13,7 @@ local M = {}
 local NAMES = {
   worker_start = true, worker_exit = true,
   job_start = true, job_done = true, job_error = true, queue_full = false, drain = false,
+  message = true,
 }
 
 --- Whether somebody listens to an event, or, without a name, to what workers tell.
@@ -34,7 +35,8 @@ local function watch(record, handle)
 end
 
 --- Call `fn(event)` for every event of that name: a table with `event`, and where it has them
--- `worker`, `task`, `kind` (of a job's error), `reason` (of a worker's exit), `duration` (s).
+-- `worker`, `task`, `kind` (of a job's error), `reason` (of a worker's exit), `duration` (s),
+-- `value` (of a message).
 -- @treturn function unsubscribes
 function M.on(record, handle, name, fn)
   options.argument(1, "on", name, "string", 2)

@@ -33,6 +33,8 @@ local LATER = {
   atomics = "treadle.atomics", counter = "treadle.counter",
   signal = "treadle.signal", computed = "treadle.signal", untrack = "treadle.signal",
   effect = "treadle.effect", batch = "treadle.effect", flush = "treadle.effect",
+  thread = "treadle.thread",
+  parent = core.worker and "treadle.parent" or nil,
 }
 
 setmetatable(treadle, {

@@ -37,7 +37,11 @@ function M.rejected(f, kind, worker, record, number, message, traceback, value)
   end
   if not message and kind == "closed" and record then
     local handle = records.handle_of[record]
-    message = record.reason or handle and core.pool_told(handle)
+    local told, died_of
+    if handle then
+      told, died_of = core.pool_told(handle)
+    end
+    message = died_of and told or record.reason or told
   end
   f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
   if kind == "timeout" then -- of the job that made the call: its caller hears of it
@@ -98,6 +102,18 @@ local function calm(record, handle)
   end
 end
 
+--- What a task has to say.
+-- @param name of the event; nil: the value cannot be read here, and is a text that says why
+local function said(record, worker, value, name)
+  if record.said then
+    record.said(value, name)
+  elseif name then
+    events.emit(record, { event = name, worker = worker, value = value })
+  else
+    io.stderr:write(("treadle: a message of worker %d was lost: %s\n"):format(worker, value))
+  end
+end
+
 function M.pool_event(record, event, worker, ...)
   local handle = records.handle_of[record]
   if event == "started" then
@@ -120,6 +136,8 @@ function M.pool_event(record, event, worker, ...)
   elseif event == "cut_off" and future.is_pending(record.started) then
     record.started:_reject(errors.new("closed", DEFAULT_MESSAGES.closed, { worker = worker }))
   elseif event == "closed" then
+    record.told, record.died_of = ...
+    record.reason = record.died_of and record.told or record.reason or record.told
     M.stop(record)
     if record.say and handle then
       record.say(handle, "pool", "closed")
@@ -137,6 +155,8 @@ function M.pool_event(record, event, worker, ...)
     inline.sweep()
   elseif event == "heard" then
     events.heard(record, worker, ...)
+  elseif event == "said" then
+    said(record, worker, ...)
   end
   for look in pairs(record.changing) do
     look()

@@ -63,8 +63,13 @@ function mt:__index(key)
   return record.threads
 end
 
+--- What messages call it.
+local function label(self)
+  return ("%s '%s'"):format(self._record.what or "pool", self.name)
+end
+
 function mt:__tostring()
-  return ("pool '%s' (%d workers)"):format(self.name, self.threads)
+  return ("%s (%d workers)"):format(label(self), self.threads)
 end
 
 --- A pool of one task can be called like the task.
@@ -108,7 +113,7 @@ local function make_caller(self, name)
       known[i] = other
     end
     table.sort(known)
-    error(("pool '%s' has no task '%s'; it has: %s"):format(self.name, tostring(name),
+    error(("%s has no task '%s'; it has: %s"):format(label(self), tostring(name),
       #known > 0 and table.concat(known, ", ") or "none"), 3)
   end
   local policy, retries = submit.policy_of(self, task), submit.retries_of(self, task)
@@ -139,7 +144,7 @@ local function task_number(self, name, task, level)
   local number = self._record.index[task]
   if not number then
     local nearest = options.nearest(task, self._record.index)
-    options.bad_argument(1, name, ("pool '%s' has no task '%s'%s"):format(self.name, task,
+    options.bad_argument(1, name, ("%s has no task '%s'%s"):format(label(self), task,
       nearest and (", did you mean '%s'?"):format(nearest) or ", and no other"), level + 1)
   end
   return number
@@ -203,6 +208,8 @@ function methods:run(task, args, given)
   return bound(signal, submit.call(self, number, place, policy, retries, signal,
     unpack(args, 1, n)))
 end
+
+M.run = methods.run
 
 --- Call a task once on every worker.
 -- @return a future of the list of first results, by worker
@@ -317,15 +324,16 @@ end
 
 -- --- making a pool -----------------------------------------------------------------------------
 
-local GUARD = "a pool cannot be made while a worker loads its module: "
+local GUARD = "a %s cannot be made while a worker loads its module: "
   .. "put what only the host does behind `if treadle.is_main then`"
 
 --- What a worker needs to know to find each task of a table.
-local function describe_tasks(given, file, level)
+-- @param what "pool" or "thread"
+local function describe_tasks(given, file, what, level)
   local list = {}
   for name, value in pairs(given) do
     if type(name) ~= "string" then
-      options.bad_argument(1, "pool", "names of tasks are strings, got a " .. type(name), level)
+      options.bad_argument(1, what, "names of tasks are strings, got a " .. type(name), level)
     end
     local entry = { name = name, options = tasks.call_options(value) }
     if tasks.is_import(value) then
@@ -333,7 +341,7 @@ local function describe_tasks(given, file, level)
     else
       local fn = tasks.fn(value)
       if not fn then
-        options.bad_argument(1, "pool", ("task '%s' is a %s, not a function or a task"):format(name,
+        options.bad_argument(1, what, ("task '%s' is a %s, not a function or a task"):format(name,
           type(value)), level)
       end
       local info = debug.getinfo(fn, "S")
@@ -345,8 +353,8 @@ local function describe_tasks(given, file, level)
     end
     list[#list + 1] = entry
   end
-  if #list == 0 then
-    options.bad_argument(1, "pool", "a table with at least one task expected", level)
+  if #list == 0 and what == "pool" then
+    options.bad_argument(1, what, "a table with at least one task expected", level)
   end
   table.sort(list, function(a, b) return a.name < b.name end)
   return list
@@ -403,34 +411,40 @@ local function new_held()
 end
 
 --- @param only the name of its task, if the pool can be called like that
-local function open(given, opts, level, only)
+-- @param thread for treadle.thread: its `options`, and what its worker is told
+local function open(given, opts, level, only, thread)
+  local what = thread and "thread" or "pool"
   if core.worker and require("treadle.worker").is_loading() then
-    error(GUARD, level + 1)
+    error(GUARD:format(what), level + 1)
   end
-  options.argument(1, "pool", given, "string or table", level)
+  options.argument(1, what, given, "string or table", level)
   if tasks.is_task(given) or tasks.is_import(given) then
-    options.bad_argument(1, "pool", "module name or table of tasks expected, got one task: "
-      .. "use task:pool()", level)
+    options.bad_argument(1, what, "module name or table of tasks expected, got one task"
+      .. (thread and "" or ": use task:pool()"), level)
   end
-  opts = options.check(2, "pool", opts, POOL_OPTIONS, level)
+  opts = options.check(2, what, opts, thread and thread.options or POOL_OPTIONS, level)
   check_options(opts, level)
   local boot = {
     path = package.path, cpath = package.cpath,
     data = opts.data, init = opts.init, teardown = opts.teardown,
-    global = M.is_global or nil, only = only,
+    global = M.is_global or nil, only = only, thread = thread and thread.boot,
   }
   if type(given) == "string" then
     boot.module = given
   else
     boot.file = calling_file(level + 1)
-    boot.tasks = describe_tasks(given, boot.file, level + 1)
+    boot.tasks = describe_tasks(given, boot.file, what, level + 1)
     boot.arg = type(arg) == "table" and arg or nil
   end
-  local min, max = sizes(opts, level)
+  local min, max = 1, 1
+  if not thread then
+    min, max = sizes(opts, level)
+  end
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
-    or boot.file or "pool"
+    or boot.file or what
   boot.name = name
   local record = {
+    what = what,
     started = future.new(),
     stopped = future.new(), -- terminated or closed: what is left ends soon, or never
     closed = future.new(),
@@ -472,10 +486,11 @@ local function open(given, opts, level, only)
     balanced = record.schedule and record.schedule.balancer ~= nil,
     inline = opts.inline,
     debug = mask,
+    mortal = thread ~= nil,
   }
   local ok, handle = pcall(core.pool_open, record, shape, boot)
   if not ok then
-    options.bad_argument(2, "pool", errors.text(handle), level)
+    options.bad_argument(2, what, errors.text(handle), level)
   end
   self._handle = handle
   records.by_handle[handle], records.handle_of[record] = record, handle
@@ -512,12 +527,19 @@ function M.single(task, opts)
   return (open({ task = task }, opts, 2, "task"))
 end
 
+--- A pool of one worker whose state is not replaced: when that is lost, the pool is over.
+-- @tparam table known its options, as for `options.check`
+-- @tparam table boot what the worker is told: the channels of treadle.thread
+function M.dedicated(given, opts, known, boot)
+  return open(given, opts, 2, nil, { options = known, boot = boot })
+end
+
 --- In a worker: the pool that it belongs to.
-function M.own(name, names, task_options, only)
+function M.own(name, names, task_options, only, what)
   local handle = core.own_pool()
   local self = setmetatable({
     name = name, _handle = handle, _is_own = true, _only = only,
-    _record = { stopped = future.new(), drained = {}, held = new_held() },
+    _record = { what = what, stopped = future.new(), drained = {}, held = new_held() },
   }, mt)
   records.learn_tasks(self._record, names, task_options)
   records.by_handle[handle] = self._record
@@ -527,8 +549,16 @@ end
 
 -- --- closing -----------------------------------------------------------------------------------
 
-local function late_close(timeout)
-  return ("not finished within %g s of closing the pool"):format(math.max(0, timeout))
+local function late_close(self, timeout)
+  return ("not finished within %g s of closing the %s"):format(math.max(0, timeout),
+    self._record.what or "pool")
+end
+
+--- What would replace the state of a thread.
+local function check_renewable(self, name)
+  if self._record.what == "thread" then
+    error(("'%s' is for pools: a thread keeps its one state"):format(name), 3)
+  end
 end
 
 --- Take no more calls, finish what was accepted, stop the workers; returns when that is done (a
@@ -545,7 +575,7 @@ function methods:close(timeout)
   if self._is_own then
     if timeout and timeout < math.huge then
       loop.add_waiter(core.timer(math.max(0, timeout)), function()
-        self:terminate(late_close(timeout))
+        self:terminate(late_close(self, timeout))
       end)
     end
     return
@@ -558,7 +588,7 @@ function methods:close(timeout)
     collectgarbage() -- garbage, the task need not
   end
   if not record.stopped:wait(timeout) then
-    self:terminate(late_close(timeout))
+    self:terminate(late_close(self, timeout))
   end
   if not record.closed:wait(self._terminate_timeout) then
     core.pool_abandon(self._handle)
@@ -599,6 +629,7 @@ end
 -- the pool, whose own worker cannot be replaced before it returns, at once
 function methods:recycle()
   check_self(self, "recycle")
+  check_renewable(self, "recycle")
   say(self, "pool", "recycle")
   local handle, before = self._handle, {}
   for worker = 1, self.threads do
@@ -625,6 +656,7 @@ end
 -- once
 function methods:resize(min, max)
   check_self(self, "resize")
+  check_renewable(self, "resize")
   options.value(1, "resize", min, max == nil and "count" or "tally")
   if max ~= nil then
     options.value(2, "resize", max, "count")
@@ -643,7 +675,7 @@ function methods:resize(min, max)
 end
 
 --- Call `fn(event)` whenever something of that name happens: "worker_start", "worker_exit",
--- "job_start", "job_done", "job_error", "queue_full", "drain".
+-- "job_start", "job_done", "job_error", "queue_full", "drain", "message".
 -- @treturn function unsubscribes
 function methods:on(event, fn)
   check_self(self, "on")
@@ -672,6 +704,10 @@ function methods:terminate(reason)
   check_self(self, "terminate")
   local record = self._record
   record.reason = errors.reason(reason) or record.reason
+  if self._is_own and record.what == "thread" then
+    record.reason = record.reason or "the thread has terminated itself"
+  end
+  record.terminated = record.terminated or future.is_pending(record.stopped)
   say(self, "pool", "terminate: %s", record.reason or "the pool is closed")
   if record.reason then
     core.pool_reason(self._handle, record.reason)

@@ -69,6 +69,8 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
   if not waits or kind == "closed" then
     if kind == "closed" and record and record.failure then
       kind, message = record.failure.kind, record.failure.message
+    elseif kind == "closed" and record then
+      message = record.reason or message
     end
     if record and record.say then
       record.say(handle, "payload", "refused: %s: %s", records.task_name(record, number), message)

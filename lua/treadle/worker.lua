@@ -11,7 +11,7 @@ local M = {}
 --- What scripts see as `treadle.worker`.
 M.info = { id = core.worker }
 
-local loading = false
+local loading, booting = false, true
 
 --- name -> function, once they are loaded
 local loaded = {}
@@ -24,6 +24,11 @@ end
 --- Whether the module is being loaded: no pool may be made then.
 function M.is_loading()
   return loading
+end
+
+--- Whether its home still waits for it.
+function M.is_booting()
+  return booting
 end
 
 --- Tell the caller what a job raised. What cannot travel is left out. A task that fails because its
@@ -91,11 +96,12 @@ end
 --- The tasks that the host named, each found in the file, imported, or unpacked.
 local function from_table(boot)
   local exports, problem
+  local is_exported = boot.thread ~= nil -- it may listen to messages alone
   for _, task in ipairs(boot.tasks) do
-    if task.line and boot.file and not exports then
-      exports, problem = run_file(boot.file, boot.arg)
-      exports = exports or {}
-    end
+    is_exported = is_exported or task.line ~= nil
+  end
+  if is_exported and boot.file then
+    exports, problem = run_file(boot.file, boot.arg)
   end
   exports = exports or {}
   local names, fns, opts = {}, {}, {}
@@ -138,8 +144,22 @@ local function hook(exports, what, name)
   return fn
 end
 
+--- Make the export `on_close` of a thread no task, but what it runs at its end.
+local function take_on_close(names, fns, opts)
+  for i, name in ipairs(names) do
+    if name == "on_close" then
+      require("treadle.parent").at_close(fns[i])
+      for _, list in ipairs { names, fns, opts } do
+        table.remove(list, i)
+      end
+      return
+    end
+  end
+end
+
 --- Boot the worker.
--- @return the tasks' functions, `fail`, teardown or false; then for the host: names, options
+-- @return the tasks' functions, `fail`, teardown or false, leave or false; then for the host:
+-- names, options
 function M.boot(boot)
   package.path = boot.path or package.path
   package.cpath = boot.cpath or package.cpath
@@ -151,6 +171,12 @@ function M.boot(boot)
   local treadle = require "treadle"
   if boot.global then
     _G.treadle = treadle
+  end
+  local leave = false
+  if boot.thread then
+    local parent = require "treadle.parent"
+    parent.open(boot.thread)
+    leave = parent.leave
   end
   loading = true
   local start = core.now()
@@ -167,13 +193,17 @@ function M.boot(boot)
       and ("module '%s'"):format(boot.module) or ("'%s'"):format(boot.file or boot.name),
       (core.now() - start) * 1e3, #names)
   end
+  if boot.thread then
+    take_on_close(names, fns, opts)
+  end
   for i, name in ipairs(names) do
     loaded[name] = fns[i]
   end
   setmetatable(info, {
     __index = function(self, key)
       if key == "pool" then
-        local own = require("treadle.pool").own(boot.name, names, opts, boot.only)
+        local own = require("treadle.pool").own(boot.name, names, opts, boot.only,
+          boot.thread and "thread")
         rawset(self, key, own)
         return own
       end
@@ -183,7 +213,8 @@ function M.boot(boot)
   if init then
     init()
   end
-  return fns, fail, teardown or false, names, opts
+  booting = false
+  return fns, fail, teardown or false, leave, names, opts
 end
 
 return M

@@ -172,6 +172,7 @@ void tdl_bind_stats(lua_State *L);
 void tdl_bind_signals(lua_State *L);
 void tdl_bind_guests(lua_State *L);
 void tdl_bind_looks(lua_State *L);
+void tdl_bind_parent(lua_State *L); /* when it is used */
 void tdl_bind_stamps(lua_State *L); /* if the build has them */
 void tdl_bind_trace(lua_State *L);
 void tdl_bind_board(lua_State *L);

@@ -221,10 +221,9 @@ static int core_open(lua_State *L) {
     const char *name;
     void (*bind)(lua_State *L);
   } parts[] = {{"shared", bind_shared}, /* what states share */
-               {"looks", tdl_bind_looks},
-               {"watch", bind_watch},
-               {"board", tdl_bind_board},
-               {"signals", tdl_bind_signals}};
+               {"looks", tdl_bind_looks},  {"watch", bind_watch},
+               {"board", tdl_bind_board},  {"signals", tdl_bind_signals},
+               {"parent", tdl_bind_parent}};
   const char *name = luaL_checkstring(L, 1);
   lua_pushvalue(L, lua_upvalueindex(1));
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {

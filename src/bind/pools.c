@@ -131,17 +131,26 @@ static void release(tdl_handle *h, lua_State *L) {
   free_handle(h);
 }
 
+/* The end of a pool that its home did not stop: why, and if a state was lost
+** (P11) the kind of that. */
+static int push_end(const treadle_pool *pool, lua_State *L) {
+  int died_of = tdl_pool_died_of(pool);
+  lua_pushstring(L, tdl_pool_reason(pool));
+  lua_pushstring(L, died_of == 0 ? NULL : tdl_status_kind(died_of));
+  return 2;
+}
+
 /* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
   static const char *const names[] = {"started", "failed", "cut_off", "renewed",
                                       "left",    "exited", "closed",  "heard",
-                                      "room",    "calm",   "settled", "counts"};
+                                      "room",    "calm",   "settled", "counts",
+                                      "said"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
   int top, n = 0;
-  (void)pool;
   if (b->closing) {
     return;
   }
@@ -154,6 +163,8 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   if (bytes != NULL && bytes->len > 0) {
     n = tdl_decode(L, bytes->data, bytes->len);
     n = n < 0 ? 1 : n;
+  } else if (event == TDL_POOL_CLOSED) {
+    n = push_end(pool, L);
   }
   lua_call(L, 3 + n, 0);
   if (event == TDL_POOL_CLOSED) { /* not before: the call may raise (L3) */
@@ -198,10 +209,12 @@ static int core_pool_open(lua_State *L) {
   o.helped = lua_toboolean(L, -1);
   lua_getfield(L, 2, "balanced");
   o.balanced = lua_toboolean(L, -1);
+  lua_getfield(L, 2, "mortal");
+  o.mortal = lua_toboolean(L, -1);
   lua_getfield(L, 2, "max_queue");
   o.max_queue =
       lua_isnil(L, -1) ? TDL_POOL_NO_LIMIT : (uint32_t)lua_tonumber(L, -1);
-  lua_pop(L, 3);
+  lua_pop(L, 4);
   h = push_handle(L); /* holds what a memory error would leave behind */
   status =
       tdl_encode(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
@@ -253,11 +266,10 @@ static int core_pool_close(lua_State *L) {
   return 0;
 }
 
-/* pool_told(handle) -> the reason that a task had to terminate it, or nil */
+/* pool_told(handle) -> as push_end; nothing when the pool is over */
 static int core_pool_told(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
-  lua_pushstring(L, h == NULL ? NULL : tdl_pool_reason(h->pool));
-  return 1;
+  return h == NULL ? 0 : push_end(h->pool, L);
 }
 
 /* pool_terminate(handle [, reason]) -> how many calls it rejected */

@@ -155,6 +155,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   case TDL_POOL_CALM:
   case TDL_POOL_SETTLED:
   case TDL_POOL_COUNTS:
+  case TDL_POOL_SAID:
     break;
   case TDL_POOL_CLOSED:
     e->closed = 1;

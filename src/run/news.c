@@ -26,18 +26,21 @@ void tdl_news_tell(treadle_pool *pool, enum tdl_news news) {
   atomic_fetch_sub_explicit(&pool->telling, 1, memory_order_release);
 }
 
-void tdl_news_post(treadle_pool *pool, tdl_note *note) {
+int tdl_news_post(treadle_pool *pool, tdl_note *note) {
+  int is_heard;
   /* [telling] seq_cst: before the look at DEAF */
   atomic_fetch_add_explicit(&pool->telling, 1, memory_order_seq_cst);
   TDL_STALL();
   /* [telling] seq_cst: as in tdl_news_tell */
-  if (!(atomic_load_explicit(&pool->news, memory_order_seq_cst) & DEAF)) {
+  is_heard = !(atomic_load_explicit(&pool->news, memory_order_seq_cst) & DEAF);
+  if (is_heard) {
     tdl_pool_hold(pool);
     TDL_STALL();
     tdl_loop_post(pool->home, &note->node);
   }
   /* [telling] release: the note is in the inbox */
   atomic_fetch_sub_explicit(&pool->telling, 1, memory_order_release);
+  return is_heard;
 }
 
 static void report(treadle_pool *pool, enum tdl_news bit,

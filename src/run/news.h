@@ -30,9 +30,10 @@ void tdl_news_of_work(treadle_pool *pool, const treadle_loop *from);
 int tdl_news_idle(treadle_pool *pool);
 
 /* any thread that has a reference; nothing once the home has left the pool. The
-** second: a note of the caller's, with a reference of its own (P1). */
+** second: a note of the caller's, with a reference of its own (P1); 0 when it
+** still is the caller's. */
 void tdl_news_tell(treadle_pool *pool, enum tdl_news news);
-void tdl_news_post(treadle_pool *pool, tdl_note *note);
+int tdl_news_post(treadle_pool *pool, tdl_note *note);
 
 /* home; how many calls the pool takes now (P6), below 1: none. The second wants
 ** the event TDL_POOL_ROOM as soon as that changes. */

@@ -130,6 +130,28 @@ const char *tdl_pool_reason(const treadle_pool *pool) {
   return atomic_load_explicit(&pool->reason, memory_order_acquire);
 }
 
+void tdl_pool_lose_state(treadle_pool *pool, int status) {
+  int none = 0;
+  if (!pool->mortal || tdl_pool_phase(pool) == TDL_POOL_STOPPED) {
+    return;
+  }
+  /* relaxed: the phase, raised next, brings it to whoever asks */
+  atomic_compare_exchange_strong_explicit(&pool->died_of, &none, status,
+                                          memory_order_relaxed,
+                                          memory_order_relaxed);
+  tdl_pool_set_reason(
+      pool, status == TREADLE_ENOMEM
+                ? "the state is lost: it has exceeded its memory"
+                : "the state is lost: what ran in it had to be stopped");
+  TDL_STALL();
+  tdl_pool_stop(pool, TDL_POOL_STOPPED);
+}
+
+int tdl_pool_died_of(const treadle_pool *pool) {
+  /* relaxed: see tdl_pool_lose_state */
+  return atomic_load_explicit(&pool->died_of, memory_order_relaxed);
+}
+
 void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase) {
   /* acquire: as tdl_pool_phase */
   uint32_t now = atomic_load_explicit(&pool->phase, memory_order_acquire);

@@ -16,6 +16,11 @@ void tdl_pool_stop(treadle_pool *pool, enum tdl_pool_phase phase);
 void tdl_pool_set_reason(treadle_pool *pool, const char *text);
 const char *tdl_pool_reason(const treadle_pool *pool);
 
+/* P11: whoever has ended the state, and settled what it ran, with why; a mortal
+** pool is stopped then, another one goes on. Then what it was, or 0. */
+void tdl_pool_lose_state(treadle_pool *pool, int status);
+int tdl_pool_died_of(const treadle_pool *pool);
+
 /* Every worker takes another turn. */
 void tdl_pool_wake_all(treadle_pool *pool);
 

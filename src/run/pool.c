@@ -134,7 +134,8 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   }
   if (tdl_pool_forked() || options->max_threads < 1 ||
       options->min_threads > options->max_threads ||
-      options->max_threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1) {
+      options->max_threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1 ||
+      (options->mortal && options->min_threads != options->max_threads)) {
     return TREADLE_EINVAL;
   }
   pool = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*pool));
@@ -152,6 +153,7 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->cap_bytes = options->cap_bytes;
   pool->max_queue = options->max_queue;
   pool->helped = options->helped;
+  pool->mortal = options->mortal;
   pool->regulated = options->max_queue != TDL_POOL_NO_LIMIT ||
                     options->helped || options->balanced;
   pool->debug = options->debug;

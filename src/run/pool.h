@@ -47,7 +47,11 @@
 ** P10 A pool has slots 1 to `threads`; there are only ever more of them. The
 **     slots 1 to `size.now` are to have a worker (size.h). `alive` counts the
 **     threads that the home has not joined. None starts in a STOPPED pool; one
-**     that is STOPPED at `alive` = 0 is closed. */
+**     that is STOPPED at `alive` = 0 is closed.
+** P11 A MORTAL pool, which has one worker, ends with that one's state. Whoever
+**     ends it while the pool is not STOPPED settles what the state ran, and then
+**     stops the pool, before its place could be taken: no call ever runs in
+**     another state. `died_of` says how. */
 #ifndef TDL_POOL_H
 #define TDL_POOL_H
 
@@ -84,7 +88,8 @@ typedef enum tdl_pool_event {
   TDL_POOL_ROOM,    /* there is room for a call (P6) */
   TDL_POOL_CALM,    /* nothing of the workers' was under way (P7) */
   TDL_POOL_SETTLED, /* a guest: what it waits for ends */
-  TDL_POOL_COUNTS   /* see TDL_WATCH_COUNTS */
+  TDL_POOL_COUNTS,  /* see TDL_WATCH_COUNTS */
+  TDL_POOL_SAID     /* bytes: what a task has to say, see said.h */
 } tdl_pool_event;
 
 typedef struct tdl_pool_options {
@@ -95,6 +100,7 @@ typedef struct tdl_pool_options {
   uint32_t max_queue;     /* TDL_POOL_NO_LIMIT: none */
   int helped;             /* its home takes guests from the run queue */
   int balanced;           /* its home asks how much the workers run */
+  int mortal;             /* P11; with one thread */
   uint64_t terminate_ns;  /* until what does not end by itself is forced */
   uint64_t recycle_after; /* jobs until a worker gets a fresh state; 0: never */
   uint64_t recycle_bytes; /* Lua heap after a job that has it replaced; 0 */
@@ -129,6 +135,7 @@ struct treadle_pool {
   int helped;
   uint32_t debug; /* which lines are said: see debug.h */
   int regulated;  /* the short question: a limit, helped, or balanced */
+  int mortal;     /* P11 */
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
@@ -168,7 +175,9 @@ struct treadle_pool {
   _Atomic uint32_t news;                         /* P8: enum tdl_news */
   atomic_int telling;                            /* P8 */
   atomic_int home_idles;                         /* P9 */
-  _Atomic(char *) reason; /* of a task that stopped it; written once */
+  /* why it was stopped, if not by its home (phase.h); each written once */
+  _Atomic(char *) reason;
+  _Atomic int died_of; /* P11: TREADLE_ECRASHED, TREADLE_ENOMEM, or 0 */
 };
 
 /* home; starts the threads. Options are copied. The pool is the caller's until

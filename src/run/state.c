@@ -123,8 +123,16 @@ static int traceback(lua_State *L) {
   return 1;
 }
 
-/* treadle.worker's boot(options) -> tasks, fail, teardown or false; what
-** follows is the report for the home. */
+/* The function at that index, if it is one, as a reference. */
+static void keep_function(lua_State *L, int index, int *ref) {
+  if (lua_isfunction(L, index)) {
+    lua_pushvalue(L, index);
+    *ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+}
+
+/* treadle.worker's boot(options) -> tasks, fail, teardown or false, leave or
+** false; what follows is the report for the home. */
 static int boot(lua_State *L) {
   boot_call *call = lua_touserdata(L, 1);
   tdl_vm *vm = call->vm;
@@ -154,13 +162,10 @@ static int boot(lua_State *L) {
     lua_rawgeti(L, 1, (int)i);
     vm->tasks[i] = luaL_ref(L, LUA_REGISTRYINDEX);
   }
-  lua_pushvalue(L, 2);
-  vm->fail_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  if (lua_isfunction(L, 3)) {
-    lua_pushvalue(L, 3);
-    vm->teardown_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
-  if (tdl_encode(L, 4, lua_gettop(L) - 3, "report", call->report,
+  keep_function(L, 2, &vm->fail_ref);
+  keep_function(L, 3, &vm->teardown_ref);
+  keep_function(L, 4, &vm->leave_ref);
+  if (tdl_encode(L, 5, lua_gettop(L) - 4, "report", call->report,
                  TDL_PAYLOAD_CEILING_BYTES) != 0) {
     lua_error(L);
   }
@@ -229,6 +234,7 @@ int tdl_state_open(tdl_worker *worker, tdl_vm **out) {
   vm->worker = worker;
   vm->co_ref = vm->turn_ref = vm->wait_ref = vm->fail_ref = LUA_NOREF;
   vm->fibers_ref = vm->teardown_ref = vm->cancel_ref = LUA_NOREF;
+  vm->leave_ref = LUA_NOREF;
   vm->L = new_state(vm); /* NULL without memory or address space */
   if (vm->L == NULL) {
     tdl_free(vm);

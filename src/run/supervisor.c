@@ -6,6 +6,7 @@
 
 #include "../base/stall.h"
 #include "deadlines.h"
+#include "phase.h"
 #include "vm.h"
 #include "watch.h"
 
@@ -173,7 +174,7 @@ void tdl_supervisor_counts(tdl_worker *w, int up) {
 ** look. */
 static void write_off_locked(tdl_worker *w) {
   treadle_pool *pool = w->pool;
-  int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED;
+  int replaced = tdl_pool_phase(pool) != TDL_POOL_STOPPED && !pool->mortal;
   int wanted = tdl_size_wants(w);
   if (replaced && tdl_worker_replace(w, wanted) != 0) {
     return;
@@ -186,6 +187,8 @@ static void write_off_locked(tdl_worker *w) {
   w->replaced = replaced;
   lose_jobs_locked(w);
   count_locked(w, 0);
+  tdl_pool_lose_state(pool,
+                      w->stop.exhausted ? TREADLE_ENOMEM : TREADLE_ECRASHED);
   if (tdl_watched(pool) != 0) {
     tdl_watch_worker_lost(w);
   }

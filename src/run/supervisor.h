@@ -20,7 +20,7 @@
 **     it had ended by itself what it was condemned for.
 ** S4  Who stays guilty for TDL_STOP_PATIENCE_NS in which its thread had the
 **     chance to obey (chance.h) is stuck in C: it is written off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
-**     its slot, unless the pool is STOPPED. From then on the thread touches
+**     its slot, unless the pool is STOPPED, or mortal: then it is now (P11). From then on the thread touches
 **     nothing of the pool's but its own struct, and ends when C returns: it is
 **     interrupted, rarely, until then, since it may be in Lua again.
 ** S5  A worker that waits forces the calls of its FORCED jobs itself (V4). One

@@ -296,6 +296,8 @@ static int end_state(tdl_worker *w) {
   /* relaxed: see note_idle */
   atomic_store_explicit(&w->idle_ns, TDL_NEVER, memory_order_relaxed);
   tdl_vm_abort_all(w->vm); /* may look at whose code runs */
+  tdl_pool_lose_state(w->pool,
+                      w->vm->heap.is_over ? TREADLE_ENOMEM : TREADLE_ECRASHED);
   tdl_worker_runs(w, NULL);
   tdl_worker_set_life(w, TDL_CLOSING);
   tdl_loop_renew(&w->loop, condemned);
@@ -311,7 +313,7 @@ static int end_state(tdl_worker *w) {
   }
   close_vm(w);
   w->patience = TDL_UNASKED; /* its timer went with the state's */
-  return !stopped;
+  return !stopped && !w->pool->mortal;
 }
 
 /* Without a state, until it is to boot one or to end (Z2). */

@@ -227,11 +227,26 @@ static int waits_for_others(tdl_worker *w) {
   return 1;
 }
 
+/* Its script may have something to do before the end. */
+static int may_leave(tdl_worker *w, int quiet) {
+  tdl_turns_stop_searching(w); /* others must be woken while scripts run */
+  return tdl_vm_leave(w->vm, quiet);
+}
+
+/* The pool drains: told once. */
+static void hear_of_drain(tdl_worker *w) {
+  if (!w->vm->is_told) {
+    w->vm->is_told = 1;
+    may_leave(w, 0);
+  }
+}
+
 /* Others' results may come again and again, and keep it from sleeping: what
 ** was left behind calls again. When its patience is over it rests all the same,
 ** for a moment in each turn. */
 static void rest_awake(tdl_worker *w) {
-  if (is_idle(w) && !waits_for_others(w) && w->patience == TDL_IS_OVER) {
+  if (is_idle(w) && !waits_for_others(w) && w->patience == TDL_IS_OVER &&
+      may_leave(w, 1)) {
     TDL_STALL();
     tdl_pool_drop_busy(w->pool);
     TDL_STALL();
@@ -281,8 +296,8 @@ static void note_idle(tdl_worker *w, uint64_t now) {
 }
 
 static void sleep_on(tdl_worker *w) {
-  w->resting =
-      w->phase == TDL_POOL_DRAINING && is_quiet(w) && !waits_for_others(w);
+  w->resting = w->phase == TDL_POOL_DRAINING && is_quiet(w) &&
+               !waits_for_others(w) && may_leave(w, 1);
   uint64_t start = tdl_now_ns();
   tdl_turns_stop_searching(w);
   TDL_STALL();
@@ -363,8 +378,11 @@ void tdl_turns(tdl_vm *vm) {
       tdl_vm_take_leave(vm);
       return;
     }
-    if (TDL_UNLIKELY(w->phase == TDL_POOL_DRAINING) && arrived) {
-      rest_awake(w);
+    if (TDL_UNLIKELY(w->phase == TDL_POOL_DRAINING)) {
+      hear_of_drain(w);
+      if (arrived) {
+        rest_awake(w);
+      }
     }
     job = take(w); /* 3 */
     if (job != NULL) {

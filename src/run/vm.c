@@ -524,6 +524,18 @@ int tdl_vm_wait(tdl_vm *vm) {
   return waited;
 }
 
+int tdl_vm_leave(tdl_vm *vm, int quiet) {
+  int may_rest = 1;
+  if (TDL_UNLIKELY(vm->leave_ref != LUA_NOREF)) {
+    lua_rawgeti(vm->L, LUA_REGISTRYINDEX, vm->leave_ref);
+    lua_pushboolean(vm->L, quiet);
+    lua_call(vm->L, 1, 1);
+    may_rest = lua_toboolean(vm->L, -1);
+    lua_pop(vm->L, 1);
+  }
+  return may_rest;
+}
+
 /* The scheduler only takes note: no job ends meanwhile. */
 static void tell_scheduler(tdl_vm *vm, uint32_t i) {
   const tdl_entry *e = &vm->entries[i];

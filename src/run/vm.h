@@ -75,6 +75,8 @@ typedef struct tdl_vm {
   int cancel_ref;    /* its function (entry, serial, reason): ends waits */
   int fail_ref;      /* function (entry, error, coroutine) of the boot module */
   int teardown_ref;  /* function to call before the end, or LUA_NOREF */
+  int leave_ref;     /* the same while the pool drains: see tdl_vm_leave */
+  int is_told;       /* that it drains */
   int fibers_ref;    /* table: coroutine -> entry */
   void *bind;        /* the binding layer's */
 #ifdef TDL_TEST_ALLOC
@@ -112,6 +114,11 @@ static inline int tdl_vm_has_room(const tdl_vm *vm) {
 
 /* Waits in the script's own loop (luv): 0 when it has none. */
 int tdl_vm_wait(tdl_vm *vm);
+
+/* The pool drains. Its boot module may have a function leave(quiet): called when
+** the worker hears of it, and whenever it has nothing left to do (quiet), until
+** that returns true: 1 when the worker may rest (P5). */
+int tdl_vm_leave(tdl_vm *vm, int quiet);
 
 /* The end of an entry's job, with the n results on top of L; or with a status
 ** and the encoded report of the error that is in job->bytes already. */
