@@ -911,6 +911,69 @@ function parent:recv(timeout) end
 ---@return function unsubscribe
 function parent:on(event, fn) end
 
+---@class treadle.queue_entry
+---@field id integer in the order of adding
+---@field meta any what was given with it
+---@field state "queued"|"active"|"completed"|"failed"
+---@field value any its first result
+---@field error any
+---@field started? number when, by the monotonic clock
+---@field duration? number seconds
+
+---@class treadle.queue
+---@field limit integer how many may be active at once
+local queue = {}
+
+---@class treadle.queue_options
+---@field limit? integer the number of cores unless told
+
+---Functions of this state that wait for their turn.
+---@param options? treadle.queue_options
+---@return treadle.queue
+function treadle.queue(options) end
+
+---@class treadle.queue_add_options
+---@field meta? any
+---@field signal? treadle.signal|treadle.controller
+
+---Run `fn()` in a coroutine as soon as fewer than `limit` are active.
+---@param fn fun(): ...
+---@param options? treadle.queue_add_options
+---@return treadle.future future of its results
+function queue:add(fn, options) end
+
+---Hear of the first that completes since the queue was last empty.
+---@param fn fun(value: any, entry: treadle.queue_entry)
+---@return treadle.queue
+function queue:race(fn) end
+
+---Hear of each that completes.
+---@param fn fun(value: any, entry: treadle.queue_entry)
+---@return treadle.queue
+function queue:each(fn) end
+
+---Hear of what has completed or failed, whenever the queue has become empty.
+---@param fn fun(entries: treadle.queue_entry[])
+---@return treadle.queue
+function queue:all_settled(fn) end
+
+---@param which? "queued"|"active"|"completed"|"failed"|"total" "total" unless told
+---@param how? "count"|"percent"|"raw" "count" unless told
+---@return number|treadle.queue_entry[]
+function queue:status(which, how) end
+
+---@return boolean available whether a function that is added now starts now
+function queue:available() end
+
+---Forget what has completed or failed.
+function queue:clear() end
+
+---@return treadle.future future that resolves when nothing is queued or active
+function queue:drained() end
+
+---Take no more, wait until those that were added have ended.
+function queue:close() end
+
 ---Messages from many to many, between all states.
 ---@class treadle.channel
 local channel = {}

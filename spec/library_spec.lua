@@ -133,7 +133,7 @@ describe("the definitions for editors", function()
     local abort = treadle.abort()
     local thread = treadle.thread("string")
     for owner, object in pairs {
-      pool = pool, thread = thread,
+      pool = pool, thread = thread, queue = treadle.queue(),
       parent = require("treadle.parent").parent, future = treadle.resolved(), controller = abort,
       task = treadle.task { fn = print }, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
@@ -165,7 +165,7 @@ describe("the definitions for editors", function()
     local owners = {
       trace = pool:trace "/dev/null",
       profile = pool:profile(0),
-      thread = thread, parent = require("treadle.parent").parent,
+      thread = thread, queue = treadle.queue(), parent = require("treadle.parent").parent,
       treadle = treadle, atomics = treadle.atomics, buffer = treadle.buffer "x",
       counter = treadle.counter(), channel = treadle.channel(), mutex = treadle.mutex(),
       rwlock = treadle.rwlock(), semaphore = treadle.semaphore(1), barrier = treadle.barrier(1),

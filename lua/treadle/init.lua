@@ -33,7 +33,7 @@ local LATER = {
   atomics = "treadle.atomics", counter = "treadle.counter",
   signal = "treadle.signal", computed = "treadle.signal", untrack = "treadle.signal",
   effect = "treadle.effect", batch = "treadle.effect", flush = "treadle.effect",
-  thread = "treadle.thread",
+  thread = "treadle.thread", queue = "treadle.queue",
   parent = core.worker and "treadle.parent" or nil,
 }
 

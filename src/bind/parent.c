@@ -2,14 +2,14 @@
 #include "bind.h"
 
 #include "../codec/codec.h"
-#include "../run/events.h"
+#include "../run/watch.h"
 #include "../run/said.h"
 #include "share.h"
 
 /* is_heard() -> whether the home listens to anything of the pool's */
 static int core_is_heard(lua_State *L) {
   const tdl_bind *b = tdl_bind_of(L);
-  lua_pushboolean(L, b->vm != NULL && tdl_events_wanted(b->vm->worker->pool));
+  lua_pushboolean(L, b->vm != NULL && tdl_watched(b->vm->worker->pool));
   return 1;
 }
 
