@@ -600,6 +600,108 @@ describe("the examples", function()
     end)
   end)
 
+  describe("shared_workers", function()
+    --- What it says of these sizes, as a set of lines; the rules of their order are checked.
+    local function check(fib, primes, tribonacci, digits, values)
+      local out = output_of("shared_workers.lua", fib, primes, tribonacci, digits)
+      local names = { ("fib(%d)"):format(fib), ("findPrimesUpTo(%d)"):format(primes),
+        ("tribonacci(%d)"):format(tribonacci), ("estimatePi(%d)"):format(digits) }
+      names[5] = names[4] .. " #2"
+      local first, rest, seconds = out:match(
+        "^Finished First: ([^\n]*)\n\n(.*\n)\nDONE! 5\n\n\nScript runtime: (%d+%.%d%d%d) sec\n$")
+      assert.is_truthy(tonumber(seconds), out)
+      assert.are.equal(first:gsub(" = ", " "), rest:match("^[^\n]*"))
+      local expected, order = {}, {}
+      for i, name in ipairs(names) do
+        expected[i] = name .. " " .. values[i] .. "\n"
+        order[i] = rest:find(expected[i], 1, true)
+      end
+      assert.are.equal(sorted_lines(table.concat(expected)), sorted_lines(rest))
+      assert.is_true(order[4] < order[5])
+    end
+
+    it("computes with four threads that live as long as they are needed", function()
+      check(20, 1000, 12, 3, { "6765", "168", "230", "6.283083971995565", "9.424625957993348" })
+    end)
+
+    it("finds the digits of pi that more terms do not change", function()
+      check(25, 170000, 20, 17,
+        { "75025", "15497", "30122", "6.283185307179574", "9.424777960769362" })
+    end)
+
+    it("refuses wrong arguments with its usage", function()
+      for _, arguments in ipairs { { "x" }, { 0 }, { 1.5 }, { 1, 2, 3, 4, 5 } } do
+        assert.matches("^shared_workers: wrong argument '.*'\nusage: treadle shared_workers%.lua",
+          usage_error_of("shared_workers.lua", unpack(arguments)))
+      end
+    end)
+  end)
+
+  describe("chaining", function()
+    --- The lines of one function, without the percentage.
+    local function chain_of(name, state, a, b, c, d, value)
+      local form = "%s: getState():  %d\n%s: add(%d, %d):  %d\n%s: getState(%d, %d):  %d\n"
+      return form:format(name, state, name, a, b, a + b, name, a, b, state + 1)
+        .. form:match("\n(.*)$"):format(name, c, d, c + d, name, c, d, state + 2)
+        .. ("%s: fib():  %d\n"):format(name, value)
+    end
+
+    it("carries the state of its threads on, and says how far it is", function()
+      local out = output_of("chaining.lua", 12, 0.2)
+      local chains = {
+        A = chain_of("A", 0, 1, 2, 3, 4, 144), B = chain_of("B", 0, 5, 6, 7, 8, 89),
+        C = chain_of("C", 0, 9, 10, 11, 12, 55), B2 = chain_of("B2", 2, 15, 16, 17, 18, 34),
+        C2 = chain_of("C2", 0, 19, 110, 111, 112, 55),
+      }
+      local found, finished, dones, order, reports = {}, 0, {}, {}, 0
+      local last
+      for line in out:gmatch("([^\n]*)\n") do
+        local name, percent = line:match("^(%u2?): "), line:match("^([%d.]+) %%$")
+        if name then
+          found[name] = (found[name] or "") .. line .. "\n"
+        elseif percent then -- what had completed before, of those added then
+          assert.matches("^%u2?: fib%(%):", last)
+          order[#order + 1] = last:match("^(%u2?)")
+          local fits = false
+          for total = 3, 5 do
+            fits = fits or math.abs(100 * finished / total - tonumber(percent)) < 0.001
+          end
+          assert.is_true(fits, line)
+          finished = finished + 1
+        elseif line:find("^DONE!") then
+          dones[#dones + 1] = line
+        elseif line:find("^Done") then
+          reports = reports + 1
+          local done, meta = line:match("^Done (%u2?)! Success (.*)$")
+          assert.are.equal(done == "A" and "{ meta: 1 }" or "undefined", meta)
+        end
+        last = line
+      end
+      assert.are.same(chains, found)
+      assert.are.equal("Available Thread:  Yes\nAvailable Thread:  No\n",
+        out:match("^[^\n]*\n") .. out:match("(Available Thread:  No\n)"))
+      assert.is_true(out:find("B: fib", 1, true) < out:find("B2: getState():", 1, true))
+      assert.are.equal(5, finished)
+      -- the queue is empty twice, unless the last one comes before the others have ended
+      assert.are.equal("DONE! 5", dones[#dones])
+      assert.is_true(#dones == 1 and reports == 5 or dones[1] == "DONE! 4" and reports == 9)
+      local at = 0 -- the reports of the last time are in the order of the ends
+      for _, name in ipairs(order) do
+        local from = out:find(("Done %s! Success"):format(name), at + 1, true)
+        assert.is_truthy(from, out)
+        at = #dones == 1 and from or at
+      end
+      assert.matches("\nDONE! 5\n\n\nScript runtime: %d+%.%d%d%d sec\n\n\n$", out)
+    end)
+
+    it("refuses wrong arguments with its usage", function()
+      for _, arguments in ipairs { { "x" }, { 3 }, { 12, -1 }, { 12, "y" }, { 12, 1, 1 } } do
+        assert.matches("^chaining: wrong arguments\nusage: treadle chaining%.lua",
+          usage_error_of("chaining.lua", unpack(arguments)))
+      end
+    end)
+  end)
+
   describe("pipeline", function()
     local BLOCK = 2 ^ 18 -- bytes that its reader sends at a time
 
