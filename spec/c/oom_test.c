@@ -639,7 +639,9 @@ static const sweep sweeps[] = {
     {"codec_state", HOST, 1, run_codec},
     {"require", HOST, 1, run_require},
     {"channels_state", HOST, 1, run_channels},
+#ifdef OOM_OPEN /* not solved: see docs/testing.md */
     {"streams_state", HOST, 1, run_streams},
+#endif
     {"host_state", HOST, 1, run_host},
     {"host_state_and_leave", HOST, 10, run_host_and_leave},
 };
