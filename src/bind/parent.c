@@ -9,7 +9,8 @@
 /* is_heard() -> whether the home listens to anything of the pool's */
 static int core_is_heard(lua_State *L) {
   const tdl_bind *b = tdl_bind_of(L);
-  lua_pushboolean(L, b->vm != NULL && tdl_watched(b->vm->worker->pool));
+  lua_pushboolean(L, b->vm != NULL &&
+                         (tdl_watched(b->vm->worker->pool) & TDL_WATCH_EVENTS));
   return 1;
 }
 
