@@ -493,9 +493,11 @@ static int run_channels(int refusal) {
   return run_and_settle(new_host_of("oom_channels"), refusal);
 }
 
+#if defined(TDL_TEST_ALLOC) || defined(OOM_OPEN)
 static int run_streams(int refusal) {
   return run_and_settle(new_host_of("oom_streams"), refusal);
 }
+#endif
 
 /* The same, left in the middle. */
 static int run_host_and_leave(int refusal) {
