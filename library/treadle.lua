@@ -527,7 +527,8 @@ function pool:top(given) end
 ---@field worker integer
 ---@field task? string
 ---@field what "task"|"load"|"other"
----@field since number seconds
+---@field waiting? true a job that waits
+---@field since? number seconds; nil: not known, of a job that waits
 ---@field traceback string
 
 ---What every worker executes now; idle ones are left out.

@@ -107,6 +107,25 @@ describe("pool:backtrace()", function()
     f:cancel { force = true }
   end)
 
+  it("tells where jobs wait", function()
+    pool = treadle.pool("look_tasks", { threads = 1, concurrency = 3 })
+    local log = helpers.new_path(".log")
+    local first, second = pool.call.nap(log), pool.call.nap(log)
+    helpers.entered(log, 2)
+    local list
+    helpers.eventually(function()
+      list = pool:backtrace()
+      return #list == 2 and list[1].waiting and list[2].waiting
+    end, function() return #list .. " entries" end)
+    for _, entry in ipairs(list) do
+      assert.equal("nap", entry.task)
+      assert.truthy(entry.traceback:find("stop_tasks.lua:%d+: in function 'M.nap'"))
+    end
+    first:cancel()
+    second:cancel()
+    helpers.eventually(function() return #pool:backtrace() == 0 end, "they have ended")
+  end)
+
   it("lists workers in their order, the one that asks included", function()
     open(3)
     local log = helpers.new_path(".log")

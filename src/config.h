@@ -318,6 +318,11 @@
 #define TDL_LOOK_AGAIN_NS 200000u
 #endif
 
+/* Jobs that wait in one worker of which a backtrace tells; 0.1 ms for each. */
+#ifndef TDL_LOOK_WAITING
+#define TDL_LOOK_WAITING 100
+#endif
+
 /* Workers that are looked at at once: 9 KiB for each. */
 #ifndef TDL_LOOK_VIEWS
 #define TDL_LOOK_VIEWS 16

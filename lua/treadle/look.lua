@@ -111,10 +111,17 @@ function M.backtrace(handle, record)
       worker = seen.worker,
       task = seen.task and records.task_name(record, seen.task),
       what = seen.boots and "load" or seen.task and "task" or "other",
+      waiting = seen.waiting,
       since = seen.since,
       traceback = traceback(seen, namer, builtins),
     }
   end
+  table.sort(list, function(a, b)
+    if a.worker ~= b.worker then
+      return a.worker < b.worker
+    end
+    return not a.waiting and b.waiting or false
+  end)
   return list
 end
 

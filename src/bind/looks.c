@@ -21,8 +21,10 @@ static void set_glance(lua_State *L, uint32_t worker, const tdl_glance *g,
   } else if (g->runs) {
     tdl_bind_set_number(L, "task", g->task);
   }
-  tdl_bind_set_number(
-      L, "since", now > g->since_ns ? (double)(now - g->since_ns) / 1e9 : 0);
+  if (g->since_ns != 0) {
+    tdl_bind_set_number(
+        L, "since", now > g->since_ns ? (double)(now - g->since_ns) / 1e9 : 0);
+  }
 }
 
 void tdl_bind_push_running(lua_State *L, const treadle_pool *pool) {
@@ -74,6 +76,10 @@ static void push_view(lua_State *L, const tdl_view *v, uint64_t now) {
   } else {
     tdl_bind_set_number(L, "worker", v->id);
   }
+  if (v->waits) {
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "waiting");
+  }
   if (v->has_stack) {
     lua_pushstring(L, places[v->stack.place]);
     lua_setfield(L, -2, "place");
@@ -90,7 +96,7 @@ static void push_view(lua_State *L, const tdl_view *v, uint64_t now) {
 /* pool_look(handle) -> a list of what its workers execute now, by worker: the
 ** fields of pool_running; `place` and `frames`, the innermost first, `skipped`
 ** behind the first INNER of them; the latter three are not there if the worker
-** did not answer */
+** did not answer. Then the jobs that wait, `waiting`; their `since` may be nil. */
 static int core_pool_look(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   uint32_t next = h == NULL ? 0 : 1;
@@ -105,6 +111,14 @@ static int core_pool_look(lua_State *L) {
     uint64_t now = tdl_now_ns();
     for (uint32_t i = 0; i < count; i++) {
       push_view(L, &views[i], now);
+      lua_rawseti(L, 2, ++n);
+    }
+  }
+  for (uint32_t i = 0; h != NULL && i < tdl_pool_slots(h->pool); i++) {
+    tdl_worker *w = tdl_slot_worker(h->pool->slots[i]);
+    uint32_t entry = 0, left = TDL_LOOK_WAITING;
+    while (left-- > 0 && (entry = tdl_look_waiting(w, entry, views)) != 0) {
+      push_view(L, views, tdl_now_ns());
       lua_rawseti(L, 2, ++n);
     }
   }

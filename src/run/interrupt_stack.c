@@ -631,6 +631,27 @@ int tdl_stack_read(const tdl_layout *layout, lua_State *L,
   return is_read;
 }
 
+/* The collector may give it a smaller stack meanwhile. */
+int tdl_stack_read_suspended(lua_State *co, tdl_stack *out) {
+  walk w;
+  sites found;
+  state after;
+  begin_reading(0);
+  w.of = (uintptr_t)co;
+  w.first = w.end = 0;
+  w.is_compiled = 0;
+  w.entries = 0;
+  found.count = 0;
+  if (!fetch(&w.L, w.of, sizeof(w.L)) || w.L.type != TYPE_THREAD ||
+      w.L.status != LUA_YIELD || !read_saved(&w, &found)) {
+    return 0;
+  }
+  out->place = TDL_IN_C;
+  describe_all(&found, out);
+  return fetch(&after, w.of, sizeof(after)) && after.status == LUA_YIELD &&
+         after.stack == w.L.stack && after.base == w.L.base;
+}
+
 /* --- the proof ------------------------------------------------------------ */
 
 /* The stack is read in a function that compiled code has called from within
@@ -733,6 +754,12 @@ int tdl_stack_is_list(const tdl_layout *layout, lua_State *L, uint32_t number,
 int tdl_stack_find(tdl_layout *layout, lua_State *L) {
   (void)layout;
   (void)L;
+  return 0;
+}
+
+int tdl_stack_read_suspended(lua_State *co, tdl_stack *out) {
+  (void)co;
+  (void)out;
   return 0;
 }
 

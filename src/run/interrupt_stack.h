@@ -79,4 +79,8 @@ int tdl_stack_find(tdl_layout *layout, lua_State *L);
 int tdl_stack_read(const tdl_layout *layout, lua_State *L,
                    const tdl_registers *at, tdl_stack *out);
 
+/* any thread; of a coroutine that has yielded and lives, while its state may run
+** others. */
+int tdl_stack_read_suspended(lua_State *co, tdl_stack *out);
+
 #endif

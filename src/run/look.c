@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "worker.h"
+#include "vm.h"
 
 /* --- without asking ------------------------------------------------------- */
 
@@ -177,7 +177,7 @@ static uint32_t choose(treadle_pool *pool, uint32_t first, tdl_view *views,
     tdl_view *v = &views[n];
     v->worker = tdl_slot_worker(pool->slots[i - 1]);
     v->id = i;
-    v->has_stack = 0;
+    v->has_stack = v->waits = 0;
     v->stack.count = v->stack.skipped = 0;
     v->state = TDL_VIEW_WATCHED;
     v->used_ns = 0;
@@ -197,8 +197,12 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
   }
   for (uint32_t i = 0; i < n; i++) {
     tdl_view *v = &views[i];
+    tdl_glance now;
     if (v->state == TDL_VIEW_ASKED) {
       v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
+    }
+    if (tdl_look_glance(v->worker, &now) && now.runs) {
+      v->glance = now; /* the stack is younger than the first glance */
     }
     if (v->glance.runs || v->glance.boots || runs_lua(v)) {
       if (&views[kept] != v) {
@@ -209,4 +213,32 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
   }
   pthread_mutex_unlock(&looking);
   return kept;
+}
+
+/* --- jobs that wait --------------------------------------------------------- */
+
+/* What waits is held: its worker cannot go on with its end before the lock is free
+** (and may resume it meanwhile, which is found out). */
+uint32_t tdl_look_waiting(tdl_worker *w, uint32_t after, tdl_view *out) {
+  const tdl_job *job = NULL;
+  uint32_t generation = 0, i = after;
+  pthread_mutex_lock(&w->lock);
+  while (job == NULL && w->seen != NULL && ++i < w->seen->entry_count) {
+    const tdl_entry *e = &w->seen->entries[i];
+    job = e->held != tdl_worker_running(w) ? e->held : NULL;
+    if (job != NULL) {
+      generation = tdl_job_generation(job);
+      out->has_stack = tdl_interrupt_can_look() && e->co != NULL &&
+                       tdl_stack_read_suspended(e->co, &out->stack);
+    }
+  }
+  pthread_mutex_unlock(&w->lock);
+  if (job == NULL) {
+    return 0;
+  }
+  out->waits = 1;
+  out->id = w->id;
+  out->glance = (tdl_glance){.runs = 1, .task = tdl_job_task(job)};
+  out->glance.since_ns = tdl_job_began_ns(job, generation);
+  return i;
 }

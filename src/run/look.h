@@ -42,6 +42,7 @@ int tdl_look_glance(struct tdl_worker *worker, tdl_glance *out);
 typedef struct tdl_view {
   uint32_t id;
   tdl_glance glance;
+  int waits; /* not that: the job waits, and the worker may do something else */
   int has_stack; /* it is what `stack` says; else it did not answer */
   tdl_stack stack;
   struct tdl_worker *worker; /* the looker's */
@@ -55,5 +56,10 @@ typedef struct tdl_view {
 ** end. */
 uint32_t tdl_look(struct treadle_pool *pool, uint32_t first, tdl_view *views,
                   uint32_t max, uint64_t patience_ns, uint32_t *next);
+
+/* The jobs that wait in a worker, one after the other: the next one after entry
+** `after` (0: the first); its entry, or 0 at the end. */
+uint32_t tdl_look_waiting(struct tdl_worker *worker, uint32_t after,
+                          tdl_view *out);
 
 #endif
