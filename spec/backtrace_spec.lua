@@ -126,7 +126,7 @@ describe("pool:backtrace()", function()
     helpers.eventually(function() return #pool:backtrace() == 0 end, "they have ended")
   end)
 
-  it("lists workers in their order, the one that asks included", function()
+  it("lists workers in their order, the one that asks included #computing", function()
     open(3)
     local log = helpers.new_path(".log")
     pool.call.loop("empty", log)
