@@ -100,6 +100,9 @@ describe("debug lines", function()
       queued:cancel "not needed"
       running:cancel "enough"
       pool:run("nap", { 60 }, { timeout = 0.01 }):pawait()
+      running = pool.call.nap(60)
+      repeat until pool:stats().running == 1
+      running:cancel { force = true }
       pool:close()
     ]]
     assert.same({
@@ -107,6 +110,7 @@ describe("debug lines", function()
       "host cancellation of nap, running in w1: enough",
     }, { unpack(kind(list, "signal"), 1, 2) })
     assert.matches("^host deadline of nap, running in w1: ", kind(list, "signal")[3])
+    assert.same("host cancellation of nap, running in w1: by force", kind(list, "signal")[4])
     local jobs = table.concat(kind(list, "job"), "\n")
     assert.matches("host cancelled add, queued\nhost cancelled nap, running in w1", jobs)
     assert.matches("host timeout nap, running in w1", jobs)

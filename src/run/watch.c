@@ -104,22 +104,35 @@ static void say_ended(const tdl_worker *w, const tdl_job *job, int status,
                 status == 0 ? "results" : "error", job->bytes.len);
 }
 
-/* The reason is the home's, who has just cancelled it (J5). */
+/* The reason of one that is CANCELLED is its home's, which is this thread (J5);
+** who settles one otherwise may be the supervisor. */
+static const char *why_settled(const tdl_job *job, int status) {
+  switch (tdl_job_is_settled(job)) {
+  case TDL_JOB_CANCELLED:
+    return tdl_job_reason(job);
+  case TDL_JOB_FORCED:
+    return "by force";
+  default:
+    return tdl_status_text(status);
+  }
+}
+
 static void say_settled(const tdl_job *job, int state, int status) {
   char name[16], where[32] = "queued";
   const char *task = tdl_debug_name(job->pool, job->task, name);
+  uint32_t who = caller_of(job);
   if (state == TDL_JOB_RUNNING && job->worker == TDL_JOB_HOSTED) {
     snprintf(where, sizeof(where), "running in the host");
   } else if (state == TDL_JOB_RUNNING) {
     snprintf(where, sizeof(where), "running in w%u", job->worker);
   }
-  tdl_debug_say(job->pool, caller_of(job), TDL_DEBUG_JOB, "%s %s, %s",
+  tdl_debug_say(job->pool, who, TDL_DEBUG_JOB, "%s %s, %s",
                 tdl_status_kind(status), task, where);
-  tdl_debug_say(job->pool, caller_of(job), TDL_DEBUG_SIGNAL, "%s of %s, %s: %s",
+  tdl_debug_say(job->pool, who, TDL_DEBUG_SIGNAL, "%s of %s, %s: %s",
                 status == TREADLE_ETIMEOUT     ? "deadline"
                 : status == TREADLE_ECANCELLED ? "cancellation"
                                                : "end",
-                task, where, tdl_job_reason(job));
+                task, where, why_settled(job, status));
 }
 
 /* --- calls ----------------------------------------------------------------- */
