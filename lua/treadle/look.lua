@@ -25,28 +25,27 @@ function M.namer()
   local files = {}
   return function(source, defined)
     local path = source:match("^@(.+)$")
-    local names = path and files[path]
-    if path and not names then
-      names = {}
+    local lines = path and files[path]
+    if path and not lines then
+      lines = {}
       local file = io.open(path)
       if file then
-        local number = 0
         for line in file:lines() do
-          number = number + 1
-          names[number] = name_in(line)
+          lines[#lines + 1] = line
         end
         file:close()
       end
-      files[path] = names
+      files[path] = lines
     end
-    return names and names[defined]
+    return lines and lines[defined] and name_in(lines[defined])
   end
 end
 
---- Names of the functions of C and of LuaJIT that loaded modules have, by address and by number:
--- the same in all states.
-function M.builtin_names()
-  local names = { C = {}, builtin = {} }
+--- The same for the functions of C and of LuaJIT that loaded modules have, by address and by number,
+-- which are the same in all states.
+local names = { C = {}, builtin = {} }
+
+local function learn_names()
   local has_util, util = pcall(require, "jit.util")
   for module, functions in pairs(has_util and package.loaded or {}) do
     for name, fn in pairs(type(functions) == "table" and functions or {}) do
@@ -60,7 +59,19 @@ function M.builtin_names()
       end
     end
   end
-  return names
+end
+
+--- A reader of these names: what is unknown is looked up once.
+-- @treturn function of "C" or "builtin", and a number
+function M.builtin_namer()
+  local learned = false
+  return function(kind, id)
+    if not names[kind][id] and not learned then
+      learned = true
+      learn_names()
+    end
+    return names[kind][id]
+  end
 end
 
 --- One frame as a line of a traceback.
@@ -77,7 +88,7 @@ local function line_of(frame, namer, builtins)
   elseif frame.what == "?" then
     return "(unknown function)"
   end
-  local name = builtins[frame.what][frame.id]
+  local name = builtins(frame.what, frame.id)
   return name and ("[C]: in function '%s'"):format(name) or "[C]: in a C function"
 end
 
@@ -105,7 +116,7 @@ end
 -- @param handle what `core.pool_open` returned
 -- @tparam table record of the pool
 function M.backtrace(handle, record)
-  local list, namer, builtins = core.pool_look(handle), M.namer(), M.builtin_names()
+  local list, namer, builtins = core.pool_look(handle), M.namer(), M.builtin_namer()
   for i, seen in ipairs(list) do
     list[i] = {
       worker = seen.worker,

@@ -84,7 +84,7 @@ local function root_of(self, text)
 end
 
 local function frame_namer()
-  local name_of, builtins = look.namer(), look.builtin_names()
+  local name_of, builtins = look.namer(), look.builtin_namer()
   local makers = {}
   function makers.L(defined, source)
     local name = name_of(source, tonumber(defined))
@@ -95,10 +95,10 @@ local function frame_namer()
     return ("main chunk (%s)"):format(look.short(source))
   end
   function makers.C(id)
-    return (builtins.C[tonumber(id)] or "") .. "[C]"
+    return (builtins("C", tonumber(id)) or "") .. "[C]"
   end
   function makers.B(id)
-    return (builtins.builtin[tonumber(id)] or "") .. "[C]"
+    return (builtins("builtin", tonumber(id)) or "") .. "[C]"
   end
   makers.G = function() return "[GC]" end
   makers["?"] = function() return "[C]" end

@@ -106,16 +106,19 @@ static void try(tdl_view *v, int is_due) {
     v->state = TDL_VIEW_DONE;
   } else if (v->state == TDL_VIEW_WATCHED || is_due) {
     v->used_ns = tdl_interrupt_used_ns(i);
-    if (stands_still(v->worker)) {
-      v->has_stack = tdl_interrupt_unask(i) || peek(v);
-      v->state = v->has_stack ? TDL_VIEW_DONE : TDL_VIEW_WATCHED;
-    } else if (used != 0 && v->used_ns - used >= TDL_LOOK_COMPUTES_NS) {
+    if (used == 0) {
+      return; /* it was the first time */
+    }
+    if (v->used_ns - used >= TDL_LOOK_COMPUTES_NS) {
       if (v->state == TDL_VIEW_WATCHED) {
         tdl_interrupt_ask(i, &v->stack);
         v->state = TDL_VIEW_ASKED;
       } else {
         tdl_interrupt_prompt(i);
       }
+    } else if (stands_still(v->worker)) {
+      v->has_stack = tdl_interrupt_unask(i) || peek(v);
+      v->state = v->has_stack ? TDL_VIEW_DONE : TDL_VIEW_WATCHED;
     }
   }
 }
