@@ -41,8 +41,8 @@ function M.namer()
   end
 end
 
---- The same for the functions of C and of LuaJIT that loaded modules have, by address and by number,
--- which are the same in all states.
+--- Names of the functions of C and of LuaJIT that loaded modules have, by address and by number:
+-- the same in all states.
 local names = { C = {}, builtin = {} }
 
 local function learn_names()
