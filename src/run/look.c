@@ -106,8 +106,8 @@ static void try(tdl_view *v, int is_due) {
     v->state = TDL_VIEW_DONE;
   } else if (v->state == TDL_VIEW_WATCHED || is_due) {
     v->used_ns = tdl_interrupt_used_ns(i);
-    if (used == 0) {
-      return; /* it was the first time */
+    if (used == 0 || v->used_ns < used) {
+      return; /* the first time; or it is not known, or another thread */
     }
     if (v->used_ns - used >= TDL_LOOK_COMPUTES_NS) {
       if (v->state == TDL_VIEW_WATCHED) {
