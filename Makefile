@@ -95,9 +95,11 @@ variant_nospin_flags    := $(TEST_ALLOC) -DTDL_SPIN_MAX_NS=1
 variant_stall_flags     := $(TEST_ALLOC) -DTDL_TEST_STALL
 variant_tinystall_flags := $(TINY) -DTDL_TEST_STALL
 # valgrind: shrunk. Its threads run one at a time, and one that waits for its turn
-# looks like one that stands still.
+# looks like one that stands still. Stacks are copied by the kernel: it would ask
+# what on them was written.
 variant_valgrind_flags  := $(TINY) -DTDL_STOP_STILL_NS=2000000000u \
-                           -DTDL_STOP_PATIENCE_NS=2000000000u
+                           -DTDL_STOP_PATIENCE_NS=2000000000u \
+                           -DTDL_STACK_PROBES=0
 variant_fuzz_flags  := $(SANE) -fsanitize=fuzzer-no-link,address,undefined
 variant_fuzz_cc     := clang
 # stamps: each call leaves a trace of when it passed which point; the bench's

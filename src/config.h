@@ -292,6 +292,9 @@
 #ifndef TDL_STACK_SOURCE_BYTES
 #define TDL_STACK_SOURCE_BYTES 128
 #endif
+#ifndef TDL_STACK_PROBES
+#define TDL_STACK_PROBES 1 /* 0: the kernel copies all that is read */
+#endif
 #ifndef TDL_STACK_WINDOW_SLOTS
 #define TDL_STACK_WINDOW_SLOTS 64
 #endif

@@ -731,7 +731,7 @@ int tdl_stack_is_list(const tdl_layout *layout, lua_State *L, uint32_t number,
 
 int tdl_stack_find(tdl_layout *layout, lua_State *L) {
   self = getpid();
-  can_probe = probe((uintptr_t)&proof) && !probe(0);
+  can_probe = TDL_STACK_PROBES && probe((uintptr_t)&proof) && !probe(0);
   memset(&proof, 0, sizeof(proof));
   proof.layout = layout;
   proof.L = L;
