@@ -2,6 +2,10 @@
 
 #include "interrupt.h"
 
+/* Long, because it is one walk over one set of shapes: LuaJIT's objects (lj_obj.h,
+** lj_frame.h, lj_jit.h of 2.1), reading them, frames, the places a thread may be
+** in (lj_debug.c and lj_snap.c are what it follows), and the proof of all that. */
+
 #if TDL_INTERRUPT_LEAVES
 
 #include <errno.h>
