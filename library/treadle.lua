@@ -877,7 +877,7 @@ function thread:send(value) end
 function thread:recv(timeout) end
 
 ---@param event "message"|"exit"|"error"
----@param fn function called with a message, a treadle.exit, or a table with `error`
+---@param fn function called with a message, a treadle.exit, or a treadle.error
 ---@return function unsubscribe
 function thread:on(event, fn) end
 

@@ -35,9 +35,9 @@ describe("a thread", function()
     w:on("exit", function(event)
       log.exit, log.exits = event, log.exits + 1
     end)
-    w:on("error", function(event)
+    w:on("error", function(err)
       assert.is_nil(log.exit)
-      log.errors[#log.errors + 1] = event.error
+      log.errors[#log.errors + 1] = err
     end)
     made[#made + 1] = w
     return w, log

@@ -37,19 +37,20 @@ local function check_self(self, name)
 end
 
 --- Call those who listen to "exit" or "error", each in a coroutine. What they raise is theirs.
-local function tell(state, event)
+-- @treturn boolean whether somebody does
+local function tell(state, name, value)
   local list = {}
   for i, entry in ipairs(state.listeners) do
     list[i] = entry
   end
   local is_heard = false
   for _, entry in ipairs(list) do
-    if entry.name == event.event then
+    if entry.name == name then
       is_heard = true
       loop.spawn(future.new(), function()
-        local ok, err = xpcall(entry.fn, mailbox.describe, event)
+        local ok, err = xpcall(entry.fn, mailbox.describe, value)
         if not ok then
-          state.failed(err, event.event)
+          state.failed(err, name)
         end
       end)
     end
@@ -58,7 +59,7 @@ local function tell(state, event)
 end
 
 local function tell_error(state, err)
-  if not tell(state, { event = "error", error = err }) then
+  if not tell(state, "error", err) then
     io.stderr:write( -- in one piece: other threads write beside it
       ("treadle: error in thread '%s': %s\n"):format(state.name, errors.text(err)))
   end
@@ -87,7 +88,7 @@ local function finish(state)
     if exit.error then
       tell_error(state, exit.error)
     end
-    tell(state, exit)
+    tell(state, "exit", exit)
     state.gone:_resolve()
   end)
 end
@@ -159,8 +160,8 @@ function methods:recv(timeout)
   return self._state.up:recv(timeout)
 end
 
---- Call `fn(value)` for every message, `fn(event)` when the thread has ended ("exit") or something
--- failed in it that no call carries ("error").
+--- Call `fn(value)` for every message, `fn(exit)` when the thread has ended ("exit"), `fn(err)` when
+-- something failed in it that no call carries ("error").
 -- @treturn function unsubscribes
 function methods:on(event, fn)
   check_self(self, "on")
