@@ -57,7 +57,7 @@ local function run(script, finish)
   _G.arg = script.args
   _G.treadle = treadle
   _G.print = core.print -- workers write beside it
-  require("treadle.pool").is_global = true
+  require("treadle.opening").is_global = true
   debug.getregistry()["treadle.luv.keep"] = luv.keep -- src/cli/main.c asks it
   local f = loop.spawn(future.new(), script.chunk, unpack(script.args))
   local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is

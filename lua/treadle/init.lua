@@ -17,7 +17,7 @@ core.setup {
 
 --- What is loaded when it is first used, because most workers never do: name -> module.
 local LATER = {
-  pool = "treadle.pool",
+  pool = "treadle.opening",
   task = "treadle.task", import = "treadle.task",
   all = "treadle.combine", any = "treadle.combine", race = "treadle.combine",
   all_settled = "treadle.combine", as_completed = "treadle.combine",

@@ -8,6 +8,7 @@ local future = require "treadle.future"
 local grain = require "treadle.grain"
 local inputs = require "treadle.input"
 local loop = require "treadle.loop"
+local opening = require "treadle.opening"
 local options = require "treadle.options"
 local parts = require "treadle.parts"
 local pools = require "treadle.pool"
@@ -49,7 +50,7 @@ local function default_pool()
   if core.worker then
     return require("treadle.worker").info.pool
   elseif not shared then
-    shared = loop.work(future.new(), pools.pool, "treadle.body", { name = "parallel" })
+    shared = loop.work(future.new(), opening.pool, "treadle.body", { name = "parallel" })
   elseif shared:state() == "rejected" then
     local before = shared
     shared = nil

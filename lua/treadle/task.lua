@@ -65,7 +65,7 @@ end
 
 --- A pool of this one task; it can be called like the task itself.
 function task_mt:pool(given)
-  return require("treadle.pool").single(self, given)
+  return require("treadle.opening").single(self, given)
 end
 
 function M.is_task(value)

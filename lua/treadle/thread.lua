@@ -6,6 +6,7 @@ local errors = require "treadle.error"
 local future = require "treadle.future"
 local loop = require "treadle.loop"
 local mailbox = require "treadle.mailbox"
+local opening = require "treadle.opening"
 local options = require "treadle.options"
 local pools = require "treadle.pool"
 
@@ -104,7 +105,7 @@ end
 -- @raise a `treadle.error` of kind "load" with the worker's traceback
 function M.new(given, opts)
   local down, up = channel.new(math.huge), channel.new(math.huge)
-  local pool = pools.dedicated(given, opts, OPTIONS, { inbox = down, outbox = up })
+  local pool = opening.dedicated(given, opts, OPTIONS, { inbox = down, outbox = up })
   local state = {
     name = pool.name, record = pool._record, up = up, down = down,
     listeners = {}, gone = future.new(), failed = complain,

@@ -65,7 +65,7 @@ static void put_field(tdl_writer *w, const char *key, const char *value) {
   tdl_put_string(w, value, strlen(value));
 }
 
-/* The same table that lua/treadle/pool.lua sends. */
+/* The same table that lua/treadle/opening.lua sends. */
 static int write_boot(tdl_bytes *boot, const treadle_pool_options *o,
                       const char *name) {
   tdl_writer w;
