@@ -166,6 +166,7 @@ tdl_job *tdl_bind_guest(const tdl_bind *b, uint32_t guest);
 /* Each adds its functions to the table on top of the stack. */
 void tdl_bind_calls(lua_State *L);
 void tdl_bind_pools(lua_State *L);
+void tdl_bind_loads(lua_State *L);
 void tdl_bind_loops(lua_State *L);
 void tdl_bind_jobs(lua_State *L);
 void tdl_bind_stats(lua_State *L);

@@ -284,6 +284,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   tdl_bind_calls(L);
   tdl_bind_loops(L);
   tdl_bind_pools(L);
+  tdl_bind_loads(L);
   tdl_bind_jobs(L);
   tdl_bind_stats(L);
   tdl_bind_hook_things();

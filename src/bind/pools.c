@@ -1,13 +1,10 @@
 /* Opening and closing pools. */
 #include "bind.h"
 
-#include <math.h>
-
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/board.h"
-#include "../run/news.h"
 #include "../run/phase.h"
 #include "../run/watch.h"
 #include "../run/worker.h"
@@ -143,10 +140,9 @@ static int push_end(const treadle_pool *pool, lua_State *L) {
 /* hooks.pool_event(record, event, worker, report...) */
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                      const tdl_bytes *bytes, void *ctx) {
-  static const char *const names[] = {"started", "failed", "cut_off", "renewed",
-                                      "left",    "exited", "closed",  "heard",
-                                      "room",    "calm",   "settled", "counts",
-                                      "said"};
+  static const char *const names[] = {
+      "started", "failed", "cut_off", "renewed", "left",   "exited", "closed",
+      "heard",   "room",   "calm",    "settled", "counts", "said"};
   tdl_handle *h = ctx;
   tdl_bind *b = h->bind;
   lua_State *L = b->L;
@@ -386,130 +382,6 @@ static int core_pool_listen(lua_State *L) {
   return 0;
 }
 
-/* --- what waits and runs --------------------------------------------------- */
-
-/* pool_room(handle [, wanted]) -> how many calls the pool takes now, nil when it
-** is closed. Wanted: the event "room" follows if that is none. */
-static int core_pool_room(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  int64_t room;
-  if (h == NULL) {
-    return 0;
-  }
-  room = lua_toboolean(L, 2) ? tdl_pool_want_room(h->pool)
-                             : tdl_pool_room(h->pool);
-  /* the phase last: who raises it is to find nobody who waits in vain */
-  if (tdl_pool_phase(h->pool) != TDL_POOL_OPEN) {
-    return 0;
-  }
-  lua_pushnumber(L, room == INT64_MAX ? HUGE_VAL : (lua_Number)room);
-  return 1;
-}
-
-/* pool_watch(handle, on): the event "calm" follows when the workers rest */
-static int core_pool_watch(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  if (h != NULL && lua_toboolean(L, 2)) {
-    tdl_pool_watch(h->pool);
-  } else if (h != NULL) {
-    tdl_pool_unwatch(h->pool);
-  }
-  return 0;
-}
-
-/* pool_calls(handle) -> how many calls of this state are away, of these, how many
-** are settled; how many guests are here */
-static int core_pool_calls(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  uint32_t calls = 0, settled = 0;
-  if (h != NULL) {
-    calls = tdl_pool_calls(h->pool, &settled);
-  }
-  lua_pushinteger(L, (lua_Integer)calls);
-  lua_pushinteger(L, (lua_Integer)settled);
-  lua_pushinteger(L, h == NULL ? 0 : (lua_Integer)h->pool->guests);
-  return 3;
-}
-
-/* pool_loads(handle, list) -> list: one table for each worker, in .queued and
-** .running what waits for it, and what is in progress in it; at least one */
-static int core_pool_loads(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  uint32_t now = h == NULL ? 0 : tdl_size_now(h->pool);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  now += now == 0;                                  /* a call starts it */
-  for (size_t i = lua_objlen(L, 2); i > now; i--) { /* there were more */
-    lua_pushnil(L);
-    lua_rawseti(L, 2, (int)i);
-  }
-  for (uint32_t i = 0; h != NULL && i < now; i++) {
-    const tdl_slot *slot = h->pool->slots[i];
-    lua_rawgeti(L, 2, (int)i + 1);
-    if (lua_isnil(L, -1)) {
-      lua_newtable(L);
-      lua_pushinteger(L, (lua_Integer)i + 1);
-      lua_setfield(L, -2, "id");
-      lua_pushvalue(L, -1);
-      lua_rawseti(L, 2, (int)i + 1);
-      lua_remove(L, -2); /* the nil */
-    }
-    lua_pushinteger(L, (lua_Integer)tdl_queue_length(&slot->calls));
-    lua_setfield(L, -2, "queued");
-    /* relaxed: a number to compare with its like */
-    lua_pushinteger(
-        L, (lua_Integer)atomic_load_explicit(&tdl_slot_worker(slot)->running,
-                                             memory_order_relaxed));
-    lua_setfield(L, -2, "running");
-    lua_pop(L, 1);
-  }
-  lua_settop(L, 2);
-  return 1;
-}
-
-/* FNV-1a, https://www.rfc-editor.org/rfc/rfc9923 */
-static uint64_t hash_bytes(const void *data, size_t size, uint64_t hash) {
-  const uint8_t *at = data;
-  for (size_t i = 0; i < size; i++) {
-    hash = (hash ^ at[i]) * 0x100000001b3u;
-  }
-  return hash;
-}
-
-/* Lamping and Veach, "A fast, minimal memory, consistent hash algorithm": of n
-** slots one; with n + 1 of them, only each (n + 1)th key changes its slot. */
-static uint32_t jump(uint64_t key, uint32_t slots) {
-  int64_t slot = -1, next = 0;
-  while (next < slots) {
-    slot = next;
-    key = key * 2862933555777941757u + 1;
-    next = (int64_t)((double)(slot + 1) *
-                     (2147483648.0 / (double)((key >> 33) + 1)));
-  }
-  return (uint32_t)slot;
-}
-
-/* pool_slot_of(handle, key) -> the slot of a string, number or boolean: the same
-** in every state, and for as long as the bounds of the pool's size are; so it is
-** one of those that always have a worker, or the first */
-static int core_pool_slot_of(lua_State *L) {
-  tdl_handle *h = tdl_bind_check_handle(L, 1);
-  uint32_t slots = h == NULL ? 1 : tdl_size_min(h->pool);
-  uint8_t type = (uint8_t)lua_type(L, 2);
-  uint64_t hash = hash_bytes(&type, 1, 0xcbf29ce484222325u);
-  if (type == LUA_TSTRING) {
-    size_t size;
-    const char *text = lua_tolstring(L, 2, &size);
-    hash = hash_bytes(text, size, hash);
-  } else {
-    double number =
-        type == LUA_TNUMBER ? lua_tonumber(L, 2) : lua_toboolean(L, 2);
-    number += 0.0; /* -0 is 0 */
-    hash = hash_bytes(&number, sizeof(number), hash);
-  }
-  lua_pushinteger(L, (lua_Integer)jump(hash, slots > 0 ? slots : 1) + 1);
-  return 1;
-}
-
 /* --- the end -------------------------------------------------------------- */
 
 /* Raises the phase of all pools; waits until their threads have ended. */
@@ -585,11 +457,6 @@ void tdl_bind_pools(lua_State *L) {
       {"pool_states", core_pool_states},
       {"pool_listen", core_pool_listen},
       {"pool_shows", core_pool_shows},
-      {"pool_room", core_pool_room},
-      {"pool_watch", core_pool_watch},
-      {"pool_calls", core_pool_calls},
-      {"pool_loads", core_pool_loads},
-      {"pool_slot_of", core_pool_slot_of},
       {"pool_size", core_pool_size},
       {"pool_resize", core_pool_resize},
       {"pool_is_sized", core_pool_is_sized},
