@@ -6,6 +6,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/guests.h"
+#include "../run/vm_calls.h"
 #include "share.h"
 #include "streams.h"
 

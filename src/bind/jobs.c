@@ -3,6 +3,7 @@
 
 #include "../base/status.h"
 #include "../codec/codec.h"
+#include "../run/vm_calls.h"
 #include "share.h"
 
 static tdl_bind *check_worker(lua_State *L) {

@@ -11,6 +11,7 @@
 #include "../codec/payload.h"
 #include "../share/hold.h"
 #include "phase.h"
+#include "vm_calls.h"
 #include "watch.h"
 
 /* --- entries -------------------------------------------------------------- */
@@ -52,26 +53,6 @@ static uint32_t new_entry(tdl_vm *vm, tdl_job *job) {
   return i;
 }
 
-static int is_exempt(const tdl_entry *e) {
-  return e->job != NULL && e->co != NULL && e->calls > 0; /* V3 */
-}
-
-static void set_exempt(tdl_vm *vm, int jobs) {
-  vm->exempt += (uint32_t)jobs;
-  if (jobs != 0) {
-    tdl_worker_load(vm->worker, -jobs);
-  }
-}
-
-static void free_entry_if_done(tdl_vm *vm, uint32_t i) {
-  tdl_entry *e = &vm->entries[i];
-  if (e->used && e->job == NULL && e->calls == 0 && e->others == 0) {
-    e->used = 0;
-    e->next_free = vm->free_entry;
-    vm->free_entry = i;
-  }
-}
-
 tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t i) {
   if (i == 0 || i >= vm->entry_count || vm->entries[i].job == NULL) {
     return NULL;
@@ -90,60 +71,6 @@ const char *tdl_vm_given_up(const tdl_vm *vm, const tdl_entry *e) {
                                        : tdl_status_text(TREADLE_ECLOSED);
 }
 
-void tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
-  tdl_entry *e = &vm->entries[i];
-  int was;
-  if (i == 0 || i >= vm->entry_count || !e->used) {
-    return; /* a coroutine that a job left behind */
-  }
-  was = is_exempt(e);
-  e->calls = (uint32_t)((int)e->calls + calls);
-  set_exempt(vm, is_exempt(e) - was);
-  free_entry_if_done(vm, i);
-}
-
-static int is_own(const tdl_vm *vm, const tdl_job *job) {
-  return job->pool == vm->worker->pool;
-}
-
-void tdl_vm_call_made(tdl_vm *vm, tdl_job *job) {
-  tdl_entry *e = tdl_vm_entry(vm, vm->current);
-  if (e != NULL) { /* else the code is nobody's */
-    tdl_job_set_parent(job, vm->current);
-    e->childless = 0;
-    if (is_own(vm, job)) {
-      tdl_vm_add_calls(vm, vm->current, 1);
-    } else {
-      e->others++;
-    }
-  }
-}
-
-void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job) {
-  if (is_own(vm, job)) {
-    tdl_vm_add_calls(vm, tdl_job_parent(job), -1);
-  } else {
-    vm->entries[tdl_job_parent(job)].others--;
-    free_entry_if_done(vm, tdl_job_parent(job));
-  }
-}
-
-/* V4. One pass for all of them: thousands may be cancelled at once. */
-void tdl_vm_cancel_calls(tdl_vm *vm) {
-  const tdl_jobs *jobs = &vm->worker->loop.jobs;
-  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
-       job = tdl_jobs_next(jobs, job)) {
-    tdl_entry *e = tdl_vm_entry(vm, tdl_job_parent(job));
-    if (e != NULL && tdl_job_is_settled(e->job)) {
-      tdl_loop_cancel(job, tdl_job_reason(e->job), tdl_job_is_forced(e->job));
-    }
-  }
-  for (uint32_t i = 1; i < vm->entry_count; i++) {
-    tdl_entry *e = &vm->entries[i];
-    e->childless = e->job != NULL && tdl_job_is_settled(e->job);
-  }
-}
-
 /* For the supervisor: whose job it is if the worker is written off. */
 static void hold(tdl_vm *vm, tdl_entry *e, tdl_job *job) {
   pthread_mutex_lock(&vm->worker->lock);
@@ -151,14 +78,20 @@ static void hold(tdl_vm *vm, tdl_entry *e, tdl_job *job) {
   pthread_mutex_unlock(&vm->worker->lock);
 }
 
+uint64_t tdl_vm_heap_bytes(const tdl_vm *vm) {
+  return ((uint64_t)lua_gc(vm->L, LUA_GCCOUNT, 0) << 10) +
+         (uint64_t)lua_gc(vm->L, LUA_GCCOUNTB, 0);
+}
+
 static int collect(lua_State *L) {
   lua_gc(L, LUA_GCCOLLECT, 0);
   return 0;
 }
 
-uint64_t tdl_vm_heap_bytes(const tdl_vm *vm) {
-  return ((uint64_t)lua_gc(vm->L, LUA_GCCOUNT, 0) << 10) +
-         (uint64_t)lua_gc(vm->L, LUA_GCCOUNTB, 0);
+void tdl_vm_collect(tdl_vm *vm) {
+  int top = lua_gettop(vm->L);
+  lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+  lua_settop(vm->L, top);
 }
 
 /* The state's worker gets a fresh one after so many jobs, or when they have left
@@ -169,17 +102,14 @@ static void look_at_age(tdl_vm *vm) {
     tdl_vm_retire(vm);
   } else if (pool->recycle_bytes > 0 &&
              tdl_vm_heap_bytes(vm) > pool->recycle_bytes) {
-    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
+    tdl_vm_collect(vm);
     if (tdl_vm_heap_bytes(vm) > pool->recycle_bytes) {
       tdl_vm_retire(vm);
     }
   }
 }
 
-/* What the jobs of a state come home with that was stopped: errors and results
-** may be the interrupt's, also those of others. The one that exceeded the cap is
-** the one that runs. */
-static int verdict(const tdl_vm *vm, const tdl_job *job) {
+int tdl_vm_verdict(const tdl_vm *vm, const tdl_job *job) {
   if (tdl_pool_phase(vm->worker->pool) == TDL_POOL_STOPPED) {
     return TREADLE_ECLOSED;
   }
@@ -214,27 +144,6 @@ static int ended_settled(tdl_vm *vm, tdl_entry *e, int status) {
   return 0;
 }
 
-/* A call may wait for somebody to read what it emits, and what its maker has left
-** behind is garbage; who sleeps collects none. So after each turn in which that
-** may have become so: if a job has ended before such a call, and nobody is just
-** waiting for its values. */
-static void collect_strays(tdl_vm *vm) {
-  const tdl_jobs *jobs = &vm->worker->loop.jobs;
-  int top = lua_gettop(vm->L), lost = 0;
-  vm->strays = 0;
-  for (const tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
-       job = tdl_jobs_next(jobs, job)) {
-    uint32_t parent = tdl_job_parent(job);
-    if (parent != 0 && vm->entries[parent].job == NULL) {
-      lost |= tdl_bind_is_stray(job, &vm->strays);
-    }
-  }
-  if (lost) {
-    lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
-    lua_settop(vm->L, top);
-  }
-}
-
 /* The entry's job is over: sends it home with what is in its bytes. */
 static void end_job(tdl_vm *vm, uint32_t i, int status) {
   tdl_entry *e = &vm->entries[i];
@@ -254,14 +163,14 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
   if (TDL_UNLIKELY(vm->heap.is_over ||
                    tdl_interrupt_has_struck(&w->interrupt) ||
                    TDL_POOL_PHASE(word) == TDL_POOL_STOPPED)) {
-    status = verdict(vm, job);
+    status = tdl_vm_verdict(vm, job);
     tdl_payload_clear(&job->bytes);
   }
   if (TDL_UNLIKELY(e->held != NULL)) {
     hold(vm, e, NULL);
   }
   if (TDL_UNLIKELY(e->co != NULL)) { /* it has waited */
-    set_exempt(vm, -is_exempt(e));
+    tdl_vm_set_exempt(vm, -tdl_vm_is_exempt(e));
     e->co = NULL;
   }
   job->status = (int8_t)status;
@@ -284,7 +193,7 @@ static void end_job(tdl_vm *vm, uint32_t i, int status) {
     tdl_worker_load(w, -1);
     tdl_worker_set_running(w, vm->progress);
   }
-  free_entry_if_done(vm, i);
+  tdl_vm_free_if_done(vm, i);
   if (TDL_UNLIKELY(e->used)) { /* calls that it made go on */
     vm->strays = vm->turn = 1;
   }
@@ -381,7 +290,7 @@ static void suspend(tdl_vm *vm, uint32_t entry, lua_State *co) {
     tdl_watch_switches(vm, 0);
   }
   hold(vm, &vm->entries[entry], vm->entries[entry].job);
-  set_exempt(vm, is_exempt(&vm->entries[entry]));
+  tdl_vm_set_exempt(vm, tdl_vm_is_exempt(&vm->entries[entry]));
   new_coroutine(vm);
 }
 
@@ -509,7 +418,7 @@ void tdl_vm_turn(tdl_vm *vm) {
     lua_call(vm->L, 0, 0);
   }
   if (TDL_UNLIKELY(vm->strays)) {
-    collect_strays(vm);
+    tdl_vm_collect_strays(vm);
   }
 }
 
@@ -571,26 +480,14 @@ void tdl_vm_take_leave(tdl_vm *vm) {
   }
 }
 
-/* Calls of the jobs in progress, which are lost: V4. */
-static void abort_calls(tdl_vm *vm) {
-  const tdl_jobs *jobs = &vm->worker->loop.jobs;
-  for (tdl_job *job = tdl_jobs_next(jobs, NULL); job != NULL;
-       job = tdl_jobs_next(jobs, job)) {
-    const tdl_entry *e = tdl_vm_entry(vm, tdl_job_parent(job));
-    if (e != NULL) {
-      tdl_loop_cancel(job, tdl_status_text(verdict(vm, e->job)), 0);
-    }
-  }
-}
-
 void tdl_vm_abort_all(tdl_vm *vm) {
   tdl_vm_cancel_calls(vm);
-  abort_calls(vm);
+  tdl_vm_abort_calls(vm);
   for (uint32_t i = 1; i < vm->entry_count; i++) {
     if (vm->entries[i].job != NULL) {
       vm->entries[i].cancelled = 1; /* there is no scheduler any more */
       tdl_payload_clear(&vm->entries[i].job->bytes);
-      end_job(vm, i, verdict(vm, vm->entries[i].job));
+      end_job(vm, i, tdl_vm_verdict(vm, vm->entries[i].job));
     }
   }
 }
@@ -654,6 +551,5 @@ void tdl_vm_recover(tdl_vm *vm) {
   vm->starting = 0;
   vm->co = NULL; /* its stack is in an unknown state */
   vm->turn = 1;  /* what is ready yet may have to wait for memory */
-  lua_cpcall(vm->L, collect, NULL); /* finalizers may raise */
-  lua_settop(vm->L, 0);
+  tdl_vm_collect(vm);
 }

@@ -10,13 +10,8 @@
 ** V2  A job that yields becomes an entry that waits; the Lua scheduler
 **     (lua/treadle/loop.lua) resumes it and reports its end with
 **     tdl_vm_finish. A finished coroutine serves the next job.
-** V3  A job that waits for calls on its own pool does not count against the
-**     pool's concurrency: nested calls cannot deadlock.
-** V4  A call knows the entry of the job that made it (its `parent`), and an
-**     entry is used again only when no such call is under way. A job that is
-**     settled while it runs takes the calls that it made along: when it waits,
-**     asks, or ends. Calls of a job that ended otherwise go on.
-** V5  Lua may know an entry for longer than that, by its serial number: for
+** V3, V4  The calls that jobs make: vm_calls.h.
+** V5  Lua may know an entry for longer than those, by its serial number: for
 **     the coroutines that its job spawned. If there are such, a job that ends
 **     settled stays until the scheduler has been told. */
 #ifndef TDL_VM_H
@@ -132,20 +127,17 @@ tdl_entry *tdl_vm_entry(const tdl_vm *vm, uint32_t entry);
 ** was settled, or its pool is stopped. NULL: somebody may. */
 const char *tdl_vm_given_up(const tdl_vm *vm, const tdl_entry *entry);
 
-/* What the state occupies now. */
+/* What the jobs of a state come home with that was stopped: errors and results
+** may be the interrupt's, also those of others. The one that exceeded the cap is
+** the one that runs. */
+int tdl_vm_verdict(const tdl_vm *vm, const tdl_job *job);
+
+/* What the state occupies now; a full collection. */
 uint64_t tdl_vm_heap_bytes(const tdl_vm *vm);
+void tdl_vm_collect(tdl_vm *vm);
 
-/* V3's count. */
-void tdl_vm_add_calls(tdl_vm *vm, uint32_t entry, int calls);
-
-/* A call of this state that is about to be submitted, or has come home: counts
-** for the job whose code runs (V3, V4). */
-void tdl_vm_call_made(tdl_vm *vm, tdl_job *job);
-void tdl_vm_call_home(tdl_vm *vm, const tdl_job *job);
-
-/* For jobs that were settled meanwhile: cancels the calls that they made (V4).
-** The second one also ends their waits. */
-void tdl_vm_cancel_calls(tdl_vm *vm);
+/* For jobs that were settled meanwhile: cancels the calls that they made (V4), and
+** ends their waits. */
 void tdl_vm_cancel(tdl_vm *vm);
 
 /* Ends the waits of jobs in progress, since their pool is stopped, and lets them go

@@ -9,7 +9,7 @@
 #include "news.h"
 #include "phase.h"
 #include "thread.h"
-#include "vm.h"
+#include "vm_calls.h"
 
 /* --- the worker's share of the load (P6) ------------------------------------ */
 
