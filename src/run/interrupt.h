@@ -14,24 +14,10 @@
 **     signal. A request holds `state` while it sends, and close waits for that:
 **     so the thread is there, and a request never counts for the next state.
 **     A signal that comes late finds no request and does nothing.
-** I2  Code is left only where it holds no lock and no block of memory: in
-**     LuaJIT's compiled code, in its assembler code, and on the way from C back
-**     to compiled code (the return address is diverted). All other code is C,
-**     and is waited for: text segments tell (segments.h).
-** I3  Nothing is left, and no error raised, while C code of others has frames
-**     between tdl_interrupt_run and the place: C that called back into Lua (a
-**     module's callback, luv, an FFI callback through qsort) may not expect
-**     to be ended. The thread counts as stuck in C until it has returned. The
-**     unwinder walks the C stack and each return address is looked up: only
-**     LuaJIT's and treadle's segments, and those of the program or library
-**     that they are part of, may be there.
+** I2, I3, I5  Where code is left: interrupt_leave.h.
 ** I4  After TDL_INTERRUPTED the state may only be closed. Frames between
 **     tdl_interrupt_run and Lua are gone without a trace, fn's too: what they
 **     have to give back, the caller of tdl_interrupt_run gives back.
-** I5  Compiled code is not left between two instructions that belong together:
-**     the halves of a value, the birth of a cdata and its kind. What lua_close
-**     and finalizers find is whole.
-**
 ** I6  A look changes nothing (interrupt_stack.h, R1): it sets no hook, leaves
 **     no code, and takes no request back. It has a signal of its own, after
 **     which the kernel goes on with most calls that it cut short. Each of the two
@@ -130,6 +116,9 @@ void tdl_interrupt_seal(tdl_interrupt *i);
 /* the thread: takes back a request, which has not been obeyed yet, and the
 ** hook. 1 if there was one. */
 int tdl_interrupt_withdraw(tdl_interrupt *i);
+
+/* the thread, in a handler, too: what it has open, or NULL. */
+tdl_interrupt *tdl_interrupt_here(void);
 
 /* the thread: 1 when what runs, or ran before, has felt a request. */
 static inline int tdl_interrupt_has_struck(const tdl_interrupt *i) {
