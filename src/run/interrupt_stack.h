@@ -17,9 +17,9 @@
 **     written down in each of its snapshots, for its exits; the place in the
 **     code tells which one that is. A line is that of the latest snapshot.
 **
-** The shapes of LuaJIT's objects are those of version 2.1 with 64-bit references.
-** Whether they are so in this process is proved first, by reading stacks that
-** are known (tdl_stack_find). */
+** Whether LuaJIT's objects have the shapes that are expected (interrupt_objects.h)
+** in this process is proved first, by reading stacks that are known
+** (tdl_stack_find). */
 #ifndef TDL_RUN_INTERRUPT_STACK_H
 #define TDL_RUN_INTERRUPT_STACK_H
 
