@@ -129,16 +129,21 @@ local token = core.token
 local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it made: "
   .. "nobody would resume it (treadle.sleep(0) lets others run)"
 
---- A coroutine has ended: whom to tell, and its job.
+--- A coroutine has ended: whom to tell, and its job. That needs no memory (a table would need some
+-- to lose a key that it has not), but that for the stack: `run_thread` does what was not done.
 local function forget(co, target)
-  target = targets[co] or target -- it may have got another one
-  local job = fibers[co]
-  targets[co], fibers[co] = nil, nil
+  local present, job = targets[co], fibers[co]
   leave_scope(co)
   if owner_in_c then
     owners.forget(co)
   end
-  return target, job
+  if present then
+    targets[co] = nil
+  end
+  if job then
+    fibers[co] = nil
+  end
+  return present or target, job -- it may have got another one
 end
 
 --- A coroutine ended well.
@@ -188,14 +193,17 @@ end
 
 local resumed, outermost = 0, nil -- how many coroutines, one within another; the outermost
 
+--- What it waits for is forgotten last: who has run out of memory before can try again.
 local function resume(co, ...)
-  waiting[co] = nil
   local target = targets[co]
   if not has_jobs then
     resumed = resumed + 1
     outermost = resumed == 1 and co or outermost
     local resumer, number = runs, owner
     runs, owner = co, nil
+    if waiting[co] then
+      waiting[co] = nil
+    end
     ended(co, target, resumer, number, coroutine.resume(co, ...))
     resumed = resumed - 1
     outermost = resumed > 0 and outermost or nil -- what it has failed with is not kept
@@ -213,16 +221,25 @@ local function resume(co, ...)
     end
     core.enter(job or 0)
   end
+  if waiting[co] then
+    waiting[co] = nil
+  end
   ended(co, target, resumer, number, coroutine.resume(co, ...))
   core.enter(before)
+end
+
+local function run_thread(co, future)
+  if waiting[co] == future then
+    resume(co)
+  elseif (targets[co] or fibers[co]) and coroutine.status(co) == "dead" then
+    fail(co, nil, errors.NO_MEMORY) -- it was resumed, and there was none to tell its end
+  end
 end
 
 local function run_waiter(waiter, future)
   local kind = type(waiter)
   if kind == "thread" then
-    if waiting[waiter] == future then
-      resume(waiter)
-    end
+    run_thread(waiter, future)
   elseif kind == "function" then
     waiter(future)
   elseif future[STATE] ~= RESOLVED then
@@ -237,16 +254,26 @@ end
 local current
 
 --- Each waiter is taken away before it runs: after an error the next poll goes on with the others.
+-- But a coroutine is not before it has run, and is not run twice: that error was none of its code's,
+-- which has perhaps not been resumed for want of memory.
 local function run_waiters(future)
   local waiter = future[WAITER]
   current = nil
-  if type(waiter) == "table" and not is_collector(waiter) then
+  if type(waiter) == "thread" then
+    current = future
+    run_thread(waiter, future)
+    future[WAITER] = nil
+    return
+  elseif type(waiter) == "table" and not is_collector(waiter) then
     for i = 1, #waiter do
       local one = waiter[i]
       if one then
-        waiter[i] = false
+        if type(one) ~= "thread" then
+          waiter[i] = false
+        end
         current = i == #waiter and future or nil
         run_waiter(one, future)
+        waiter[i] = false
       end
     end
     future[WAITER] = nil

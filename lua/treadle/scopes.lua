@@ -162,14 +162,17 @@ function M.cancel(co, reason)
   return begets or scope.begets
 end
 
---- The coroutine has ended: it cannot be cancelled any more.
+--- The coroutine has ended: it cannot be cancelled any more. Needs no memory: a table would need
+-- some to lose a key that it has not.
 function M.leave(co)
   local scope = own[co]
   if scope then
     scope.is_over = true
     own[co] = nil
   end
-  outer[co] = nil
+  if outer[co] then
+    outer[co] = nil
+  end
 end
 
 --- Open a group in the code of a coroutine.

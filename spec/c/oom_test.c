@@ -493,11 +493,9 @@ static int run_channels(int refusal) {
   return run_and_settle(new_host_of("oom_channels"), refusal);
 }
 
-#if defined(TDL_TEST_ALLOC) || defined(OOM_OPEN)
 static int run_streams(int refusal) {
   return run_and_settle(new_host_of("oom_streams"), refusal);
 }
-#endif
 
 /* The same, left in the middle. */
 static int run_host_and_leave(int refusal) {
@@ -641,9 +639,7 @@ static const sweep sweeps[] = {
     {"codec_state", HOST, 1, run_codec},
     {"require", HOST, 1, run_require},
     {"channels_state", HOST, 1, run_channels},
-#ifdef OOM_OPEN /* not solved: see docs/testing.md */
     {"streams_state", HOST, 1, run_streams},
-#endif
     {"host_state", HOST, 1, run_host},
     {"host_state_and_leave", HOST, 10, run_host_and_leave},
 };
