@@ -49,6 +49,24 @@ describe("the module", function()
     assert.same({ "1\n", "", 0 }, { out, err, code })
   end)
 
+  it("goes on as before when an error has left the main chunk's wait", function()
+    local out, err, code = helpers.shell([[exec luajit - <<'END'
+      local treadle = require "treadle"
+      local resume = coroutine.resume
+      local f = treadle.spawn(function()
+        treadle.sleep(0)
+      end)
+      coroutine.resume = function() -- where a hook would raise
+        coroutine.resume = resume
+        error("the limit", 0)
+      end
+      print(pcall(treadle.sleep, 0))
+      f:cancel() -- which does not concern the main chunk
+      print(pcall(treadle.sleep, 0))
+END]])
+    assert.same({ "false\tthe limit\ntrue\n", "", 0 }, { out, err, code })
+  end)
+
   it("has a clock that does not go back", function()
     local last = treadle.now()
     for _ = 1, 1000 do

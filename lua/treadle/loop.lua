@@ -467,15 +467,7 @@ function loop.check_allowed(level)
   end
 end
 
---- The main chunk's way to wait.
-local function drive(future, deadline)
-  local before = driving
-  driving = not deadline and future or nil
-  depth = depth + 1
-  if depth == 1 then -- a hook's error (an engine's limit) may have left it so
-    busy, forbidden = false, nil
-    runs, owner = nil, 0
-  end
+local function turn_until_settled(future, deadline)
   while future[STATE] == PENDING do
     local left = deadline and deadline - core.now() or math.huge
     if left <= 0 then
@@ -488,8 +480,30 @@ local function drive(future, deadline)
       loop.turn(left, future)
     end
   end
+end
+
+--- An error leaves it, too: a hook's (an engine's limit), or no memory. Whose code had run then does
+-- not run any more.
+local function leave_drive(before, co, number, level, ok, err)
   driving = before
   depth = depth - 1
+  if not ok then
+    runs, owner = co, number
+    resumed, outermost = level, level > 0 and outermost or nil
+    error(err, 0)
+  end
+end
+
+--- The main chunk's way to wait.
+local function drive(future, deadline)
+  local before = driving
+  driving = not deadline and future or nil
+  depth = depth + 1
+  if depth == 1 then -- an error that has left other code may have left it so
+    busy, forbidden = false, nil
+    runs, owner = nil, 0
+  end
+  leave_drive(before, runs, owner, resumed, pcall(turn_until_settled, future, deadline))
 end
 
 local current_job = core.entry -- that this code runs for, 0 for none
