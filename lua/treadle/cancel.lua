@@ -39,7 +39,9 @@ end
 local function end_waits()
   local what = given_up
   given_up = nil
-  if what.search then
+  if not what then -- there was no memory to say more, and who cancels knows that
+    return
+  elseif what.search then
     for co in pairs(waiting) do
       local job = fibers[co]
       if scopes.reason(co) or job and what.entries[job] and core.cancelled(job) then
@@ -55,8 +57,9 @@ end
 --- At the next turn, before another job can begin, waits end.
 local function give_up(co, search)
   if not given_up then
+    local fresh = { entries = {}, search = false }
     loop.defer(end_waits)
-    given_up = { entries = {}, search = false }
+    given_up = given_up or fresh -- a finalizer may have been first
   end
   given_up[#given_up + 1] = co
   given_up.search = given_up.search or search

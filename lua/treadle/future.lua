@@ -242,18 +242,20 @@ end
 -- coroutine, other futures.
 local function stop(self, given, text, force)
   local upstream, rest = self[UPSTREAM], nil
+  local err = errors.new("cancelled", text) -- it cannot be half cancelled for want of memory
   if self[SLOT] then
     rest = watcher and not force and M.new() or nil
     rest = core.settle(self, text, force, rest) and rest
     core.timer_stop(self)
   elseif type(self[VALUE]) == "thread" then
-    rest = require("treadle.cancel").coroutine(self[VALUE], text, M.new())
+    self[REST] = M.new()
+    rest = require("treadle.cancel").coroutine(self[VALUE], text, self[REST])
     self[REST] = rest
   end
   if watcher and rest then
     watcher(rest)
   end
-  self:_reject(errors.new("cancelled", text), CANCELLED)
+  self:_reject(err, CANCELLED)
   if upstream then
     upstream(given)
   end

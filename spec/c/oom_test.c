@@ -497,7 +497,11 @@ static int run_streams(int refusal) {
   return run_and_settle(new_host_of("oom_streams"), refusal);
 }
 
-/* The same, left in the middle. */
+static int run_waits(int refusal) {
+  return run_and_settle(new_host_of("oom_waits"), refusal);
+}
+
+/* A host left in the middle. */
 static int run_host_and_leave(int refusal) {
   lua_State *L = new_host();
   int fine = play_host(L, refusal);
@@ -640,6 +644,7 @@ static const sweep sweeps[] = {
     {"require", HOST, 1, run_require},
     {"channels_state", HOST, 1, run_channels},
     {"streams_state", HOST, 1, run_streams},
+    {"waits_state", HOST, 1, run_waits},
     {"host_state", HOST, 1, run_host},
     {"host_state_and_leave", HOST, 10, run_host_and_leave},
 };
