@@ -1,6 +1,7 @@
 --- A program of coroutines for the test that runs out of memory: what waits goes on, or its future is
 -- rejected. The main chunk waits deep in its stack, which has to grow there again and again.
 local treadle = require "treadle"
+local future = require "treadle.future"
 
 local M = {}
 
@@ -52,17 +53,19 @@ local function attempt(fn, ...)
   end
 end
 
-local function rest(value)
-  treadle.sleep(0)
+local function go_on(signal, value)
+  signal:await()
   return value
 end
 
 --- One whose end is awaited by another one and by the main chunk.
 local function two(n)
-  local inner = keep(treadle.spawn(rest, n))
+  local signal = keep(future.new())
+  local inner = keep(treadle.spawn(go_on, signal, n))
   local outer = keep(treadle.spawn(function()
     return inner:await() + 1
   end))
+  signal:_resolve()
   attempt(deep, n, expect, outer, n + 1)
   expect(inner, n)
 end
@@ -78,7 +81,7 @@ local function cancelled(n)
   end))
   never:cancel()
   outer:cancel()
-  attempt(deep, n, treadle.sleep, 0)
+  attempt(deep, n, treadle.poll, 0)
   if not (ended or refusal) then
     error("the wait has not ended", 0)
   end
@@ -103,7 +106,9 @@ function M.settle()
     assert(made[i]:state() ~= "pending")
   end
   made, count, refusal = nil, 0, false
-  local f = treadle.spawn(rest, 5)
+  local signal = future.new()
+  local f = treadle.spawn(go_on, signal, 5)
+  signal:_resolve()
   expect(f, 5)
 end
 
