@@ -254,8 +254,8 @@ end
 local current
 
 --- Each waiter is taken away before it runs: after an error the next poll goes on with the others.
--- But a coroutine is not before it has run, and is not run twice: that error was none of its code's,
--- which has perhaps not been resumed for want of memory.
+-- But a coroutine is not before it has run, and is not run twice: that error was none of its
+-- code's, which has perhaps not been resumed for want of memory.
 local function run_waiters(future)
   local waiter = future[WAITER]
   current = nil
@@ -482,8 +482,8 @@ local function turn_until_settled(future, deadline)
   end
 end
 
---- An error leaves it, too: a hook's (an engine's limit), or no memory. Whose code had run then does
--- not run any more.
+--- An error leaves it, too: a hook's (an engine's limit), or no memory. Whose code had run then
+-- does not run any more.
 local function leave_drive(before, co, number, level, ok, err)
   driving = before
   depth = depth - 1

@@ -1,5 +1,5 @@
---- A program of coroutines for the test that runs out of memory: what waits goes on, or its future is
--- rejected. The main chunk waits deep in its stack, which has to grow there again and again.
+--- A program of coroutines for the test that runs out of memory: what waits goes on, or its future
+-- is rejected. The main chunk waits deep in its stack, which has to grow there again and again.
 local treadle = require "treadle"
 local future = require "treadle.future"
 
