@@ -1,6 +1,7 @@
 /* The lock-free layer: ring, queue, parker; alone, and under contention. */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -271,6 +272,34 @@ static void a_sleep_ends_when_its_time_is_over(void) {
   CHECK(tdl_now_ns() - start >= 2000000);
 }
 
+static void ignore(int number) {
+  (void)number;
+}
+
+static void *sleep_for_good(void *arg) {
+  tdl_parker *p = arg;
+  tdl_parker_announce(p, TDL_ASLEEP);
+  tdl_parker_sleep(p, TDL_NEVER);
+  return NULL;
+}
+
+static void a_handler_that_restarts_calls_ends_an_endless_sleep(void) {
+  struct sigaction act, before;
+  pthread_t thread;
+  tdl_parker p;
+  memset(&act, 0, sizeof(act));
+  act.sa_handler = ignore;
+  act.sa_flags = SA_RESTART;
+  CHECK(sigaction(SIGUSR1, &act, &before) == 0);
+  tdl_parker_init(&p);
+  CHECK(pthread_create(&thread, NULL, sleep_for_good, &p) == 0);
+  do {
+    pthread_kill(thread, SIGUSR1);
+    sched_yield();
+  } while (pthread_tryjoin_np(thread, NULL) != 0);
+  CHECK(sigaction(SIGUSR1, &before, NULL) == 0);
+}
+
 /* Looks that spins have taken, and at which of them something is there. */
 typedef struct looks {
   int taken;
@@ -358,6 +387,7 @@ int main(void) {
   RUN(no_wake_up_is_lost);
   RUN(the_bell_rings_once_per_announcement);
   RUN(a_sleep_ends_when_its_time_is_over);
+  RUN(a_handler_that_restarts_calls_ends_an_endless_sleep);
   RUN(spins_that_fail_grow_shorter_until_a_short_sleep);
   RUN(a_spin_ends_when_its_time_is_over);
   RUN(no_more_threads_spin_than_there_are_processors);

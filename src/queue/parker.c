@@ -33,12 +33,15 @@ void tdl_parker_awake(tdl_parker *p) {
 }
 
 void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
+  /* TDL_NEVER is 584 years here, and no null pointer: without a time the kernel
+  ** goes on with the sleep after a handler that is set with SA_RESTART, as
+  ** luajit's for Ctrl-C is */
   struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
   /* <parker.S1> relaxed: the futex <parker.S2> compares again in the kernel */
   while (atomic_load_explicit(&p->state, memory_order_relaxed) == TDL_ASLEEP) {
     TDL_STALL();
-    if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP,
-                ns == TDL_NEVER ? NULL : &t, NULL, 0) != 0 &&
+    if (syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TDL_ASLEEP, &t, NULL,
+                0) != 0 &&
         errno != EAGAIN) {
       break; /* time, or a signal */
     }
