@@ -249,6 +249,23 @@ describe("the end of a pool", function()
       assert.equal("", helpers.read(gate .. ".ran"))
     end)
 
+    it("rejects what waits for an argument, at once, as the end by close does", function()
+      local argument, resolve = treadle.future()
+      for how, reason in pairs { terminate = "going home", close = "the pool is closed" } do
+        local pool = treadle.pool("tasks", { threads = 1 })
+        local f = pool.call.add(1, argument)
+        local again = pool:run("add", { 1, argument }, { retries = 1 })
+        pool[how](pool, how == "terminate" and reason or nil)
+        assert.is_true(f:wait(helpers.TIMEOUT) and again:wait(helpers.TIMEOUT))
+        for _, call in ipairs { f, again } do
+          local _, err = call:pawait()
+          assert.same({ "closed", reason, "add" }, { err.kind, err.message, err.task })
+        end
+        pool:close()
+      end
+      resolve(1)
+    end)
+
     it("lets close give up a task that computes on", function()
       local pool = treadle.pool("tasks", { threads = 1, terminate_timeout = 0.01 })
       local gate = helpers.new_path()

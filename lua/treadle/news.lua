@@ -42,6 +42,7 @@ function M.rejected(f, kind, worker, record, number, message, traceback, value)
       told, died_of = core.pool_told(handle)
     end
     message = died_of and told or record.reason or told
+      or record.what == "thread" and "the thread is closed" or nil
   end
   f:_reject(errors.new(kind, message or DEFAULT_MESSAGES[kind] or kind, fields))
   if kind == "timeout" then -- of the job that made the call: its caller hears of it
@@ -70,12 +71,22 @@ local function tell_drained(record, handle)
   return handle ~= nil and events.drained(record, handle)
 end
 
+--- Calls that wait for their arguments will not be made any more.
+local function refuse_held(record)
+  local held = record.held
+  record.held = {}
+  for f, number in pairs(held) do
+    M.rejected(f, "closed", 0, record, number)
+  end
+end
+
 --- Nothing runs in the pool that anybody waits for.
 function M.stop(record)
   if not future.is_pending(record.stopped) then
     return
   end
   record.stopped:_resolve()
+  refuse_held(record)
   if record.schedule then
     record.schedule:close()
   end

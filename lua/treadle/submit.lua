@@ -70,7 +70,7 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
     if kind == "closed" and record and record.failure then
       kind, message = record.failure.kind, record.failure.message
     elseif kind == "closed" and record then
-      message = record.reason or message
+      message = record.reason or record.what == "thread" and "the thread is closed" or message
     end
     if record and record.say then
       record.say(handle, "payload", "refused: %s: %s", records.task_name(record, number), message)
@@ -80,7 +80,7 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
   end
   local deadline = timeout >= 0 and core.now() + timeout or nil
   if record and record.held then
-    record.held[target] = true -- until it is submitted or garbage
+    record.held[target] = number -- until it is submitted or garbage
   end
   future.set_upstream(target, function() end) -- until there is a call
   loop.work(target, function()
