@@ -575,6 +575,47 @@ describe("a stream", function()
     own:close()
   end)
 
+  describe("whose loop was left", function()
+    --- Far more than fit.
+    local MANY = 1e9
+
+    local function leave(iterator)
+      return assert(iterator())
+    end
+
+    it("does not keep a later call waiting", function()
+      local one = treadle.pool("stream_tasks", { threads = 1 })
+      leave(one.call.count(MANY):stream())
+      local later = one.call.count(0)
+      assert.is_true(treadle.spawn(later.await, later):wait(helpers.TIMEOUT))
+      one:close()
+    end)
+
+    it("does not keep a later call waiting when its coroutine was cancelled", function()
+      local one = treadle.pool("stream_tasks", { threads = 1 })
+      local reader = treadle.spawn(function()
+        for _ in one.call.count(MANY):stream() do
+          treadle.sleep(0)
+        end
+      end)
+      reader:cancel()
+      local later = one.call.count(0)
+      assert.equal(0, treadle.run(function() return later:await() end))
+      one:close()
+    end)
+
+    it("does not keep the command from ending", function()
+      assert.same({ "", "", 0 }, { helpers.child("treadle", [[
+        local treadle = require "treadle"
+        local pool = treadle.pool("string", { threads = 1 })
+        pool:run(function()
+          local t = require "treadle"
+          repeat until not t.emit(1)
+        end):stream()()
+      ]]) })
+    end)
+  end)
+
   it("leaves nothing behind when its state ends with it under way", function()
     local _, err, code = helpers.child("luajit", [[
       local treadle = require "treadle"

@@ -364,17 +364,27 @@ local function is_ready()
 end
 loop.is_ready = is_ready
 
---- Sleep until there is something to poll, at most `seconds`.
--- @param future settled by a callback of luv's, it ends the sleep
-local function block(seconds, future)
-  awaited = future
-  if is_ready() then
-    return
-  end
+local function sleep(seconds)
   if luv.is_loaded() then
     luv.wait(seconds, is_ready)
   else
     core.wait(seconds)
+  end
+end
+
+local sleeper = sleep
+
+--- Set what sleeps instead: `fn(sleep, seconds)`.
+function loop.set_sleeper(fn)
+  sleeper = function(seconds) fn(sleep, seconds) end
+end
+
+--- Sleep until there is something to poll, at most `seconds`.
+-- @param future settled by a callback of luv's, it ends the sleep
+local function block(seconds, future)
+  awaited = future
+  if not is_ready() then
+    sleeper(seconds)
   end
 end
 

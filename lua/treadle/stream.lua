@@ -104,8 +104,42 @@ for _, name in ipairs { "await", "pawait", "wait" } do
   end
 end
 
+--- Whoever sleeps here for so long (s) while streams are open collects as well, for anything may
+-- hang on a task that waits so; twice as long the next time, until a stream is asked for again.
+-- But `RARELY` times as long as that takes at least.
+local PATIENCE, RARELY = 0.02, 20
+local least, patience, due = PATIENCE, PATIENCE, nil
+
+local function sleep(plain, seconds)
+  local now = core.now()
+  if due - now < seconds and next(future.asked) then
+    if due > now then
+      plain(due - now)
+      if core.now() < due then
+        return
+      end
+      seconds = seconds - (due - now)
+    end
+    now = core.now()
+    collectgarbage()
+    local after = core.now()
+    least = math.max(PATIENCE, RARELY * (after - now))
+    patience = math.max(2 * patience, least)
+    due = after + patience
+    if loop.is_ready() then -- a finalizer was at work
+      return
+    end
+  end
+  plain(seconds)
+end
+
 --- Nobody else knows the handle from here on: when it is collected, no more values are wanted.
 local function claim(self, handle)
+  if not due then
+    loop.set_sleeper(sleep)
+  end
+  patience = least
+  due = core.now() + patience
   self[STREAM] = ASKED
   future.asked[handle] = true
   self.await, self.pawait, self.wait = waits.await, waits.pawait, waits.wait
