@@ -215,15 +215,15 @@ local group = {}
 ---@return treadle.future
 function group:spawn(fn, ...) end
 
----Call a task of a pool as a child of the group.
----@param pool treadle.pool
+---Call a task of a pool or a thread as a child of the group.
+---@param pool treadle.pool|treadle.thread
 ---@param task string|function
 ---@param ... any
 ---@return treadle.future
 function group:call(pool, task, ...) end
 
 ---The same as `pool:run(task, args, options)`.
----@param pool treadle.pool
+---@param pool treadle.pool|treadle.thread
 ---@param task string|function
 ---@param args? table
 ---@param options? treadle.run_options

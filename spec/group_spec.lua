@@ -546,7 +546,7 @@ describe("a group", function()
       for _, case in ipairs {
         { "bad argument #1 to 'spawn' (function expected, got number)",
           function() g:spawn(1) end },
-        { "bad argument #1 to 'call' (pool expected, got string)",
+        { "bad argument #1 to 'call' (pool or thread expected, got string)",
           function() g:call("add", 1, 2) end },
         { "bad argument #2 to 'call' (string or function expected, got nil)",
           function() g:call(pool) end },

@@ -56,6 +56,16 @@ describe("a thread", function()
     return got, stop
   end
 
+  it("may be closed by those who hear of its exit, whom close does not leave behind", function()
+    local w, returned = open(), false
+    w:on("exit", function()
+      w:close()
+      returned = true
+    end)
+    w:close()
+    assert.is_true(returned)
+  end)
+
   -- --- calls -----------------------------------------------------------------------------------
 
   describe("makes calls that", function()
@@ -66,6 +76,21 @@ describe("a thread", function()
       assert.equal(3, w.call.nested():await())
       assert.equal(1, other.call.count():await())
       assert.same({ nil, 2, nil }, { w.call.echo(nil, 2, nil):await() })
+    end)
+
+    it("may be children of a group, which ends them", function()
+      local w, entered = open(), treadle.event()
+      local waiting
+      local ok, err = pcall(treadle.group, function(g)
+        assert.equal(1, g:call(w, "count"):await())
+        assert.equal("x", g:run(w, "echo", { "x" }):await())
+        waiting = g:call(w, "wait", entered)
+        assert.is_true(entered:wait(TIMEOUT))
+        error("on purpose", 0)
+      end)
+      assert.same({ false, "on purpose" }, { ok, err.value })
+      assert.equal("cancelled", waiting:state())
+      assert.equal(2, w.call.count():await())
     end)
 
     it("run one at a time, unless told", function()

@@ -232,9 +232,15 @@ function methods:spawn(fn, ...)
   return (spawn(self, fn, ...))
 end
 
+--- Whether it has tasks to call: a pool, or a thread, whose module is loaded then.
+local function is_callee(value)
+  local thread = package.loaded["treadle.thread"]
+  return require("treadle.pool").is(value) or thread and thread.is(value)
+end
+
 local function check_pool(name, pool, task)
-  if not require("treadle.pool").is(pool) then
-    options.bad_argument(1, name, ("pool expected, got %s"):format(type(pool)), 2)
+  if not is_callee(pool) then
+    options.bad_argument(1, name, ("pool or thread expected, got %s"):format(type(pool)), 2)
   end
   options.argument(2, name, task, "string or function", 2)
 end
@@ -248,7 +254,7 @@ local function call(self, pool, task, args, given)
   end)
 end
 
---- Call a task of a pool as a child of the group.
+--- Call a task of a pool or a thread as a child of the group.
 -- @tparam string|function task
 -- @return a future of its results
 function methods:call(pool, task, ...)
@@ -257,7 +263,7 @@ function methods:call(pool, task, ...)
   return (call(self, pool, task, { n = select("#", ...), ... }))
 end
 
---- The same with a list of arguments and options, as `pool:run` takes them.
+--- The same with a list of arguments and options, as the `run` of a pool or a thread takes them.
 -- @return a future of its results
 function methods:run(pool, task, args, given)
   check_open(self, "run")

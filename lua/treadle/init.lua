@@ -75,6 +75,7 @@ local SLEEP_OPTIONS = {
 -- @tparam[opt] table given `signal` ends it with an error of kind "cancelled"
 function treadle.sleep(seconds, given)
   options.seconds(1, "sleep", seconds)
+  loop.check_allowed(2)
   local timer = seconds < math.huge and core.timer(math.max(0, seconds)) or future.new()
   if given ~= nil then
     given = options.check(2, "sleep", given, SLEEP_OPTIONS)

@@ -31,8 +31,13 @@ function mt:__tostring()
   return ("thread '%s'%s"):format(self.name, self._state.exit and " (over)" or "")
 end
 
+--- Whether a value is a thread.
+function M.is(value)
+  return type(value) == "table" and getmetatable(value) == mt
+end
+
 local function check_self(self, name)
-  if type(self) ~= "table" or getmetatable(self) ~= mt then
+  if not M.is(self) then
     options.misused(name, "thread", self, 2)
   end
 end
@@ -198,7 +203,7 @@ function methods:close(timeout)
   state.closing = true
   state.record.reason = state.record.reason or "the thread is closed"
   self._pool:close(timeout)
-  if not state.box:is_running() then
+  if not state.exit and not state.box:is_running() then
     state.gone:wait(timeout and self._pool._terminate_timeout)
   end
 end
