@@ -107,6 +107,21 @@ describe("pool:backtrace()", function()
     f:cancel { force = true }
   end)
 
+  it("takes no earlier answer for one of a thread that stands still #computing", function()
+    open()
+    local go, log = treadle.counter(0), helpers.new_path(".log")
+    local f = pool.call.compute_and_stand(go, log, helpers.TIMEOUT * 1000)
+    look(function(entry)
+      return entry.traceback:find("in function 'M.compute_and_stand'", 1, true)
+    end)
+    go:add(1)
+    helpers.entered(log)
+    look(function(entry)
+      return entry.traceback:find("in function 'M.stand_still'", 1, true)
+    end)
+    f:cancel { force = true }
+  end)
+
   it("tells where jobs wait", function()
     pool = treadle.pool("look_tasks", { threads = 1, concurrency = 3 })
     local log = helpers.new_path(".log")

@@ -124,6 +124,7 @@ function helpers.poll_until(fn, what)
   local stop = os.time() + LIMIT
   while not fn() do
     if os.time() > stop then
+      what = type(what) == "function" and what() or what
       error("never came true: " .. (what or "condition"), 2)
     end
     treadle.poll(PAUSE)

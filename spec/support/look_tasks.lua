@@ -23,6 +23,12 @@ function M.stand_still(log, milliseconds)
   return result
 end
 
+--- Compute until the counter is no longer 0, then stand still in C.
+function M.compute_and_stand(go, log, milliseconds)
+  while go:get() == 0 do end
+  return (M.stand_still(log, milliseconds))
+end
+
 --- One of the computations.
 function M.sum(name, n)
   return sums[name](n)

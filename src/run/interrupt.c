@@ -370,6 +370,8 @@ int tdl_interrupt_unask(tdl_interrupt *i) {
     state = ASKED;
     sched_yield();
   }
+  /* relaxed: the asker's own (I7). One answer counts once */
+  atomic_store_explicit(&i->look.state, UNASKED, memory_order_relaxed);
   return state == ANSWERED;
 }
 

@@ -143,7 +143,7 @@ void tdl_interrupt_ask(tdl_interrupt *i, tdl_stack *to);
 void tdl_interrupt_prompt(tdl_interrupt *i);
 int tdl_interrupt_has_answered(const tdl_interrupt *i);
 
-/* The end of it: 1 when it has answered. */
+/* The end of it: 1 when it has answered; 0 from then on. */
 int tdl_interrupt_unask(tdl_interrupt *i);
 
 /* Of the processors' time, so far; 0: not known at this moment. */
