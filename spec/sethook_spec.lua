@@ -20,6 +20,7 @@ describe("pool:sethook()", function()
         return hooked, sum
       end
       function M.state() return debug.gethook() ~= nil, (jit.status()) end
+      function M.nap() require("treadle").sleep(0) end
       function M.crash() while true do end end
       return M
     ]])
@@ -94,6 +95,21 @@ describe("pool:sethook()", function()
     end
     profile:stop()
     assert.same({ { true, false }, { true, false } }, states())
+  end)
+
+  it("raises in the task, which fails, and nowhere else", function()
+    for _, mask in ipairs { "l", "c", "r", "crl" } do
+      pool:sethook(function() error("by the hook", 0) end, mask):await()
+      local calls = { pool.call.count(1), pool.call.nap(),
+        pool:run(function() return 1 end) }
+      for _, call in ipairs(calls) do
+        assert.equal("task", helpers.outcome(call))
+        assert.equal("by the hook", select(2, call:pawait()).value)
+      end
+      assert.is_true(pool:sethook():wait(helpers.TIMEOUT))
+      assert.equal(1, select(2, pool.call.count(1):await()))
+      assert.equal(0, pool:stats().restarts)
+    end
   end)
 
   it("can be asked for by a task", function()

@@ -1,9 +1,11 @@
 --- A debug hook in every worker of a pool: `pool:sethook`.
 -- @module treadle.hook
 local core = require "treadle.core"
+local errors = require "treadle.error"
 local options = require "treadle.options"
 
-local debug, jit = debug, jit -- the script may have its own
+-- the script may have its own
+local coroutine, debug, jit, pcall = coroutine, debug, jit, pcall
 
 local M = {}
 
@@ -32,6 +34,24 @@ end
 --- Whether this state compiled before it had a hook; nil while it has none.
 local compiled
 
+--- What it raises ends the task that runs, which has a coroutine. The rest of the worker is not
+-- its to end: that would never wake those who wait.
+local function guarded(fn)
+  local told = false
+  return function(event, line)
+    local co, is_main = coroutine.running()
+    if co and not is_main then
+      return fn(event, line) -- in its place: debug.getinfo(2) is what runs
+    end
+    local ok, err = pcall(fn, event, line)
+    if not ok and not told then
+      told = true
+      io.stderr:write(("treadle: error in a debug hook, in worker %d outside of tasks: %s\n"):format(
+        core.worker, errors.text(err)))
+    end
+  end
+end
+
 --- In a worker: take over its pool's hook. Code that is compiled already would not call it.
 function M.take(fn, mask, count)
   if fn then
@@ -40,7 +60,7 @@ function M.take(fn, mask, count)
     end
     jit.off()
     jit.flush()
-    debug.sethook(fn, mask, count)
+    debug.sethook(guarded(fn), mask, count)
   elseif compiled ~= nil then
     debug.sethook()
     if compiled then
