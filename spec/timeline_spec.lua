@@ -156,6 +156,21 @@ describe("a recording that is read", function()
     check_xml(files.read "docs/trace.svg")
   end)
 
+  it("becomes a picture however long it took", function()
+    local draw = require("treadle.timeline_svg").draw
+    jit.off() -- where the least and the greatest of 0 and -0 may be others
+    finally(jit.on)
+    for exponent = -1, 8 do
+      for _, n in ipairs { 1, 1.1, 2, 4.5, 7, 9.99 } do
+        local stop = n * 10 ^ exponent
+        local picture = draw(timeline.model { { ph = "X", pid = 1, tid = 1, ts = 0, dur = stop,
+          cat = "run", name = "add", args = { call = 1, outcome = "done" } } })
+        assert.truthy(check_xml(picture).text >= 4, stop) -- the title, and what is on the axis
+        assert.is_nil(picture:find "[^%w]nan" or picture:find "[^%w]inf", stop)
+      end
+    end
+  end)
+
   it("is shown by the command", function()
     local quoted = helpers.quote(path)
     local out, err, code = helpers.shell("treadle trace " .. quoted)

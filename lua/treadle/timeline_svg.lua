@@ -124,7 +124,7 @@ function M.draw(model)
 
   local unit = stop < 1e3 and { 1, "µs" } or stop < 1e6 and { 1e3, "ms" } or { 1e6, "s" }
   local step = step_of(stop, 8)
-  local digits = math.max(0, math.ceil(-math.log10(step / unit[1]) - 1e-9))
+  local digits = math.max(0, math.ceil(-math.log10(step / unit[1]) - 1e-9)) + 0 -- no -0
   for n = 0, math.floor(stop / step + 1e-9) do
     local at = x(n * step)
     add('<path class="grid" d="M%.1f %d V%d"/>', at, AXIS - 8, height)
