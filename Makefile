@@ -235,7 +235,7 @@ demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
 	build/treadle examples/wordcount.lua $(DEMO_ARGS)
 	build/treadle examples/mandelbrot.lua build/mandelbrot.png
 
-# The pictures of the documentation.
+# The pictures of the documentation, and the page of a recording.
 .PHONY: pictures
 PICTURES := docs/pictures
 pictures: setup ## set up, build, draw the pictures in docs/pictures
@@ -244,6 +244,9 @@ pictures: setup ## set up, build, draw the pictures in docs/pictures
 	  examples/wordcount.lua $(DEMO_ARGS) >build/wordcount.txt
 	$(LUAJIT) $(PICTURES)/flamegraph.lua --title examples/wordcount.lua \
 	  <build/wordcount.folded >$(PICTURES)/flame.svg
+	build/treadle $(PICTURES)/timeline.lua build/timeline.json
+	build/treadle trace build/timeline.json --svg $(PICTURES)/timeline.svg
+	build/treadle trace build/timeline.json --html docs/trace.html
 
 bench: setup ## set up, build, measure (BENCH_ARGS=...)
 	$(AGAIN) all

@@ -153,7 +153,7 @@ describe("a recording that is read", function()
     assert.same(1 + 3 + 3 + 1 + 1, counts.rect) -- back, host, worker, its wait, a failure
     assert.truthy(picture:find("a&#60;b&#38;c", 1, true))
     assert.truthy(picture:find(">worker 1<", 1, true))
-    check_xml(files.read "docs/trace.svg")
+    check_xml(files.read "docs/pictures/timeline.svg")
   end)
 
   it("becomes a picture however long it took", function()

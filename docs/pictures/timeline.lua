@@ -1,5 +1,7 @@
---- The program of docs/trace.svg and docs/trace.html: a burst of work, tasks that wait and that
--- call others, a failure, a cancellation. Usage: treadle spec/support/trace_demo.lua FILE
+--- The program of timeline.svg and of ../trace.html: a burst of work, tasks that wait and that
+-- call others, a failure, a cancellation.
+--
+--   treadle docs/pictures/timeline.lua FILE
 local treadle = require "treadle"
 local tasks = {}
 function tasks.resize(n) local s = 0 for i = 1, n * 1e5 do s = s + i % 7 end return s end
