@@ -208,6 +208,27 @@ describe("a pool tells", function()
     assert.equal(1, #heard)
   end)
 
+  it("nothing to who has unsubscribed, also of what was on its way", function()
+    local narrow = treadle.pool("tasks", { threads = 1, max_queue = 1 })
+    local counts = { once = 0, stopped = 0, kept = 0 }
+    local once, stopped
+    once = narrow:on("queue_full", function()
+      counts.once = counts.once + 1
+      once()
+    end)
+    stopped = narrow:on("queue_full", function() counts.stopped = counts.stopped + 1 end)
+    narrow:on("queue_full", function() counts.kept = counts.kept + 1 end)
+    local list = {}
+    for i = 1, 10 do
+      list[i] = narrow.call.sleep(0)
+    end
+    stopped()
+    treadle.all_settled(list):await()
+    helpers.poll_until(function() return counts.kept >= 8 end)
+    assert.same({ 1, 0 }, { counts.once, counts.stopped })
+    narrow:close(helpers.TIMEOUT)
+  end)
+
   it("goes on when a listener fails", function()
     local stop = pool:on("job_done", function() error "on purpose" end)
     listen "job_done"

@@ -52,6 +52,7 @@ function M.on(record, handle, name, fn)
   record.listeners[#record.listeners + 1] = entry
   core.pool_listen(handle, is_heard(record))
   return function()
+    entry.gone = true -- what is on its way is not told any more
     for i, other in ipairs(record.listeners) do
       if other == entry then
         table.remove(record.listeners, i)
@@ -71,7 +72,10 @@ function M.emit(record, event)
   for _, entry in ipairs(told) do
     if entry.name == event.event then
       loop.defer(function()
-        local ok, err = pcall(entry.fn, event)
+        local ok, err = true, nil
+        if not entry.gone then
+          ok, err = pcall(entry.fn, event)
+        end
         if not ok then
           io.stderr:write(("treadle: error in a listener to '%s': %s\n"):format(event.event,
             errors.text(err)))
