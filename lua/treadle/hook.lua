@@ -46,8 +46,8 @@ local function guarded(fn)
     local ok, err = pcall(fn, event, line)
     if not ok and not told then
       told = true
-      io.stderr:write(("treadle: error in a debug hook, in worker %d outside of tasks: %s\n"):format(
-        core.worker, errors.text(err)))
+      io.stderr:write(("treadle: error in a debug hook, in worker %d outside of tasks: %s\n")
+        :format(core.worker, errors.text(err)))
     end
   end
 end
