@@ -403,7 +403,7 @@ function treadle.cancelled() end
 
 ---In a task: pass a value to its caller, who reads it from `future:stream()`.
 ---@param value any but nil
----@param ... nil one value at a time
+---@param ... any what a turn of the caller's loop is given besides
 ---@return boolean wanted whether somebody may want it
 function treadle.emit(value, ...) end
 

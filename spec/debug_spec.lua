@@ -200,7 +200,9 @@ describe("debug lines", function()
   end)
 
   it("name what is nearest to an unknown namespace, once", function()
-    assert.same({ "treadle: TREADLE_DEBUG: unknown namespace 'jobs', did you mean 'job'?" },
+    assert.same({
+      "treadle: TREADLE_DEBUG: unknown namespace 'jobs', did you mean 'job'? ('*': all)",
+    },
       lines_of("for _ = 1, 2 do open({}):close() end", "TREADLE_DEBUG=jobs"))
     for value, message in pairs {
       [{ jobs = true }] = "got the unknown namespace 'jobs', did you mean 'job'?",

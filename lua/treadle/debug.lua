@@ -47,8 +47,8 @@ local function from_environment(text)
       set[name] = true
     elseif not warned[name] then
       warned[name] = true
-      io.stderr:write(("treadle: TREADLE_DEBUG: unknown namespace '%s', did you mean '%s'?\n")
-        :format(name, options.nearest(name, KINDS)))
+      io.stderr:write(("treadle: TREADLE_DEBUG: unknown namespace '%s', did you mean '%s'? "
+        .. "('*': all)\n"):format(name, options.nearest(name, KINDS)))
     end
   end
   return set

@@ -66,16 +66,22 @@ local function send(value)
   return sent
 end
 
---- Pass a value to the caller of the task that runs here, who takes it from `future:stream()`.
--- Waits while there is no room for it.
+--- The values of one emit, if there are several, as they travel.
+local Several = {}
+core.class("treadle.stream.several", Several)
+
+--- Pass values to the caller of the task that runs here, who takes them from `future:stream()`.
+-- Waits while there is no room for them.
 -- @param value anything that a result could be, but nil
--- @treturn boolean whether somebody may want it
+-- @param ... likewise, nils too: what a turn of the caller's loop is given besides
+-- @treturn boolean whether somebody may want them
 -- @raise kind "payload"; kind "cancelled" when the task was given up
 function M.emit(value, ...)
-  if value == nil or select("#", ...) > 0 then
-    options.bad_argument(value == nil and 1 or 2, "emit", value == nil
-      and "a value expected, got nil, which would end the caller's loop"
-      or ("one value expected, got %d"):format(select("#", ...) + 1))
+  if value == nil then
+    options.bad_argument(1, "emit",
+      "a value expected, got nil, which would end the caller's loop")
+  elseif select("#", ...) > 0 then
+    value = setmetatable({ n = select("#", ...) + 1, value, ... }, Several)
   end
   if put and put(nil, value, may_spin() and 1 or 0) == SENT then
     return true
@@ -246,6 +252,9 @@ local function iterator(self, source)
   return function()
     local value, ok = source()
     if ok then
+      if type(value) == "table" and getmetatable(value) == Several then
+        return unpack(value, 1, value.n)
+      end
       return value
     end
     finish(self)

@@ -18,6 +18,7 @@ local mt = { __name = "treadle.thread", __index = methods }
 local OPTIONS = {
   data = "any", name = "name", timeout = "seconds", concurrency = "count", max_memory = "bytes",
   max_payload = "bytes", terminate_timeout = "seconds", init = "name",
+  debug = function(value) return require("treadle.debug").check(value) end,
 }
 
 local RUN_OPTIONS = {
@@ -166,8 +167,8 @@ function methods:recv(timeout)
   return self._state.up:recv(timeout)
 end
 
---- Call `fn(value)` for every message, `fn(exit)` when the thread has ended ("exit"), `fn(err)` when
--- something failed in it that no call carries ("error").
+--- Call `fn(value)` for every message, `fn(exit)` when the thread has ended ("exit"), `fn(err)`
+-- when something failed in it that no call carries ("error").
 -- @treturn function unsubscribes
 function methods:on(event, fn)
   check_self(self, "on")

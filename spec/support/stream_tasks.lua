@@ -84,8 +84,6 @@ function M.emit_bad(what)
   local ok, err
   if what == "nil" then
     ok, err = pcall(function() treadle.emit(nil) end)
-  elseif what == "two" then
-    ok, err = pcall(function() treadle.emit(1, 2) end)
   elseif what == "large" then
     ok, err = pcall(treadle.emit, ("x"):rep(2000))
   elseif what == "large table" then
@@ -159,6 +157,13 @@ function M.leave_reader(n)
     end
   end, treadle.worker.pool.call.count(1e9):stream())
   return "left"
+end
+
+function M.emit_several()
+  treadle.emit(1, nil, "three")
+  treadle.emit(2)
+  treadle.emit(3, "b", nil)
+  return "sent"
 end
 
 --- Calls within calls that all emit.
