@@ -29,7 +29,7 @@ describe("looks", function()
     helpers.clean()
   end)
 
-  it("change no result", function()
+  it("change no result #computing", function()
     local profile = pool:profile(3600, { interval = 2e-5 })
     for round = 1, ROUNDS do
       local size = SIZES[round % #SIZES + 1]

@@ -35,11 +35,15 @@ local function drain()
     local views = package.loaded["treadle.top"]
     if loop.is_busy() or core.is_live(views and views.timers) then
       loop.turn(math.huge)
-    elseif luv.is_loaded() and luv.is_alive() then
-      luv.wait(math.huge, loop.is_ready, true)
-      loop.poll()
-    else
+    elseif not luv.is_loaded() then
       return
+    else
+      local luv_loop = require "treadle.luv_loop"
+      if not luv_loop.is_alive() then
+        return
+      end
+      luv_loop.wait(math.huge, loop.is_ready, true)
+      loop.poll()
     end
   end
 end
@@ -58,7 +62,6 @@ local function run(script, finish)
   _G.treadle = treadle
   _G.print = core.print -- workers write beside it
   require("treadle.opening").is_global = true
-  debug.getregistry()["treadle.luv.keep"] = luv.keep -- src/cli/main.c asks it
   local f = loop.spawn(future.new(), script.chunk, unpack(script.args))
   local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is
     f:await()

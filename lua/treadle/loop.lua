@@ -17,6 +17,7 @@ local PENDING, RESOLVED = core.PENDING, core.RESOLVED
 local SLOT = core.SLOT
 
 local loop = {}
+local require = require -- the script may have its own
 
 local is_collector, count_down = waiters.is_collector, waiters.count_down
 local add_waiter, remove_waiter = waiters.add, waiters.remove
@@ -366,7 +367,7 @@ loop.is_ready = is_ready
 
 local function sleep(seconds)
   if luv.is_loaded() then
-    luv.wait(seconds, is_ready)
+    require("treadle.luv_loop").wait(seconds, is_ready)
   else
     core.wait(seconds)
   end
@@ -407,7 +408,7 @@ function loop.worker_wait()
   if not luv.is_loaded() then
     return false
   end
-  luv.wait(math.huge, is_ready)
+  require("treadle.luv_loop").wait(math.huge, is_ready)
   return true
 end
 

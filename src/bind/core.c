@@ -342,28 +342,71 @@ static int load_embedded(lua_State *L) {
   return 1;
 }
 
+/* Pushes what loads a module of ours, or nil. */
+static void push_loader(lua_State *L, const char *name) {
+  const struct tdl_embedded *e = tdl_embedded;
+  while (e->name != NULL && strcmp(e->name, name) != 0) {
+    e++;
+  }
+  if (e->name != NULL) {
+    lua_pushlightuserdata(L, (void *)(uintptr_t)e);
+    lua_pushcfunction(L, run_embedded);
+    lua_pushcclosure(L, load_embedded, 2);
+  } else if (strcmp(name, "treadle.core") == 0) {
+    lua_pushcfunction(L, luaopen_treadle_core);
+  } else {
+    lua_pushnil(L);
+  }
+}
+
+/* __index of package.preload: (preload, name) -> what loads it. So a state has
+** memory for the loaders of those modules alone that it requires. */
+static int index_preload(lua_State *L) {
+  lua_settop(L, 2);
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    push_loader(L, lua_tostring(L, 2));
+  } else {
+    lua_pushnil(L);
+  }
+  return 1;
+}
+
+/* package.preload is on top, and has a metatable already: all loaders into it, if
+** that is not ours. */
+static void fill_preload(lua_State *L) {
+  if (!luaL_getmetafield(L, -1, "__index")) {
+    lua_pushnil(L);
+  }
+  if (lua_tocfunction(L, -1) != index_preload) {
+    for (const struct tdl_embedded *e = tdl_embedded; e->name != NULL; e++) {
+      push_loader(L, e->name);
+      lua_setfield(L, -3, e->name);
+    }
+    push_loader(L, "treadle.core");
+    lua_setfield(L, -3, "treadle.core");
+  }
+  lua_pop(L, 1);
+}
+
 static void preload(lua_State *L) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "preload");
-  lua_pushcfunction(L, run_embedded);
-  for (const struct tdl_embedded *e = tdl_embedded; e->name != NULL; e++) {
-    lua_pushlightuserdata(L, (void *)(uintptr_t)e);
-    lua_pushvalue(L, -2);
-    lua_pushcclosure(L, load_embedded, 2);
-    lua_setfield(L, -3, e->name);
+  if (lua_getmetatable(L, -1)) {
+    lua_pop(L, 1);
+    fill_preload(L);
+  } else {
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, index_preload);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
   }
-  lua_pop(L, 1);
-  lua_pushcfunction(L, luaopen_treadle_core);
-  lua_setfield(L, -2, "treadle.core");
   lua_pop(L, 2);
 }
 
 TREADLE_API int luaopen_treadle(lua_State *L) {
   lua_settop(L, 1);
   preload(L);
-  lua_getglobal(L, "package");
-  lua_getfield(L, -1, "preload");
-  lua_getfield(L, -1, "treadle");
+  push_loader(L, "treadle");
   lua_pushvalue(L, 1);
   lua_call(L, 1, 1);
   return 1;

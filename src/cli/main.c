@@ -33,7 +33,7 @@ static volatile sig_atomic_t interrupted;
 
 /* --- Ctrl-C --------------------------------------------------------------- */
 
-/* 1: luv's loop runs, and raises the error at its end (luv.lua). */
+/* 1: luv's loop runs, and raises the error at its end (luv_loop.lua). */
 static int is_kept(lua_State *L) {
   int kept;
   lua_getfield(L, LUA_REGISTRYINDEX, "treadle.luv.keep");
