@@ -60,15 +60,14 @@ describe("pool:backtrace()", function()
       local log = helpers.new_path(".log")
       pool.call.loop(name, log)
       helpers.entered(log)
-      local entry = look(function(entry)
-        return entry.traceback:find("in function '" .. where .. "'", 1, true)
+      local entry = look(function(entry) -- between two frames a line may not be known
+        return entry.traceback:find("stop_tasks.lua:%d+: in function '" .. where .. "'")
       end)
       assert.equal(1, entry.worker)
       assert.equal("loop", entry.task)
       assert.equal("task", entry.what)
       assert.is_true(entry.since >= 0)
       assert.truthy(entry.traceback:find("^stack traceback:\n\t"))
-      assert.truthy(entry.traceback:find("stop_tasks.lua:%d+: in function '" .. where .. "'"))
     end)
   end
 
