@@ -171,8 +171,9 @@ end
 function helpers.thread_names()
   local names = {}
   for id in lfs.dir("/proc/self/task") do
-    if id:match("^%d+$") then
-      names[#names + 1] = helpers.read("/proc/self/task/" .. id .. "/comm"):gsub("\n", "")
+    local name = id:match("^%d+$") and helpers.read("/proc/self/task/" .. id .. "/comm")
+    if name and name ~= "" then -- it has not ended meanwhile
+      names[#names + 1] = name:gsub("\n", "")
     end
   end
   table.sort(names)
