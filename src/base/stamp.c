@@ -4,28 +4,28 @@
 
 #include "alloc.h"
 
-_Thread_local tdl_trace *tdl_trace_own;
+_Thread_local tdl_trail *tdl_trail_own;
 
-static _Atomic(tdl_trace *) newest;
+static _Atomic(tdl_trail *) newest;
 
-tdl_trace *tdl_trace_new(void) {
-  tdl_trace *trace = tdl_calloc(sizeof(*trace));
-  if (trace == NULL) {
+tdl_trail *tdl_trail_new(void) {
+  tdl_trail *trail = tdl_calloc(sizeof(*trail));
+  if (trail == NULL) {
     return NULL;
   }
   /* relaxed: the exchange looks again */
-  trace->next = atomic_load_explicit(&newest, memory_order_relaxed);
-  /* [trace-list] release: the trace, and those before it */
-  while (!atomic_compare_exchange_weak_explicit(&newest, &trace->next, trace,
+  trail->next = atomic_load_explicit(&newest, memory_order_relaxed);
+  /* [trail-list] release: the trail, and those before it */
+  while (!atomic_compare_exchange_weak_explicit(&newest, &trail->next, trail,
                                                 memory_order_release,
                                                 memory_order_relaxed)) {
   }
-  tdl_trace_own = trace;
-  return trace;
+  tdl_trail_own = trail;
+  return trail;
 }
 
-const tdl_trace *tdl_traces(void) {
-  /* [trace-list] acquire: pairs with tdl_trace_new */
+const tdl_trail *tdl_trails(void) {
+  /* [trail-list] acquire: pairs with tdl_trail_new */
   return atomic_load_explicit(&newest, memory_order_acquire);
 }
 

@@ -1,9 +1,9 @@
 /* stamp: when a call passes which point; for the bench's page of stages.
-** Threads: any; each writes into a trace of its own.
-** Owns:    the traces, for as long as the process lives.
-** Fails:   never; a thread without memory for a trace leaves none.
+** Threads: any; each writes into a trail of its own.
+** Owns:    the trails, for as long as the process lives.
+** Fails:   never; a thread without memory for a trail leaves none.
 **
-** TDL_STAMP is nothing unless built with -DTDL_STAMPS. The traces are apart from
+** TDL_STAMP is nothing unless built with -DTDL_STAMPS. The trails are apart from
 ** what they tell of: a stamp in the job's record would move one more line
 ** between the cores, and so be much of what it measures. */
 #ifndef TDL_BASE_STAMP_H
@@ -62,19 +62,19 @@ typedef struct tdl_stamped {
 } tdl_stamped;
 
 /* A thread's last TDL_STAMP_TRACE_COUNT stamps. */
-typedef struct tdl_trace {
-  struct tdl_trace *next;
+typedef struct tdl_trail {
+  struct tdl_trail *next;
   _Atomic uint64_t count; /* ever; written by the thread alone */
   tdl_stamped stamps[TDL_STAMP_TRACE_COUNT];
-} tdl_trace;
+} tdl_trail;
 
-extern _Thread_local tdl_trace *tdl_trace_own;
+extern _Thread_local tdl_trail *tdl_trail_own;
 
-/* This thread's first stamp: its trace, or NULL. */
-tdl_trace *tdl_trace_new(void);
+/* This thread's first stamp: its trail, or NULL. */
+tdl_trail *tdl_trail_new(void);
 
-/* All traces, the newest first; also of threads that have ended. */
-const tdl_trace *tdl_traces(void);
+/* All trails, the newest first; also of threads that have ended. */
+const tdl_trail *tdl_trails(void);
 
 /* The processor's own counter where there is one that all cores share. */
 static inline uint64_t tdl_ticks(void) {
@@ -86,19 +86,19 @@ static inline uint64_t tdl_ticks(void) {
 }
 
 static inline void tdl_stamp(const void *job, enum tdl_stamp_point point) {
-  tdl_trace *trace = tdl_trace_own;
+  tdl_trail *trail = tdl_trail_own;
   tdl_stamped *stamped;
   uint64_t count;
-  if (TDL_UNLIKELY(trace == NULL) && (trace = tdl_trace_new()) == NULL) {
+  if (TDL_UNLIKELY(trail == NULL) && (trail = tdl_trail_new()) == NULL) {
     return;
   }
   /* relaxed: this thread's own */
-  count = atomic_load_explicit(&trace->count, memory_order_relaxed);
-  stamped = &trace->stamps[count % TDL_STAMP_TRACE_COUNT];
+  count = atomic_load_explicit(&trail->count, memory_order_relaxed);
+  stamped = &trail->stamps[count % TDL_STAMP_TRACE_COUNT];
   stamped->ticks = tdl_ticks();
   stamped->what = TDL_STAMP_JOB((uintptr_t)job) | (uintptr_t)point;
-  /* [stamp] release: the stamp, to whoever reads the trace */
-  atomic_store_explicit(&trace->count, count + 1, memory_order_release);
+  /* [stamp] release: the stamp, to whoever reads the trail */
+  atomic_store_explicit(&trail->count, count + 1, memory_order_release);
 }
 
 #endif

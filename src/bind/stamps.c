@@ -6,7 +6,7 @@
 #ifdef TDL_STAMPS
 
 /* Pushes a thread's stamps in one list: ticks, job, point, ticks, ... */
-static void push_trace(lua_State *L, const tdl_trace *trace) {
+static void push_trace(lua_State *L, const tdl_trail *trace) {
   /* [stamp] acquire: the stamps that are counted */
   uint64_t end = atomic_load_explicit(&trace->count, memory_order_acquire);
   uint64_t first =
@@ -66,7 +66,7 @@ static int core_stamps(lua_State *L) {
   lua_setfield(L, -2, "ticks");
   lua_pushnumber(L, (double)tdl_now_ns());
   lua_setfield(L, -2, "ns");
-  for (const tdl_trace *t = tdl_traces(); t != NULL; t = t->next) {
+  for (const tdl_trail *t = tdl_trails(); t != NULL; t = t->next) {
     push_trace(L, t);
     lua_rawseti(L, -2, ++n);
   }
