@@ -24,9 +24,7 @@ local function check(self, name)
   end
 end
 
-local function raise(kind, text)
-  error(errors.new(kind, text, { traceback = debug.traceback("", 3):sub(2) }), 0)
-end
+local raise = errors.raise
 
 local function closed()
   raise("closed", "the channel is closed")

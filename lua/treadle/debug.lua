@@ -78,11 +78,7 @@ end
 
 --- Say how the pool was made, whose workers have told the names of their tasks.
 function M.opened(handle, record, name, shape)
-  local names = { records.task_name(record, records.SHIPPED) }
-  for i, task in ipairs(record.names) do
-    names[i + 1] = task
-  end
-  core.debug_names(handle, names)
+  core.debug_names(handle, records.task_names(record))
   M.say(handle, "pool", "open '%s': %s workers, concurrency %d, %d tasks", name,
     shape.min_threads == shape.max_threads and shape.max_threads
       or ("%d to %d"):format(shape.min_threads, shape.max_threads),

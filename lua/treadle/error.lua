@@ -35,6 +35,13 @@ function M.new(kind, message, fields)
   return setmetatable(err, mt)
 end
 
+--- Raise one that knows where this state was.
+-- @tparam[opt=2] number level as for `error`: 2 is who called the function that raises
+function M.raise(kind, message, level)
+  local traceback = debug.traceback("", 1 + (level or 2)):sub(2)
+  error(M.new(kind, message, { traceback = traceback }), 0)
+end
+
 --- For where there is no memory to make one; it belongs to no place.
 M.NO_MEMORY = M.new("memory", "not enough memory", { _sited = true })
 

@@ -3,7 +3,7 @@
 -- somebody who listens knew it empty last, nil if that was never so.
 -- @module treadle.events
 local core = require "treadle.core"
-local errors = require "treadle.error"
+local listeners = require "treadle.listeners"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 
@@ -48,40 +48,26 @@ function M.on(record, handle, name, fn)
   if name == "drain" and not is_heard(record, name) then
     watch(record, handle)
   end
-  local entry = { name = name, fn = fn }
-  record.listeners[#record.listeners + 1] = entry
-  core.pool_listen(handle, is_heard(record))
-  return function()
-    entry.gone = true -- what is on its way is not told any more
-    for i, other in ipairs(record.listeners) do
-      if other == entry then
-        table.remove(record.listeners, i)
-        break
-      end
-    end
+  local function listen()
     core.pool_listen(handle, is_heard(record))
   end
+  local unsubscribe = listeners.add(record.listeners, { name = name, fn = fn }, listen)
+  listen()
+  return unsubscribe
 end
 
 --- Tell those who listen. What they raise is theirs: it goes to stderr.
 function M.emit(record, event)
-  local told = {}
-  for i, entry in ipairs(record.listeners) do
-    told[i] = entry
-  end
-  for _, entry in ipairs(told) do
-    if entry.name == event.event then
-      loop.defer(function()
-        local ok, err = true, nil
-        if not entry.gone then
-          ok, err = pcall(entry.fn, event)
-        end
-        if not ok then
-          io.stderr:write(("treadle: error in a listener to '%s': %s\n"):format(event.event,
-            errors.text(err)))
-        end
-      end)
-    end
+  for _, entry in ipairs(listeners.copy(record.listeners, event.event)) do
+    loop.defer(function()
+      local ok, err = true, nil
+      if not entry.gone then
+        ok, err = pcall(entry.fn, event)
+      end
+      if not ok then
+        listeners.complain(err, event.event)
+      end
+    end)
   end
 end
 

@@ -4,6 +4,7 @@
 local core = require "treadle.core"
 local errors = require "treadle.error"
 local future = require "treadle.future"
+local listeners = require "treadle.listeners"
 local loop = require "treadle.loop"
 
 require "treadle.channel"
@@ -32,11 +33,7 @@ function M.describe(err)
 end
 
 local function hand_on(self, value)
-  local told = {}
-  for i, entry in ipairs(self.listeners) do
-    told[i] = entry
-  end
-  for _, entry in ipairs(told) do
+  for _, entry in ipairs(listeners.copy(self.listeners)) do
     if not entry.gone then
       local ok, err = xpcall(entry.fn, M.describe, value)
       if not ok then
@@ -127,28 +124,20 @@ end
 --- Call `fn(value)` for every message, in a coroutine.
 -- @treturn function unsubscribes
 function methods:on(fn)
-  local entry = { fn = fn }
-  self.listeners[#self.listeners + 1] = entry
+  local unsubscribe = listeners.add(self.listeners, { fn = fn }, function()
+    if self.wait and #self.listeners == 0 then
+      core.wait_end(self.wait)
+      self.wait = nil
+    end
+    look_for_rest(self)
+  end)
   if not self.busy and not self.wait then
     self.busy = true
     loop.defer(function()
       listen(self)
     end)
   end
-  return function()
-    for i, other in ipairs(self.listeners) do
-      if other == entry then
-        entry.gone = true
-        table.remove(self.listeners, i)
-        break
-      end
-    end
-    if self.wait and #self.listeners == 0 then
-      core.wait_end(self.wait)
-      self.wait = nil
-    end
-    look_for_rest(self)
-  end
+  return unsubscribe
 end
 
 --- Call `fn()` once all that came is handed on and the channel is closed, or nobody listens.

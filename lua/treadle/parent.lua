@@ -37,10 +37,6 @@ local function check_thread()
   end
 end
 
-local function raise(kind, text)
-  error(errors.new(kind, text, { traceback = debug.traceback("", 3):sub(2) }), 0)
-end
-
 --- Send one value to the parent; never waits. From a pool's worker it reaches those who listen to
 -- the pool's event "message", and nobody else.
 -- @param value anything that a call could take as an argument
@@ -49,12 +45,12 @@ function methods:send(value)
   check_self(self, "send")
   if outbox then
     if not outbox:try_send(value) then
-      raise("closed", "the parent has left this thread")
+      errors.raise("closed", "the parent has left this thread")
     end
   elseif core.is_heard() then
     local text, what = core.say(value, "message")
     if what then
-      raise("payload", text)
+      errors.raise("payload", text)
     end
   end
 end

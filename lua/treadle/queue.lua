@@ -4,6 +4,7 @@ local abort = require "treadle.abort"
 local core = require "treadle.core"
 local errors = require "treadle.error"
 local future = require "treadle.future"
+local listeners = require "treadle.listeners"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 
@@ -64,8 +65,7 @@ local function tell(self, name, ...)
     loop.spawn(future.new(), function(...)
       local ok, err = xpcall(fn, debug.traceback, ...)
       if not ok then
-        io.stderr:write(("treadle: error in a listener to '%s': %s\n"):format(name,
-          errors.text(err)))
+        listeners.complain(err, name)
       end
     end, ...)
   end

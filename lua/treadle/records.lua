@@ -20,6 +20,15 @@ function M.task_name(record, number)
   return record and record.names and record.names[number] or nil
 end
 
+--- The names that errors and lines use for all tasks of a pool, from number 0 on.
+function M.task_names(record)
+  local names = { M.task_name(record, M.SHIPPED) }
+  for i, name in ipairs(record.names) do
+    names[i + 1] = name
+  end
+  return names
+end
+
 --- Once its first worker has loaded them.
 function M.learn_tasks(record, names, task_options)
   record.names, record.options, record.index = names, task_options, {}

@@ -53,7 +53,7 @@ local function send(value)
   loop.check()
   local sent, what, is_own, looks = core.stream_send(value)
   if what == "payload" then
-    error(errors.new("payload", sent, { traceback = debug.traceback("", 3):sub(2) }), 0)
+    errors.raise("payload", sent, 3)
   elseif what == "none" then
     loop.check()
     error(NO_TASK, 3)

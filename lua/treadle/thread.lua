@@ -4,6 +4,7 @@
 local channel = require "treadle.channel"
 local errors = require "treadle.error"
 local future = require "treadle.future"
+local listeners = require "treadle.listeners"
 local loop = require "treadle.loop"
 local mailbox = require "treadle.mailbox"
 local opening = require "treadle.opening"
@@ -46,23 +47,16 @@ end
 --- Call those who listen to "exit" or "error", each in a coroutine. What they raise is theirs.
 -- @treturn boolean whether somebody does
 local function tell(state, name, value)
-  local list = {}
-  for i, entry in ipairs(state.listeners) do
-    list[i] = entry
+  local told = listeners.copy(state.listeners, name)
+  for _, entry in ipairs(told) do
+    loop.spawn(future.new(), function()
+      local ok, err = xpcall(entry.fn, mailbox.describe, value)
+      if not ok then
+        listeners.complain(err, name)
+      end
+    end)
   end
-  local is_heard = false
-  for _, entry in ipairs(list) do
-    if entry.name == name then
-      is_heard = true
-      loop.spawn(future.new(), function()
-        local ok, err = xpcall(entry.fn, mailbox.describe, value)
-        if not ok then
-          state.failed(err, name)
-        end
-      end)
-    end
-  end
-  return is_heard
+  return #told > 0
 end
 
 local function tell_error(state, err)
@@ -100,10 +94,6 @@ local function finish(state)
   end)
 end
 
-local function complain(err, event)
-  io.stderr:write(("treadle: error in a listener to '%s': %s\n"):format(event, errors.text(err)))
-end
-
 --- Start a worker of its own for a module; returns when it has loaded that.
 -- @tparam string|table given a module's name, or a table of tasks that the calling file exports
 -- @tparam[opt] table opts `data`, `name`, `timeout`, `concurrency`, `max_memory`, `max_payload`,
@@ -114,14 +104,14 @@ function M.new(given, opts)
   local pool = opening.dedicated(given, opts, OPTIONS, { inbox = down, outbox = up })
   local state = {
     name = pool.name, record = pool._record, up = up, down = down,
-    listeners = {}, gone = future.new(), failed = complain,
+    listeners = {}, gone = future.new(),
   }
-  state.box = mailbox.new(up, function(err) complain(err, "message") end)
+  state.box = mailbox.new(up, function(err) listeners.complain(err, "message") end)
   state.record.said = function(value, name)
     if name == "error" then
       loop.defer(function() tell_error(state, value) end)
     else -- it could not be read here
-      complain(value, "error")
+      listeners.complain(value, "error")
     end
   end
   future.on_settled(state.record.closed, function() finish(state) end)
@@ -137,12 +127,6 @@ function methods:run(task, args, given)
   return pools.run(self._pool, task, args, given)
 end
 
---- Why it takes nothing any more.
-local function closed(state)
-  local text = state.record.reason or "the thread is closed"
-  error(errors.new("closed", text, { traceback = debug.traceback("", 3):sub(2) }), 0)
-end
-
 --- Send one value to the worker; never waits.
 -- @param value anything that a call could take as an argument
 -- @raise kind "payload", "closed"
@@ -151,7 +135,7 @@ function methods:send(value)
   local state = self._state
   if not future.is_pending(state.record.stopped) or state.closing
     or not state.down:try_send(value) then
-    closed(state)
+    errors.raise("closed", state.record.reason or "the thread is closed")
   end
 end
 
@@ -180,16 +164,7 @@ function methods:on(event, fn)
   elseif event == "message" then
     return self._state.box:on(fn)
   end
-  local list, entry = self._state.listeners, { name = event, fn = fn }
-  list[#list + 1] = entry
-  return function()
-    for i, other in ipairs(list) do
-      if other == entry then
-        table.remove(list, i)
-        break
-      end
-    end
-  end
+  return (listeners.add(self._state.listeners, { name = event, fn = fn }))
 end
 
 --- Take no more calls and messages, handle those that came, run the module's `on_close`, end the

@@ -32,9 +32,9 @@ function M.open(handle, record, name, path)
   if record.trace then
     error(("the pool is being recorded already, to '%s'"):format(record.trace._path), 3)
   end
-  local names = { quoted(records.task_name(record, records.SHIPPED)) }
-  for i, task in ipairs(record.names) do
-    names[i + 1] = quoted(task)
+  local names = records.task_names(record)
+  for i, task in ipairs(names) do
+    names[i] = quoted(task)
   end
   local trace, problem = core.trace_open(handle, path, quoted(name), names)
   if problem then
