@@ -622,7 +622,8 @@ describe("treadle top", function()
         or ":"
       local _, err, code = helpers.shell(([[
         { %s; while [ ! -s %s.after ]; do sleep 0.01; done; } |
-        TERM=xterm script -qec 'sh %s.sh' /dev/null >%s.bytes]]):format(typist, name, name, name))
+        TERM=xterm SHELL=/bin/sh script -qec 'exec sh %s.sh' /dev/null >%s.bytes]]):format(
+        typist, name, name, name))
       assert.same({ "", 0 }, { err, code })
       local bytes = helpers.read(name .. ".bytes"):gsub("\r\n", "\n")
       local before, after = helpers.read(name .. ".before"), helpers.read(name .. ".after")
