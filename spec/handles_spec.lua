@@ -183,9 +183,10 @@ describe("a handle", function()
   --- Calls a function of the core, in whose first allocation a finalizer closes the handle, which
   -- is the only one: all garbage goes there.
   local function closed_within(handle, fn, ...)
+    collectgarbage() -- no cycle is under way, that would have seen the proxy alive
+    collectgarbage("stop")
     local proxy = newproxy(true)
     getmetatable(proxy).__gc = function() handle:close() end
-    collectgarbage("stop")
     local stepmul = collectgarbage("setstepmul", 0) -- all of a cycle in one step
     proxy = nil -- luacheck: ignore
     collectgarbage("restart")
