@@ -29,9 +29,7 @@ end
 local function end_wait(co)
   local future = waiting[co]
   if future and is_cancelled(co) then
-    waiting[co] = nil
-    loop.remove_waiter(future, co)
-    loop.resume(co) -- which abandons it
+    loop.end_wait(co, future) -- which abandons it
   end
 end
 

@@ -34,6 +34,7 @@ local LATER = {
   signal = "treadle.signal", computed = "treadle.signal", untrack = "treadle.signal",
   effect = "treadle.effect", batch = "treadle.effect", flush = "treadle.effect",
   thread = "treadle.thread", queue = "treadle.queue",
+  attach = "treadle.attach",
   parent = core.worker and "treadle.parent" or nil,
 }
 

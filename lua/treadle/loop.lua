@@ -52,6 +52,13 @@ local alive = 0
 local in_worker = core.worker ~= nil
 local has_jobs = in_worker -- see scopes.lua
 
+--- Somebody else's loop that this state was joined to (attach.lua), nil without one; and the
+-- coroutine of that host's in which a turn of ours runs, which can run no other turn.
+local host, home
+
+--- Says that something is ready, to who would not look: C in a worker, the host's loop.
+local must_tell, tell_ready = in_worker, core.turn
+
 local function append(future)
   if future[NEXT] then -- it is there already
     return
@@ -91,8 +98,8 @@ function loop.tell(future)
     return
   end
   append(future)
-  if in_worker then
-    core.turn()
+  if must_tell then
+    tell_ready()
   end
 end
 
@@ -101,7 +108,7 @@ function loop.defer(fn)
   local node = { RESOLVED, nil, nil, nil, nil, nil, false }
   node[WAITER] = fn
   append(node)
-  core.turn()
+  tell_ready()
 end
 
 --- The spawned coroutine that runs, or that of a job that has waited; nil in other code. Code that
@@ -114,6 +121,9 @@ local owner_in_c
 
 --- The owner of what the code that runs here takes; 0: C knows.
 function loop.owner()
+  if host and not runs then
+    return host.owner()
+  end
   owner = owner or owners.number(runs)
   return owner
 end
@@ -306,6 +316,9 @@ local function gather()
       append(future)
     end
     events = events + others
+    if host and fresh > 0 then
+      tell_ready()
+    end
   end
   return events
 end
@@ -333,7 +346,9 @@ local function poll()
     busy = false
   end
   current = nil
-  if first <= last or late_first <= late_last then
+  if host then
+    host.polled()
+  elseif first <= last or late_first <= late_last then
     core.turn()
   end
   return events
@@ -366,7 +381,9 @@ end
 loop.is_ready = is_ready
 
 local function sleep(seconds)
-  if luv.is_loaded() then
+  if host then
+    host.sleep(seconds)
+  elseif luv.is_loaded() then
     require("treadle.luv_loop").wait(seconds, is_ready)
   else
     core.wait(seconds)
@@ -415,7 +432,8 @@ end
 --- The coroutine that runs, nil in a main chunk.
 local function running()
   local co, is_main = coroutine.running()
-  return not is_main and co and not (luv.is_loaded() and luv.is_home(co)) and co or nil
+  return not is_main and co and co ~= home and not (luv.is_loaded() and luv.is_home(co)) and co
+    or nil
 end
 loop.running = running
 
@@ -452,7 +470,7 @@ end
 
 --- Whether C may spin for a moment in the place of the code that runs: nothing else is ready here.
 function loop.may_spin()
-  return is_alone() and not helper and not luv.is_loaded()
+  return is_alone() and not helper and not host and not luv.is_loaded()
 end
 
 --- Who may not wait: the spawned coroutine whose code runs, or the loop itself for other code.
@@ -580,6 +598,60 @@ local function suspend(co, future, deadline, is_shielded)
   return target -- until here it is not collected
 end
 
+--- A coroutine of the host's -> what ends its present wait.
+local parked = setmetatable({}, { __mode = "k" })
+
+--- The way to wait of a coroutine that the host schedules.
+local function park(co, parker, future, deadline, is_shielded)
+  local wake = parker.wake
+  local function tell() wake() end
+  while future[STATE] == PENDING do
+    local left = deadline and deadline - core.now() or math.huge
+    if left <= 0 then
+      loop.poll()
+      break
+    end
+    add_waiter(future, tell)
+    if not is_shielded then
+      waiting[co], parked[co] = future, tell
+    end
+    local ok, err = pcall(parker.park, left)
+    remove_waiter(future, tell)
+    waiting[co], parked[co] = nil, nil
+    if not ok then
+      error(err, 0)
+    elseif not is_shielded then
+      check(runs, future)
+    end
+  end
+end
+
+--- End the wait of a coroutine that was cancelled.
+function loop.end_wait(co, future)
+  waiting[co] = nil
+  local wake = parked[co]
+  if wake then
+    wake()
+  else
+    remove_waiter(future, co)
+    resume(co)
+  end
+end
+
+--- Wait in a state that was joined to somebody else's loop.
+local function wait_in_host(co, future, deadline, is_shielded)
+  local parker = co and not (targets[co] or fibers[co]) and host.parker(co)
+  if parker then
+    park(co, parker, future, deadline, is_shielded)
+  elseif co then
+    suspend(co, future, deadline, is_shielded)
+  else
+    host.check_block(deadline)
+    drive(future, deadline)
+  end
+  return future[STATE] ~= PENDING
+end
+
 --- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
 -- @tparam[opt] number deadline a time of `core.now`; without it there is no limit
 -- @tparam[opt] boolean is_shielded also if this code is cancelled, before or meanwhile
@@ -593,6 +665,9 @@ function loop.wait_for(future, deadline, is_shielded)
     return true
   end
   loop.check_allowed(3)
+  if host then
+    return wait_in_host(co, future, deadline, is_shielded)
+  end
   if not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
   end
@@ -660,6 +735,39 @@ function loop.run_job(job, fn, ...)
   local co = coroutine.create(fn)
   fibers[co] = job
   resume(co, ...)
+end
+
+-- --- somebody else's loop -----------------------------------------------------------------------
+
+--- Join this state to a loop, see attach.lua; nil: take it away.
+-- @tparam[opt] table joined functions: `ready`, something is to be run; `polled`, the loop was;
+-- `sleep`, `check_block`, `parker`, `owner`
+function loop.set_host(joined)
+  host, home = joined, nil
+  must_tell = in_worker or joined ~= nil
+  tell_ready = joined and joined.ready or core.turn
+end
+
+local function leave_turn(home_before, co, number, level, ok, ...)
+  home = home_before
+  if not ok then -- as in leave_drive
+    runs, owner = co, number
+    resumed, outermost = level, level > 0 and outermost or nil
+  end
+  return ok, ...
+end
+
+--- A turn that the host runs, perhaps in a coroutine of its own. Not a main chunk's: what it has
+-- locked stays its own.
+-- @return whether no error came out of what it ran; events handled, or that error
+function loop.host_turn(handler)
+  local before, co = home, coroutine.running()
+  home = co
+  if depth == 0 and not runs then -- see `drive`
+    busy, forbidden = false, nil
+    owner = 0
+  end
+  return leave_turn(before, runs, owner, resumed, xpcall(loop.poll, handler))
 end
 
 --- Whether something is under way that the command waits for before it exits.

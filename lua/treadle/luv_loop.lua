@@ -1,5 +1,6 @@
 --- Joins a state whose script uses luv: it sleeps in luv's loop, where treadle's descriptor is one
 -- more thing to wait for. The two loops stay apart, each library's handles on its own.
+-- A program that runs luv's loop itself attaches treadle to it (adapters/luv.lua).
 -- @module treadle.luv_loop
 local core = require "treadle.core"
 local uv = require "luv"
@@ -90,6 +91,41 @@ local function make_handles()
   prepare:unref()
 end
 
+--- Whether a program runs luv's loop itself, with a descriptor of its own on ours.
+local is_lent = false
+
+function M.lend()
+  is_lent = true
+  for _, handle in ipairs(poll and { poll, timer, idle, prepare } or {}) do
+    handle:close()
+  end
+  poll = nil
+end
+
+function M.take_back()
+  is_lent = false
+end
+
+--- Run luv's loop until `is_done()`, at most `seconds`, while it is lent.
+function M.run_until(is_done, seconds)
+  if running or uv.loop_mode() then
+    error("luv: cannot wait in a callback; do it in a coroutine (treadle.spawn)", 0)
+  end
+  local alarm, deadline = uv.new_timer(), core.now() + seconds
+  renew_last_turn()
+  while not (is_done() or kept) do
+    local left = deadline - core.now()
+    if left <= 0 then
+      break
+    elseif left < math.huge then
+      alarm:start(math.ceil(left * 1000), 0, nothing)
+    end
+    run("once")
+  end
+  alarm:close()
+  raise_kept()
+end
+
 --- Sleep until luv or treadle has something to do, at most `seconds`; runs luv's callbacks.
 -- @tparam number seconds
 -- @tparam function is_ready whether a callback has made something ready meanwhile
@@ -99,6 +135,10 @@ function M.wait(seconds, is_ready, luv_only)
     return core.wait(seconds)
   end
   renew_last_turn()
+  if is_lent then
+    run("once")
+    return raise_kept()
+  end
   run("nowait")
   raise_kept()
   if is_ready() or core.has_work() then

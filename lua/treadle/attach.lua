@@ -1,0 +1,335 @@
+--- Joins this state to a loop that somebody else runs, by an adapter: a table of functions that
+-- tell how the host runs a turn, and how code waits there (docs/attach.md).
+-- @module treadle.attach
+local core = require "treadle.core"
+local errors = require "treadle.error"
+local loop = require "treadle.loop"
+local options = require "treadle.options"
+local owners = require "treadle.owners"
+
+local M = {}
+local require = require -- the script may have its own
+
+--- What an adapter may have.
+local SHAPE = {
+  name = "string", watch = "function", block = "function", parker = "function",
+  rearm = "function", hold = "function", report = "function", close = "function",
+}
+
+--- Adapters that come with treadle. `find()` is the host if the state is in it, `is(x)` whether a
+-- value is that host; both only for those whose host is a library.
+local NAMES = {
+  luv = "luv", nvim = "nvim", love = "love", nginx = "nginx", openresty = "nginx",
+  cqueues = "cqueues", copas = "copas",
+}
+
+--- In which order a host is looked for: what is a whole program first, then who runs a loop.
+local ORDER = { "nvim", "nginx", "love", "copas", "cqueues", "luv" }
+
+local attached -- the joint that is in force
+
+local function host_of(name)
+  if name == "nvim" then
+    local vim = rawget(_G, "vim")
+    return vim and (vim.uv or vim.loop)
+  elseif name == "nginx" then
+    return rawget(_G, "ngx")
+  elseif name == "love" then
+    return rawget(_G, "love")
+  end
+  return package.loaded[name]
+end
+
+local function module_of(name)
+  return require("treadle.adapters." .. NAMES[name])
+end
+
+local function find_adapter(given)
+  if given == nil then
+    for _, name in ipairs(ORDER) do
+      if host_of(name) then
+        return module_of(name).new(host_of(name))
+      end
+    end
+    error("treadle.attach: no host found: give it the name of one, or an adapter", 3)
+  elseif type(given) == "string" then
+    if not NAMES[given] then
+      options.bad_argument(1, "attach", ("no adapter '%s' comes with treadle, did you mean '%s'?")
+        :format(given, options.nearest(given, NAMES)), 2)
+    end
+    local name = NAMES[given]
+    return module_of(name).new(host_of(name))
+  end
+  for _, name in ipairs(ORDER) do
+    if given == host_of(name) then
+      return module_of(name).new(given)
+    end
+  end
+  if type(given) == "userdata" and package.loaded.cqueues then
+    return module_of("cqueues").new(given)
+  end
+  return given
+end
+
+local function check_adapter(adapter)
+  if type(adapter) ~= "table" then
+    options.bad_argument(1, "attach", ("an adapter, a host or its name expected, got %s"):format(
+      type(adapter)), 2)
+  end
+  for name, kind in pairs(SHAPE) do
+    local value = adapter[name]
+    if value ~= nil and type(value) ~= kind then
+      options.bad_argument(1, "attach", ("field '%s' of the adapter: %s expected, got %s"):format(
+        name, kind, type(value)), 2)
+    end
+  end
+  if not adapter.watch then
+    options.bad_argument(1, "attach", "the adapter has no function 'watch'", 2)
+  end
+end
+
+-- --- while it is in force ------------------------------------------------------------------------
+
+--- How many waits of code outside of a coroutine there are, one within another.
+local blocking = 0
+
+--- Whether treadle has something to wait for.
+local function is_pending()
+  return blocking > 0 or loop.is_busy() or core.is_live()
+end
+
+--- Until when the host sleeps, if only time passes.
+local wakes_at
+
+--- How many turns run, one within another; and whether one has handled something.
+local turning, has_turned = 0, false
+
+local joint -- for loop.set_host, while something is attached
+
+--- Keep the host's loop up, or no longer.
+local function hold(is_held)
+  local self = attached
+  if self.adapter.hold and self.is_held ~= is_held then
+    self.is_held = is_held
+    self.adapter.hold(is_held)
+  end
+end
+
+--- What the host sleeps on is prepared; how long it may.
+local function leave()
+  local ready = loop.is_ready()
+  core.leave(ready)
+  return ready and 0 or core.next_timeout() or math.huge
+end
+
+local function report(message)
+  local say = attached and attached.adapter.report
+  if not (say and pcall(say, message)) then
+    io.stderr:write("treadle: ", message, "\n")
+  end
+end
+
+--- An error with where it came from; Ctrl-C's (src/cli/main.c) stays what it is.
+local function describe(err)
+  if err == "interrupted" then
+    return { is_interrupt = true }
+  end
+  return errors.is(err) and tostring(err) or debug.traceback(errors.text(err), 2)
+end
+
+local function turn_of(self)
+  return function()
+    if attached ~= self then -- it was watched a moment longer
+      return math.huge
+    end
+    core.disarm()
+    turning = turning + 1
+    local ok, events = loop.host_turn(describe)
+    turning = turning - 1
+    has_turned = has_turned or not ok or events > 0
+    if not ok then
+      if type(events) == "table" then
+        error("interrupted", 0)
+      end
+      report(events)
+    end
+    if attached ~= self then -- what it ran has ended it
+      return math.huge
+    end
+    local seconds = leave()
+    if turning == 0 then
+      wakes_at = seconds < math.huge and core.now() + seconds or math.huge
+    end
+    hold(is_pending())
+    return seconds
+  end
+end
+
+--- Something is ready: the descriptor says so. Within a turn its end does.
+local function ready()
+  if turning == 0 then
+    core.leave(true)
+  end
+  hold(true)
+end
+
+--- The loop was polled. Who does that between two turns takes from the descriptor what it says.
+local function polled()
+  if turning == 0 then
+    leave()
+  end
+end
+
+--- The next turn is due earlier than the host knows.
+local function rearm()
+  local seconds = core.next_timeout()
+  if turning > 0 or not seconds then
+    return
+  end
+  local due = core.now() + seconds
+  if due < wakes_at then
+    wakes_at = due
+    if attached.adapter.rearm then
+      attached.adapter.rearm(seconds)
+    else
+      core.leave(true)
+    end
+  end
+end
+
+local plain_timer = core.timer
+
+local function timer(seconds)
+  local future = plain_timer(seconds)
+  rearm()
+  hold(true)
+  return future
+end
+
+--- Wait in this place as if nothing were attached: the host stands still meanwhile. An adapter may
+-- have it as its `block`.
+-- @tparam function is_done
+-- @tparam number seconds at most
+function M.stall(is_done, seconds)
+  local deadline = core.now() + seconds
+  while not is_done() and not loop.is_ready() do
+    local left = deadline - core.now()
+    if left <= 0 then
+      break
+    end
+    core.wait(left)
+    if core.has_work() then
+      break
+    end
+  end
+  polled()
+end
+
+local function is_done()
+  return has_turned or loop.is_ready()
+end
+
+--- The sleep of code outside of a coroutine.
+local function sleep(seconds)
+  local before = has_turned
+  has_turned = false
+  blocking = blocking + 1
+  hold(true)
+  local ok, err = pcall(attached.adapter.block or M.stall, is_done, seconds)
+  blocking = blocking - 1
+  has_turned = before or has_turned
+  if not ok then
+    error(err, 0)
+  end
+end
+
+local function no_place(name)
+  return name .. ": cannot wait here; do it in a coroutine (treadle.spawn)"
+end
+
+local function always()
+  return true
+end
+
+--- Raise if code outside of a coroutine cannot wait here: also if what it waits for is there soon.
+local function check_block(deadline)
+  if deadline and deadline <= core.now() then
+    return
+  elseif not attached.adapter.block then
+    error(no_place(attached.name), 0)
+  end
+  attached.adapter.block(always, 0)
+end
+
+--- The number by which a coroutine of the host's holds locks; 0: C knows.
+local function owner()
+  local co = loop.running()
+  if co and attached.adapter.parker then
+    local ok, found = pcall(attached.adapter.parker, co)
+    return ok and found and owners.number(co) or 0
+  end
+  return 0
+end
+
+local function parker(co)
+  hold(true)
+  return attached.adapter.parker and attached.adapter.parker(co)
+end
+
+joint = {
+  ready = ready, polled = polled, sleep = sleep, check_block = check_block, owner = owner,
+  parker = parker,
+}
+
+-- --- attaching -----------------------------------------------------------------------------------
+
+local methods = {}
+local mt = { __name = "treadle.attachment", __index = methods }
+mt.__tostring = function(self) return "treadle.attachment: " .. self.name end
+
+--- End it: the state waits by itself again. Once more does nothing.
+function methods:detach()
+  if getmetatable(self) ~= mt then
+    options.misused("detach", "attachment", self)
+  end
+  if attached ~= self then
+    return
+  end
+  attached = nil
+  core.timer = plain_timer
+  loop.set_host(nil)
+  core.disarm()
+  self.stop()
+end
+
+--- Join this state to the loop of a host.
+-- @param[opt] given an adapter, the name of one that comes with treadle, a host's library; nil: the
+-- host that this state finds itself in
+-- @return an object with `detach()`
+function M.attach(given)
+  if core.worker then
+    error("treadle.attach: a worker's loop is its pool's; only a host can be attached", 2)
+  elseif attached then
+    error(("treadle.attach: attached to %s already (detach it first)"):format(attached.name), 2)
+  end
+  local adapter = find_adapter(given)
+  check_adapter(adapter)
+  local self = setmetatable({ adapter = adapter, name = adapter.name or "the host" }, mt)
+  local stop = adapter.watch(core.fd(), turn_of(self))
+  if type(stop) ~= "function" then
+    error(("treadle.attach: 'watch' of %s returned no function"):format(self.name), 2)
+  end
+  self.stop, attached, turning, blocking, wakes_at = stop, self, 0, 0, math.huge
+  core.timer = timer
+  loop.set_host(joint)
+  core.leave(true) -- the first turn comes at once, and says when the next
+  hold(is_pending())
+  return self
+end
+
+--- The adapter that is in force.
+function M.current()
+  return attached and attached.adapter
+end
+
+return M
