@@ -14,6 +14,7 @@ local require = require -- the script may have its own
 local SHAPE = {
   name = "string", watch = "function", block = "function", parker = "function",
   rearm = "function", hold = "function", report = "function", close = "function",
+  budget = "number",
 }
 
 --- Adapters that come with treadle. `find()` is the host if the state is in it, `is(x)` whether a
@@ -111,7 +112,15 @@ local function hold(is_held)
   local self = attached
   if self.adapter.hold and self.is_held ~= is_held then
     self.is_held = is_held
+    core.tell_call(not is_held)
     self.adapter.hold(is_held)
+  end
+end
+
+--- A call is made, the first one since it was not held.
+function M.called()
+  if attached then
+    hold(true)
   end
 end
 
@@ -144,7 +153,7 @@ local function turn_of(self)
     end
     core.disarm()
     turning = turning + 1
-    local ok, events = loop.host_turn(describe)
+    local ok, events = loop.host_turn(describe, self.adapter.budget)
     turning = turning - 1
     has_turned = has_turned or not ok or events > 0
     if not ok then
@@ -297,6 +306,7 @@ function methods:detach()
   end
   attached = nil
   core.timer = plain_timer
+  core.tell_call(false)
   loop.set_host(nil)
   core.disarm()
   self.stop()

@@ -13,6 +13,7 @@ core.setup {
   cancelled = function(...) require("treadle.cancel").job(...) end,
   turn = loop.worker_turn,
   wait = loop.worker_wait,
+  called = function() require("treadle.attach").called() end,
 }
 
 --- What is loaded when it is first used, because most workers never do: name -> module.
@@ -130,16 +131,21 @@ treadle.check = loop.check
 local has_descriptor = false
 
 --- Handle what is ready; wait at most `timeout` seconds (default 0) for it.
+-- @tparam[opt] number timeout
+-- @tparam[opt] number budget seconds after which it begins with nothing more: the next call goes on
 -- @treturn number how many events it handled
-function treadle.poll(timeout)
+function treadle.poll(timeout, budget)
   if timeout ~= nil then
     options.seconds(1, "poll", timeout)
   end
+  if budget ~= nil then
+    options.seconds(2, "poll", budget)
+  end
   loop.check_allowed(2)
   core.disarm()
-  local events = loop.poll()
+  local events = loop.poll(budget)
   if events == 0 and timeout and timeout > 0 then
-    events = loop.turn(timeout)
+    events = loop.turn(timeout, nil, budget)
   end
   if has_descriptor then
     core.leave(loop.is_ready())

@@ -325,8 +325,10 @@ end
 loop.gather = gather
 
 --- Handle what has arrived and run what is ready; never blocks.
+-- @tparam[opt] number budget seconds after which it begins with no other future
 -- @treturn number events handled
-local function poll()
+local function poll(budget)
+  local limit = budget and core.now() + budget
   local events = gather()
   if busy then -- a finalizer's poll
     return events
@@ -344,6 +346,9 @@ local function poll()
       events = events + 1
     end
     busy = false
+    if limit and core.now() >= limit then
+      break
+    end
   end
   current = nil
   if host then
@@ -363,13 +368,13 @@ local function leave_poll(co, number, ok, ...)
 end
 
 --- The same. What it runs does not belong to the coroutine that happens to poll.
-function loop.poll()
+function loop.poll(budget)
   if not runs then
-    return poll()
+    return poll(budget)
   end
   local co, number = runs, owner
   runs, owner = nil, 0
-  return leave_poll(co, number, pcall(poll))
+  return leave_poll(co, number, pcall(poll, budget))
 end
 
 local awaited -- the future that the main chunk waits for while it sleeps
@@ -409,13 +414,14 @@ end
 --- One turn: poll, and if there was nothing, wait and poll again.
 -- @tparam number seconds to wait at most
 -- @param[opt] future ends the wait when it is settled
+-- @tparam[opt] number budget see `poll`
 -- @treturn number events handled
-function loop.turn(seconds, future)
-  local events = loop.poll()
+function loop.turn(seconds, future, budget)
+  local events = loop.poll(budget)
   if events == 0 then
     block(seconds, future)
     awaited = nil
-    events = loop.poll()
+    events = loop.poll(budget)
   end
   return events
 end
@@ -759,15 +765,17 @@ end
 
 --- A turn that the host runs, perhaps in a coroutine of its own. Not a main chunk's: what it has
 -- locked stays its own.
+-- @tparam function handler of errors
+-- @tparam[opt] number budget see `poll`
 -- @return whether no error came out of what it ran; events handled, or that error
-function loop.host_turn(handler)
+function loop.host_turn(handler, budget)
   local before, co = home, coroutine.running()
   home = co
   if depth == 0 and not runs then -- see `drive`
     busy, forbidden = false, nil
     owner = 0
   end
-  return leave_turn(before, runs, owner, resumed, xpcall(loop.poll, handler))
+  return leave_turn(before, runs, owner, resumed, xpcall(loop.poll, handler, budget))
 end
 
 --- Whether something is under way that the command waits for before it exits.

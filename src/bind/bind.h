@@ -110,6 +110,7 @@ typedef struct tdl_bind {
   size_t weight, weight_limit;   /* of shared memory, see refs.c */
   struct tdl_channels *channels; /* channel.c: NULL until it is used */
   int closing;        /* the state is being closed: no Lua any more */
+  int tells_call;     /* the next call is told to hooks.called: once */
   lua_State *lasting; /* a thread that lives as long; to ask for hooks */
 } tdl_bind;
 

@@ -316,6 +316,11 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     return refused(b, L, handle, first, n, task, place, timeout,
                    TREADLE_ECLOSED);
   }
+  if (TDL_UNLIKELY(b->tells_call)) {
+    b->tells_call = 0;
+    tdl_bind_hook(b, L, "called");
+    lua_call(L, 0, 0);
+  }
   job = tdl_bind_take_job(b);
   if (job == NULL) {
     return luaL_error(L, "not enough memory");

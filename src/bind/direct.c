@@ -55,9 +55,10 @@ static int call_open(void *self, void *handle, uint32_t count) {
   tdl_handle *h = ((tdl_box *)handle)->handle;
   TDL_STAMP(NULL, BEGUN);
   /* A finalizer's call, made while another one is, goes the other way; so does
-  ** a guest's, which may be a call on its own pool. */
+  ** a guest's, which may be a call on its own pool, and one that is told. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
-                   d->bind->loop->guest != 0 || tdl_bind_is_barred(d->bind))) {
+                   d->bind->loop->guest != 0 || d->bind->tells_call ||
+                   tdl_bind_is_barred(d->bind))) {
     return 0;
   }
   if (d->job == NULL) {

@@ -75,7 +75,8 @@ static int core_is_live(lua_State *L) {
   uint32_t timers = (uint32_t)luaL_optinteger(L, 1, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
   lua_pushnil(L);
-  lua_pushboolean(L, b->loop->timers > timers || lua_next(L, -2));
+  lua_pushboolean(L, b->loop->timers > timers ||
+                         (b->loop->jobs.live > 0 && lua_next(L, -2)));
   return 1;
 }
 

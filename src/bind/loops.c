@@ -152,6 +152,12 @@ static int core_has_work(lua_State *L) {
   return 1;
 }
 
+/* tell_call(on): the next call calls hooks.called, before it is made */
+static int core_tell_call(lua_State *L) {
+  tdl_bind_of(L)->tells_call = lua_toboolean(L, 1);
+  return 0;
+}
+
 /* --- timers --------------------------------------------------------------- */
 
 static void give_timer(tdl_bind *b, uint32_t id) {
@@ -255,6 +261,7 @@ void tdl_bind_loops(lua_State *L) {
                                        {"leave", core_leave},
                                        {"disarm", core_disarm},
                                        {"has_work", core_has_work},
+                                       {"tell_call", core_tell_call},
                                        {"timer", core_timer},
                                        {"timer_stop", core_timer_stop},
                                        {NULL, NULL}};
