@@ -55,6 +55,8 @@ local has_jobs = in_worker -- see scopes.lua
 --- Somebody else's loop that this state was joined to (attach.lua), nil without one; and the
 -- coroutine of that host's in which a turn of ours runs, which can run no other turn.
 local host, home
+--- How many turns the host runs, one within another.
+local host_turns = 0
 
 --- Says that something is ready, to who would not look: C in a worker, the host's loop.
 local must_tell, tell_ready = in_worker, core.turn
@@ -749,13 +751,13 @@ end
 -- @tparam[opt] table joined functions: `ready`, something is to be run; `polled`, the loop was;
 -- `sleep`, `check_block`, `parker`, `owner`
 function loop.set_host(joined)
-  host, home = joined, nil
+  host, home, host_turns = joined, nil, 0
   must_tell = in_worker or joined ~= nil
   tell_ready = joined and joined.ready or core.turn
 end
 
 local function leave_turn(home_before, co, number, level, ok, ...)
-  home = home_before
+  home, host_turns = home_before, host_turns - 1
   if not ok then -- as in leave_drive
     runs, owner = co, number
     resumed, outermost = level, level > 0 and outermost or nil
@@ -770,12 +772,17 @@ end
 -- @return whether no error came out of what it ran; events handled, or that error
 function loop.host_turn(handler, budget)
   local before, co = home, coroutine.running()
-  home = co
+  home, host_turns = co, host_turns + 1
   if depth == 0 and not runs then -- see `drive`
     busy, forbidden = false, nil
     owner = 0
   end
   return leave_turn(before, runs, owner, resumed, xpcall(loop.poll, handler, budget))
+end
+
+--- Whether the code that runs here is called by a turn of the host's, in no coroutine of ours.
+function loop.in_turn()
+  return host_turns > 0 and running() == nil
 end
 
 --- Whether something is under way that the command waits for before it exits.
