@@ -151,6 +151,11 @@ local function suite(encode, decode, scale)
         {}) } }))
   end)
 
+  it("name the class that a metatable says it is", function()
+    assert.equal("cannot send a table with a metatable that is no registered class, 'Account'"
+      .. " (arguments[1].a)", message_of(encode, { a = setmetatable({}, { __name = "Account" }) }))
+  end)
+
   it("report what pack raises, with the path", function()
     local Bad = {}
     class("codec_spec.Bad", Bad, function() error("boom", 0) end, function(v) return v end)

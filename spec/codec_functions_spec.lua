@@ -160,7 +160,7 @@ local function suite(encode, decode)
 
   it("name the upvalue that cannot travel", function()
     local handle = { file = io.stdout }
-    assert.equal("cannot send a userdata (arguments[1].cb upvalue 'handle'.file)",
+    assert.equal("cannot send a file (arguments[1].cb upvalue 'handle'.file)",
       message_of(encode, { cb = function() return handle end }))
     local co = coroutine.create(print)
     assert.equal("cannot send a coroutine (arguments[1] upvalue 'co')",

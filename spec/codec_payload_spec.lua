@@ -30,8 +30,18 @@ local function suite(encode, decode, scale)
       refused("arguments[1][thread key]", { [co] = 1 })
       refused("arguments[1][table key].x", { [{ x = co }] = 1 })
       refused("arguments[1][" .. "\"" .. ("k"):rep(60) .. "...\"]", { [("k"):rep(100)] = co })
-      assert.equal("cannot send a userdata (arguments[2])", message_of(encode, 1, io.stdout))
+      assert.equal("cannot send a file (arguments[2])", message_of(encode, 1, io.stdout))
       assert.equal("cannot send a userdata (arguments[1])", message_of(encode, newproxy(true)))
+      assert.equal("cannot send a userdata (arguments[1])", message_of(encode, newproxy(false)))
+    end)
+
+    it("name a userdata as its metatable does", function()
+      local timer = newproxy(true)
+      getmetatable(timer).__name = "uv_timer"
+      assert.equal("cannot send a userdata, 'uv_timer' (arguments[1].t)",
+        message_of(encode, { t = timer }))
+      getmetatable(timer).__name = {}
+      assert.equal("cannot send a userdata (arguments[1])", message_of(encode, timer))
     end)
 
     it("elide the middle of very long paths", function()

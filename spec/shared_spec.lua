@@ -215,7 +215,7 @@ describe("a shared table", function()
     event:close()
     for _, case in ipairs {
       { { items = { 1, 2, co } }, "cannot send a coroutine (table.items[3])" },
-      { { ["a b"] = { [7] = io.stdout } }, 'cannot send a userdata (table["a b"][7])' },
+      { { ["a b"] = { [7] = io.stdout } }, 'cannot send a file (table["a b"][7])' },
       { { f = f }, "cannot send a coroutine (table.f upvalue 'co')" },
       { { x = { setmetatable({}, {}) } }, "cannot share a table with a metatable (table.x[1])" },
       { { { [{}] = 1 } }, "cannot share a table with a table as a key (table[1])" },

@@ -200,10 +200,14 @@ static int put_fields(tdl_encoder *e, int idx, int class, const tdl_path *path,
   return tdl_encode_fields(e, idx, path, depth);
 }
 
-static int refuse(tdl_encoder *e, const tdl_path *path) {
+/* Says what the table calls itself, if it does: often a handle of a library. */
+static int refuse(tdl_encoder *e, int meta, const tdl_path *path) {
+  const char *name = tdl_encode_name(e->L, meta);
   return tdl_encode_refuse(e, path,
                            "cannot send a table with a metatable that is "
-                           "no registered class");
+                           "no registered class%s%s%s",
+                           name != NULL ? ", '" : "", name != NULL ? name : "",
+                           name != NULL ? "'" : "");
 }
 
 int tdl_encode_object(tdl_encoder *e, int idx, const tdl_path *path,
@@ -244,7 +248,7 @@ int tdl_encode_object(tdl_encoder *e, int idx, const tdl_path *path,
     lua_pushliteral(L, "__treadle_pack");
     lua_rawget(L, meta);
     if (lua_isnil(L, -1)) {
-      return refuse(e, path);
+      return refuse(e, meta, path);
     }
     if (!e->guarded) {
       return TDL_ENCODE_AGAIN;
@@ -262,7 +266,7 @@ int tdl_encode_object_body(tdl_encoder *e, int idx, const tdl_path *path,
   int meta = lua_gettop(e->L);
   int status;
   if (!push_class_of(e, meta)) { /* a callback changed it meanwhile */
-    return refuse(e, path);
+    return refuse(e, meta, path);
   }
   status = put_fields(e, idx, meta + 1, path, depth);
   if (status == 0) {

@@ -39,6 +39,13 @@ int tdl_encode_refuse(tdl_encoder *e, const tdl_path *path, const char *format,
   return TREADLE_EPAYLOAD;
 }
 
+const char *tdl_encode_name(lua_State *L, int meta) {
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  lua_pushliteral(L, "__name");
+  lua_rawget(L, meta);
+  return lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+}
+
 /* ---- objects ---- */
 
 int tdl_encode_store(tdl_encoder *e) {

@@ -122,6 +122,10 @@ tdl_seen *tdl_encode_map(tdl_encoder *e);
 /* The absolute index of the store. */
 int tdl_encode_store(tdl_encoder *e);
 
+/* Pushes what the metatable at `meta` says that its objects are called; NULL if
+** that is no string. */
+const char *tdl_encode_name(lua_State *L, int meta);
+
 /* Fails with the message (as lua_pushfstring) and the path. */
 int tdl_encode_refuse(tdl_encoder *e, const tdl_path *path, const char *format,
                       ...) __attribute__((format(printf, 3, 4)));

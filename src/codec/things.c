@@ -1,6 +1,7 @@
 #include "things.h"
 
 #include <lauxlib.h>
+#include <lualib.h>
 #include <stdatomic.h>
 
 #include "../base/alloc.h"
@@ -52,16 +53,39 @@ static void move(tdl_encoder *e, const tdl_counted *thing) {
   }
 }
 
+/* What is refused: one of ours that cannot travel, an open file, or by the name
+** that its metatable has. Leaves that on the stack. */
+static int refuse(tdl_encoder *e, int idx, const char *why,
+                  const tdl_path *path) {
+  lua_State *L = e->L;
+  const char *name = NULL;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  if (why == NULL && lua_getmetatable(L, idx)) {
+    luaL_getmetatable(L, LUA_FILEHANDLE);
+    if (lua_rawequal(L, -1, -2)) {
+      why = "a file";
+    }
+    lua_pop(L, 1);
+    name = why == NULL ? tdl_encode_name(L, lua_gettop(L)) : NULL;
+  }
+  return tdl_encode_refuse(e, path, "cannot send %s%s%s%s",
+                           why != NULL ? why : "a userdata",
+                           name != NULL ? ", '" : "", name != NULL ? name : "",
+                           name != NULL ? "'" : "");
+}
+
 int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
   const tdl_thing_hooks *h = hooks();
-  tdl_thing_use use = {0, 0, "a userdata"};
+  tdl_thing_use use = {0, 0, NULL};
   tdl_counted *thing = h != NULL ? h->of(e->L, idx, &use) : NULL;
   uint8_t *p;
   int status;
-  if (thing == NULL || e->plain) {
-    return tdl_encode_refuse(e, path, "cannot %s %s",
-                             thing == NULL ? "send" : "keep in a string",
-                             thing == NULL ? use.why : thing->kind->name);
+  if (thing == NULL) {
+    return refuse(e, idx, use.why, path);
+  }
+  if (e->plain) {
+    return tdl_encode_refuse(e, path, "cannot keep in a string %s",
+                             thing->kind->name);
   }
   /* several values may be one thing, but not one part of it */
   status = tdl_encode_known(
