@@ -54,6 +54,24 @@ describe("treadle.pool", function()
       assert.matches("no_such_module.lua", tostring(err), 1, true)
     end)
 
+    it("says that a path is no module's name, and what the name is", function()
+      for path, name in pairs {
+        ["no_such.lua"] = "not a path: 'no_such'$",
+        ["./no_such.lua"] = "not a path: 'no_such'$",
+        ["sub/no_such"] = "not a path: 'sub%.no_such'$",
+        ["/srv/no_such.lua"] = "not a path: 'no_such', with '/srv/%?%.lua' in package%.path$",
+      } do
+        assert.matches(name, load_error(path).message)
+      end
+    end)
+
+    it("finds a module by a name that looks like a path", function()
+      helpers.module("plain_name", "return { f = function() return 'found' end }")
+      local path = package.searchpath("plain_name", package.path)
+      package.path = path:gsub("plain_name", "?") .. ";" .. package.path
+      assert.equal("found", open("./plain_name").call.f():await())
+    end)
+
     it("gives the position of a syntax error", function()
       helpers.module("broken_syntax", "return {\n  f = = 1\n}")
       assert.matches("broken_syntax.lua:2:", load_error("broken_syntax").message, 1, true)

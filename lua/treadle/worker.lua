@@ -65,8 +65,23 @@ local function export_names(module, exports)
   return names
 end
 
+--- Raise what is wrong with a path in the place of a module's name, unless there is such a module.
+local function check_name(module)
+  local is_path = module:find("/", 1, true) or module:find("%.lua$")
+  if not is_path or package.loaded[module] or package.preload[module]
+    or package.searchpath(module, package.path) or package.searchpath(module, package.cpath) then
+    return
+  end
+  local name = module:gsub("%.lua$", ""):gsub("^%./", "")
+  local folder, file = name:match("^(/.*)/([^/]+)$")
+  error(("module '%s' not found: this takes a module's name, as `require` does, not a path: '%s'%s")
+    :format(module, file or name:gsub("/", "."),
+      folder and (", with '%s/?.lua' in package.path"):format(folder) or ""), 0)
+end
+
 --- All tasks of a module.
 local function from_module(module)
+  check_name(module)
   local exports = require(module)
   local names, fns, opts = export_names(module, exports), {}, {}
   for i, name in ipairs(names) do
