@@ -452,6 +452,16 @@ describe("a future", function()
         helpers.error_here(function() f.await({}) end), 1, true)
     end)
 
+    it("in the place of its result says how to get that, at the caller's line", function()
+      local f = treadle.resolved(1)
+      local wanted = "a future is not its result yet: f:await() waits for that and returns it"
+      assert.equal(wanted, helpers.error_here(function() return f + 1 end))
+      assert.equal(wanted, helpers.error_here(function() return 2 * f end))
+      assert.equal(wanted, helpers.error_here(function() return -f end))
+      assert.equal(wanted, helpers.error_here(function() return "result: " .. f end))
+      assert.equal(wanted, helpers.error_here(function() local _ = f() end))
+    end)
+
     it("with a wrong type says so, at the caller's line", function()
       local f = treadle.resolved(1)
       assert.equal("bad argument #1 to 'and_then' (function expected, got nil)",

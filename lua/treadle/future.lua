@@ -36,6 +36,15 @@ function mt:__tostring()
   return ("future (%s)"):format(names[self[STATE]])
 end
 
+--- What a future would have to be settled for.
+local function no_result()
+  error("a future is not its result yet: f:await() waits for that and returns it", 2)
+end
+
+for _, event in ipairs { "add", "sub", "mul", "div", "mod", "pow", "unm", "concat", "call" } do
+  mt["__" .. event] = no_result
+end
+
 --- Whether a value is a future.
 function M.is(value)
   return type(value) == "table" and getmetatable(value) == mt
