@@ -223,6 +223,14 @@ describe("treadle.pool", function()
       assert.matches("got number", helpers.error_here(function() treadle.pool(1) end), 1, true)
     end)
 
+    it("that nobody sets its size by assignment", function() -- it did not take, in silence
+      local pool = open()
+      assert.equal("pool.threads cannot be set: pool:resize(n) changes the size",
+        helpers.error_here(function() pool.threads = 7 end))
+      pool.mine = "kept"
+      assert.equal("kept", pool.mine)
+    end)
+
     it("names of options, and knows the nearest", function()
       assert.matches("unknown option 'thread', did you mean 'threads'?",
         helpers.error_here(function() treadle.pool("tasks", { thread = 1 }) end), 1, true)
@@ -445,6 +453,14 @@ describe("treadle.pool", function()
       check(3, pool.call.echo(nil, nil, nil):await())
       assert.equal(5, pool.call.count(nil, 1, nil, nil, nil):await())
       assert.equal(0, pool.call.count():await())
+    end)
+
+    it("with a colon says that it wants a dot", function()
+      local pool = open()
+      local err = select(2, pool.call:echo(1):pawait())
+      assert.equal("payload", err.kind)
+      assert.equal("cannot send a table with a metatable that is no registered class, "
+        .. "'treadle.calls' (arguments[1]): call it with a dot, call.echo(...)", err.message)
     end)
 
     it("takes many arguments", function()

@@ -53,6 +53,13 @@ function mt:__index(key)
   return record.threads
 end
 
+function mt:__newindex(key, value)
+  if key == "threads" then
+    error("pool.threads cannot be set: pool:resize(n) changes the size", 2)
+  end
+  rawset(self, key, value)
+end
+
 --- What messages call it.
 local function label(self)
   return ("%s '%s'"):format(self._record.what or "pool", self.name)
@@ -118,6 +125,7 @@ end
 
 local function call_proxy(self)
   return setmetatable({}, {
+    __name = submit.CALLS,
     __index = function(proxy, name)
       local caller = make_caller(self, name)
       rawset(proxy, name, caller)

@@ -9,6 +9,18 @@ local records = require "treadle.records"
 
 local M = {}
 
+--- The class of `pool.call`, by which `pool.call:NAME()` is known.
+M.CALLS = "treadle.calls"
+
+--- What is said of arguments that cannot travel, with the way out if it is a colon.
+local function explained(message, name, first)
+  local meta = type(first) == "table" and getmetatable(first)
+  if type(meta) == "table" and rawget(meta, "__name") == M.CALLS then
+    return ("%s: call it with a dot, call.%s(...)"):format(message, name)
+  end
+  return message
+end
+
 --- What limits one call: the call's own options, else the task's, else the pool's.
 function M.policy_of(self, task, given)
   local own = self._record.options[task] or {}
@@ -71,6 +83,8 @@ function M.refused(handle, number, place, timeout, kind, message, n, ...)
       kind, message = record.failure.kind, record.failure.message
     elseif kind == "closed" and record then
       message = record.reason or record.what == "thread" and "the thread is closed" or message
+    elseif kind == "payload" and record then
+      message = explained(message, records.task_name(record, number), args[1])
     end
     if record and record.say then
       record.say(handle, "payload", "refused: %s: %s", records.task_name(record, number), message)
