@@ -143,7 +143,8 @@ END]])
     it("tells a stray yield", function()
       local ok, err = treadle.spawn(function() coroutine.yield() end):pawait()
       assert.is_false(ok)
-      assert.matches("coroutine.yield", tostring(err), 1, true)
+      assert.matches("coroutine.yield outside of a coroutine that this code made", tostring(err),
+        1, true)
     end)
 
     it("lets a coroutine have coroutines of its own", function()

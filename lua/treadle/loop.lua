@@ -139,7 +139,7 @@ end
 --- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
 local token = core.token
 
-local STRAY_YIELD = "coroutine.yield in a task, outside of a coroutine that it made: "
+local STRAY_YIELD = "coroutine.yield outside of a coroutine that this code made: "
   .. "nobody would resume it (treadle.sleep(0) lets others run)"
 
 --- A coroutine has ended: whom to tell, and its job. That needs no memory (a table would need some

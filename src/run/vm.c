@@ -399,9 +399,10 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     suspend(vm, entry, co);
   } else {
     if (status == LUA_YIELD) { /* nobody would resume it */
-      lua_pushliteral(co, "coroutine.yield in a task, outside of a coroutine "
-                          "that it made: nobody would resume it "
-                          "(treadle.sleep(0) lets others run)");
+      lua_pushliteral(co,
+                      "coroutine.yield outside of a coroutine that this code "
+                      "made: nobody would resume it "
+                      "(treadle.sleep(0) lets others run)");
     }
     fail_error(vm, entry, co);
     new_coroutine(vm);
