@@ -6,27 +6,101 @@ local read, output_of, lines_of = files.read, files.output_of, files.lines_of
 
 local SECONDS = 30
 
---- The ```lua blocks of a page: a list of { line =, code = }. The code has as
--- many empty lines before it as the page has text, so that the line numbers of
--- its errors are the page's.
-local function lua_blocks(text)
-  local blocks, block, number = {}, nil, 0
+--- What becomes of a block, by the first word behind its fence. A block of any other kind fails.
+--   lua     a program: it runs. Its first line may name it, `-- sums.lua`: then it is saved under
+--           that name, where the page's later programs find it; else its lines are the page's
+--   output  what the program before it prints: compared. A line `...` stands for any lines.
+--           `output exit 1`: the program ends with that status, else with 0
+--   c       compiled; what has a main is linked and run, too
+--   sh      not run: the targets and files that it names must be there
+--   text    not run: programs of others, pictures, what depends on the machine
+local KINDS = { lua = true, output = true, c = true, sh = true, text = true }
+
+--- The blocks of a page: a list of { line =, kind =, code =, status =, name =, output = }. Unless
+-- it has a name, the code has as many empty lines before it as the page has text, so that the line
+-- numbers of its errors are the page's. An output is in the block of its program.
+local function blocks_of(text)
+  local blocks, block, number, program = {}, nil, 0, nil
   for line in (text .. "\n"):gmatch("(.-)\r?\n") do
     number = number + 1
-    if block then
-      if line:match("^```") then
-        block.code = ("\n"):rep(block.line) .. table.concat(block, "\n") .. "\n"
-        blocks[#blocks + 1] = block
-        block = nil
-      else
-        block[#block + 1] = line
+    if not block then
+      local indent, info = line:match("^(%s*)```(.*)$")
+      if info then
+        assert(indent == "", ("line %d: an indented block would not be checked"):format(number))
+        block = { line = number, kind = info:match("^%S*"), status = info:match(" exit (%d+)$") }
       end
-    elseif line:match("^```lua%s*$") then
-      block = { line = number }
+    elseif line:match("^```%s*$") then
+      block.code = table.concat(block, "\n") .. "\n"
+      block.name = block.kind == "lua" and (block[1] or ""):match("^%-%- ([%w_]+%.lua)$") or nil
+      if block.kind == "output" then
+        assert(program and not program.output, ("line %d: no program before it"):format(block.line))
+        program.output, program.status = block.code, tonumber(block.status or 0)
+      elseif block.kind == "lua" and not block.name then
+        block.code = ("\n"):rep(block.line) .. block.code
+      end
+      program = block.kind == "lua" and block or block.kind ~= "output" and program or nil
+      blocks[#blocks + 1] = block
+      block = nil
+    else
+      block[#block + 1] = line
     end
   end
   assert(not block, "a block is not closed")
   return blocks
+end
+
+--- Whether `actual` is the text `expected`, whose lines `...` stand for any lines.
+local function is_output(actual, expected)
+  local function lines_in(text)
+    local list = {}
+    for line in text:gmatch("([^\n]*)\n") do
+      list[#list + 1] = line
+    end
+    return list
+  end
+  local given, wanted = lines_in(actual), lines_in(expected)
+  local function fits(i, j)
+    while wanted[j] do
+      if wanted[j] == "..." then
+        for skipped = i, #given + 1 do
+          if fits(skipped, j + 1) then
+            return true
+          end
+        end
+        return false
+      elseif given[i] ~= wanted[j] then
+        return false
+      end
+      i, j = i + 1, j + 1
+    end
+    return i == #given + 1
+  end
+  return fits(1, 1)
+end
+
+--- What a block of shell names and is not there: targets of the Makefile, examples.
+local function missing_in(code, makefile)
+  local missing = {}
+  for line in code:gmatch("[^\n]+") do
+    for command in line:gsub("%s#.*", ""):gsub("&&", ";"):gmatch("[^;]+") do
+      local words = command:match("^%s*make%s+(.*)")
+      for word in (words or ""):gsub("%b\"\"", ""):gmatch("%S+") do
+        if not word:find("[=-]") and not ("\n" .. makefile):find("\n[%w %-]*%f[%w]" .. word
+          .. "%f[^%w][%w %-]*:") then
+          missing[#missing + 1] = "make " .. word
+        end
+      end
+      for path in command:gmatch("%f[%w]examples/[%w_/.]+") do
+        local file = io.open(path, "rb")
+        if file then
+          file:close()
+        else
+          missing[#missing + 1] = path
+        end
+      end
+    end
+  end
+  return missing
 end
 
 --- Adds the tags in the C comments of `text`: "[park]", but not "heap[i]".
@@ -73,25 +147,100 @@ describe("the documentation:", function()
     os.execute("rm -rf '" .. folder .. "'")
   end)
 
-  local function run_block(page, block)
-    local path = ("%s/%s_%d.lua"):format(folder, page:match("([^/]+)%.md$"), block.line)
-    local file = assert(io.open(path, "wb"))
+  local function stem_of(page)
+    return page:match("([^/]+)%.md$")
+  end
+
+  -- Each page has a folder of its own, for the programs that others of it load.
+  local function save(page, block, ending)
+    local name = block.name or ("%s_%d.%s"):format(stem_of(page), block.line, ending)
+    local home = folder .. "/" .. stem_of(page)
+    os.execute("mkdir -p '" .. home .. "'")
+    local file = assert(io.open(home .. "/" .. name, "wb"))
     assert(file:write(block.code))
     assert(file:close())
-    local output, status = output_of(("cd '%s' && timeout -k 5 %d treadle '%s' </dev/null"):format(
-      folder, SECONDS, path))
-    assert(status == 0, ("%s:%d ended with status %d%s\n%s"):format(page, block.line, status,
-      status == 124 and " (no end in time)" or "", output))
+    return home, name
+  end
+
+  local function run(page, block, home, command)
+    local output, status = output_of(("cd '%s' && timeout -k 5 %d %s </dev/null"):format(home,
+      SECONDS, command))
+    assert(status == (block.status or 0), ("%s:%d ended with status %d%s\n%s"):format(page,
+      block.line, status, status == 124 and " (no end in time)" or "", output))
+    if block.output and not is_output(output, block.output) then
+      assert.equal(block.output, output, ("%s:%d prints something else"):format(page, block.line))
+    end
+  end
+
+  -- The program's result may depend on modules that stand before it on the page.
+  local function run_lua(page, block, all)
+    for _, other in ipairs(all) do
+      if other.name and other.line < block.line then
+        save(page, other)
+      end
+    end
+    local home, name = save(page, block, "lua")
+    run(page, block, home, ("treadle '%s'"):format(name))
+  end
+
+  local module = package.searchpath("treadle", package.cpath)
+  local is_sanitized = not module:match("build/treadle%.so$") -- a library that others cannot load
+
+  local function run_c(page, block)
+    local home, name = save(page, block, "c")
+    local output, status = output_of(
+      ("cc -std=c11 -Wall -Wextra -Werror -Isrc -fsyntax-only '%s/%s'"):format(home, name))
+    assert(status == 0, ("%s:%d does not compile\n%s"):format(page, block.line, output))
+    if block.code:find("int main(", 1, true) and not is_sanitized then
+      output, status = output_of(("cc -std=c11 -Isrc '%s/%s' '%s' $(pkg-config --libs luajit) "
+        .. "-Wl,-rpath,'%s' -o '%s/program'"):format(home, name, module,
+        module:match("^(.*)/[^/]*$"), home))
+      assert(status == 0, ("%s:%d does not link\n%s"):format(page, block.line, output))
+      run(page, block, home, "./program")
+    end
   end
 
   for _, page in ipairs(pages) do
-    for _, block in ipairs(lua_blocks(read(page))) do
-      local tag = block.code:find("while true do end", 1, true) and " #computing" or ""
-      it(("the program at %s:%d runs%s"):format(page, block.line, tag), function()
-        run_block(page, block)
-      end)
+    local all = blocks_of(read(page))
+    for _, block in ipairs(all) do
+      if block.kind == "lua" then
+        local tag = block.code:find("while true do end", 1, true) and " #computing" or ""
+        it(("the program at %s:%d runs%s"):format(page, block.line, tag), function()
+          run_lua(page, block, all)
+        end)
+      elseif block.kind == "c" then
+        it(("the C program at %s:%d compiles"):format(page, block.line), function()
+          run_c(page, block)
+        end)
+      end
     end
   end
+
+  it("each block is of a kind that is known", function()
+    local unknown = {}
+    for _, page in ipairs(pages) do
+      for _, block in ipairs(blocks_of(read(page))) do
+        if not KINDS[block.kind] then
+          unknown[#unknown + 1] = ("%s:%d: '%s'"):format(page, block.line, block.kind)
+        end
+      end
+    end
+    assert.same({}, unknown)
+  end)
+
+  it("what the shell's lines name is there", function()
+    local makefile, missing, n = read("Makefile"), {}, 0
+    for _, page in ipairs(pages) do
+      for _, block in ipairs(blocks_of(read(page))) do
+        for _, what in ipairs(block.kind == "sh" and missing_in(block.code, makefile) or {}) do
+          missing[#missing + 1] = ("%s:%d: %s"):format(page, block.line, what)
+        end
+        n = n + (block.kind == "sh" and 1 or 0)
+      end
+    end
+    assert.is_true(n > 0)
+    assert.same({}, missing)
+  end)
 
   it("every name of the module is in a code span of a page", function()
     local names = {}
@@ -159,10 +308,53 @@ end)
 
 -- A checker that finds nothing must be seen to find something.
 describe("the documentation checker", function()
-  it("finds Lua blocks and keeps their line numbers", function()
-    local blocks = lua_blocks("text\n```lua\nreturn 1\n```\n```text\nno\n```\n")
-    assert.same(1, #blocks)
+  it("finds blocks and keeps their line numbers", function()
+    local blocks = blocks_of("text\n```lua\nreturn 1\n```\n```text\nno\n```\n")
+    assert.same({ "lua", "text" }, { blocks[1].kind, blocks[2].kind })
     assert.same({ 2, "\n\nreturn 1\n" }, { blocks[1].line, blocks[1].code })
+  end)
+
+  it("takes a program's name from its first line", function()
+    local block = blocks_of("text\n```lua\n-- sums.lua\nreturn 1\n```\n")[1]
+    assert.same({ "sums.lua", "-- sums.lua\nreturn 1\n" }, { block.name, block.code })
+    assert.is_nil(blocks_of("```lua\n-- sums\n```\n")[1].name)
+  end)
+
+  it("gives an output to the program before it", function()
+    local blocks = blocks_of("```lua\nx\n```\n\n```output exit 1\noh\n```\n```lua\ny\n```\n")
+    assert.same({ "oh\n", 1 }, { blocks[1].output, blocks[1].status })
+    assert.is_nil(blocks[3].output)
+    for _, text in ipairs {
+      "```output\n```\n", "```lua\n```\n```output\n```\n```output\n```\n",
+    } do
+      assert.has_error(function() blocks_of(text) end)
+    end
+  end)
+
+  it("refuses blocks that it would not see", function()
+    assert.has_error(function() blocks_of("1. one\n\n   ```lua\n   return\n   ```\n") end)
+    assert.has_error(function() blocks_of("```lua\nreturn\n") end)
+    assert.equal("", blocks_of("```\n```\n")[1].kind)
+  end)
+
+  it("compares outputs, but for lines that are left out", function()
+    assert.is_true(is_output("a\nb\n", "a\nb\n"))
+    assert.is_false(is_output("a\nb\n", "a\n"))
+    assert.is_false(is_output("a\n", "a\nb\n"))
+    assert.is_false(is_output("a\nx\n", "a\nb\n"))
+    assert.is_true(is_output("a\nx\ny\nb\n", "a\n...\nb\n"))
+    assert.is_true(is_output("a\nb\n", "a\n...\nb\n"))
+    assert.is_true(is_output("b\nx\nb\n", "...\nb\n"))
+    assert.is_false(is_output("a\nx\n", "a\n...\nb\n"))
+    assert.is_false(is_output("a\n", ""))
+  end)
+
+  it("finds what a shell's line names and is not there", function()
+    local makefile = ".PHONY: x\ntest: setup\n\techo\nasan tsan: setup-check\n"
+    assert.same({},
+      missing_in("make test ONLY=\"a b\"   # make nothing\nmake -j2 tsan\n", makefile))
+    assert.same({ "make tests", "examples/none.lua" },
+      missing_in("make tests && build/treadle examples/none.lua\n", makefile))
   end)
 
   it("finds tags in comments, and no subscripts", function()
