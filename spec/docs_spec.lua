@@ -123,6 +123,34 @@ local function add_names(text, names)
   end
 end
 
+local UNITS = { ns = 1, ["µs"] = 1e3, ms = 1e6, KiB = 1024 }
+
+--- "1.5 µs" in nanoseconds, KiB in bytes.
+local function amount(number, unit)
+  return tonumber(number) * UNITS[unit]
+end
+
+--- The rows of a page that name one of the bench's table, and are more than 30 % off what stands
+-- there: samples spread as much, and nobody chooses a tool for less. Of rows of one name the first
+-- counts.
+local function wrong_figures(page, readme)
+  local wrong, n = {}, 0
+  for row, number, unit in page:gmatch("\n|[^|\n]*| `([^`\n]+)` | ([%d.]+) ([%aµ]+) |") do
+    local measured
+    for line in readme:gmatch("[^\n]+") do
+      local name, value, its = line:match("^[ +-] (.-)  +([%d.]+) ([%aµ]+)~?%f[^%aµ~]")
+      if name == row and UNITS[its] then
+        measured = measured or amount(value, its)
+      end
+    end
+    n = n + 1
+    if not measured or math.abs(amount(number, unit) / measured - 1) > 0.3 then
+      wrong[#wrong + 1] = row
+    end
+  end
+  return wrong, n
+end
+
 local function sorted_missing(wanted, present)
   local missing = {}
   for name in pairs(wanted) do
@@ -250,6 +278,12 @@ describe("the documentation:", function()
     assert.same({}, sorted_missing(require "treadle", names))
   end)
 
+  it("what the tools cost is what the bench has measured", function()
+    local wrong, n = wrong_figures(read("docs/which.md"), read("README.md"))
+    assert.same({}, wrong)
+    assert.is_true(n >= 10)
+  end)
+
   it("every function of treadle.h is in docs/c-api.md", function()
     local functions, page = {}, read("docs/c-api.md")
     for name in read("src/treadle.h"):gmatch("(treadle_[%w_]+)%(") do
@@ -347,6 +381,14 @@ describe("the documentation checker", function()
     assert.is_true(is_output("b\nx\nb\n", "...\nb\n"))
     assert.is_false(is_output("a\nx\n", "a\n...\nb\n"))
     assert.is_false(is_output("a\n", ""))
+  end)
+
+  it("finds figures that are not those of the bench", function()
+    local readme = "text\n+ a row     339 ns     237 ns\n- other    1.09 ms~    2 ms\n"
+    local page = "\n| x | `a row` | 340 ns |\n| x | `other` | 1.1 ms |\n| x | `none` | 1 ms |\n"
+    assert.same({ { "none" }, 3 }, { wrong_figures(page, readme) })
+    assert.same({ { "a row" }, 1 }, { wrong_figures("\n| x | `a row` | 34 ns |\n", readme) })
+    assert.same({ { "other" }, 1 }, { wrong_figures("\n| x | `other` | 2 ms |\n", readme) })
   end)
 
   it("finds what a shell's line names and is not there", function()
