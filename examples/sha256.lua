@@ -32,8 +32,10 @@ end
 local START, ROUND = roots(8, 2), roots(64, 3)
 local schedule = ffi.new("int32_t[64]")
 
--- Work whole blocks into the state.
-local function compress(state, words, blocks)
+local sha256 = {}
+
+--- Work whole blocks into a state of eight words.
+function sha256.compress(state, words, blocks)
   local w = schedule
   for block = 0, blocks - 1 do
     for i = 0, 15 do
@@ -72,18 +74,23 @@ function methods:update(data)
     data = self.rest .. data
   end
   local blocks = math.floor(#data / BLOCK_BYTES)
-  compress(self.context.state, ffi.cast(words_of, data), blocks)
+  sha256.compress(self.context.state, ffi.cast(words_of, data), blocks)
   self.rest = data:sub(blocks * BLOCK_BYTES + 1)
   return self
 end
 
---- The sum of all that was added, as 64 hexadecimal digits. Ends the hash.
-function methods:hex()
+-- Work in what follows the last byte.
+local function finish(self)
   local bytes = self.context.bytes
   local zeros = (-bytes - 1 - LENGTH_BYTES) % BLOCK_BYTES
   local high, low = math.floor(bytes / 2 ^ 29), bytes * 8 % 2 ^ 32
   local length = ffi.new("int32_t[2]", big_endian(tobit(high)), big_endian(tobit(low)))
   self:update("\128" .. ("\0"):rep(zeros) .. ffi.string(length, LENGTH_BYTES))
+end
+
+--- The sum of all that was added, as 64 hexadecimal digits. Ends the hash.
+function methods:hex()
+  finish(self)
   local digits = {}
   for i = 0, 7 do
     digits[i + 1] = tohex(self.context.state[i])
@@ -91,18 +98,37 @@ function methods:hex()
   return table.concat(digits)
 end
 
-local sha256 = {}
+--- The sum of all that was added, as 32 bytes. Ends the hash.
+function methods:bytes()
+  finish(self)
+  local words = ffi.new("int32_t[8]")
+  for i = 0, 7 do
+    words[i] = big_endian(self.context.state[i])
+  end
+  return ffi.string(words, 32)
+end
+
+--- Make a state one of a hash of nothing yet.
+function sha256.start(state)
+  ffi.copy(state, START, ffi.sizeof(START))
+  return state
+end
 
 --- A hash of nothing yet.
 function sha256.new()
   local self = setmetatable({ context = context(), rest = "" }, mt)
-  ffi.copy(self.context.state, START, ffi.sizeof(START))
+  sha256.start(self.context.state)
   return self
 end
 
 --- The sum of a string.
 function sha256.hex(data)
   return sha256.new():update(data):hex()
+end
+
+--- The same as 32 bytes.
+function sha256.bytes(data)
+  return sha256.new():update(data):bytes()
 end
 
 return sha256
