@@ -15,6 +15,7 @@ usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
        treadle - [ARGUMENT...]         run what comes from standard input
        treadle top SCRIPT ...          the same, and watch its pools
        treadle trace FILE [OPTION...]  show a recording of a pool (treadle trace --help)
+       treadle test [ARGUMENT...]      run busted's specs, files in parallel (treadle test --help)
        treadle -v | --version          print the versions
        treadle -h | --help             print this
 ]]
@@ -133,6 +134,14 @@ end
 
 function commands.trace(args)
   return require("treadle.timeline_command").main(args)
+end
+
+function commands.test(args)
+  return require("treadle.suite").main(args)
+end
+
+commands["%test-file"] = function(args) -- a process of the former's
+  return require("treadle.suite").run_file(args)
 end
 
 --- Run the command.

@@ -18,6 +18,7 @@
 #include "../run/heap.h"
 #include "../run/loop.h"
 #include "../treadle.h"
+#include "children.h"
 #include "live.h"
 
 #define EXIT_INTERRUPTED 130
@@ -115,6 +116,8 @@ static void preload(lua_State *L) {
   lua_setfield(L, -2, "treadle");
   lua_pushcfunction(L, tdl_live_load);
   lua_setfield(L, -2, "treadle.live");
+  lua_pushcfunction(L, tdl_children_load);
+  lua_setfield(L, -2, "treadle.children");
   lua_pop(L, 2);
 }
 
