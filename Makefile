@@ -13,7 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
-                  spin chromium
+                  spin chromium git
 
 # --- what is built, and where ------------------------------------------------
 VARIANT :=
@@ -52,6 +52,9 @@ LUAJIT  := luajit
 PKG     := pkg-config
 UV_CFLAGS  := $(shell $(PKG) --cflags libuv luajit 2>/dev/null)
 UV_LIBS    := $(shell $(PKG) --libs libuv 2>/dev/null)
+# Folders that luarocks knows of come first; its Lua may be another than LuaJIT.
+ROCK_CFLAGS = $(addprefix -I,$(filter-out /usr/include,$(LIBUV_INCDIR) \
+                $(patsubst %/luajit.h,%,$(wildcard $(LUA_INCDIR:%=%/luajit.h)))))
 LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
 
 # A test build with odd, tiny constants makes the rare paths the common ones;
@@ -126,11 +129,12 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wvla \
             $(if $(WERROR),-Werror)
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(WARNINGS) -pthread -fPIC \
              -fvisibility=hidden -funwind-tables -ftls-model=initial-exec \
-             $(patsubst -I%,-isystem%,$(UV_CFLAGS)) -Isrc \
+             $(patsubst -I%,-isystem%,$(ROCK_CFLAGS) $(UV_CFLAGS)) -Isrc \
              $(CPPFLAGS) $(CFLAGS) $(variant_$(VARIANT)_flags)
 ALL_LDFLAGS = -pthread -Wl,-z,now $(SANITIZED) \
               $(if $(and $(PRELOAD),$(filter clang%,$(CC))),-shared-libsan \
-              -Wl$(comma)-rpath$(comma)$(dir $(PRELOAD))) $(LDFLAGS)
+              -Wl$(comma)-rpath$(comma)$(dir $(PRELOAD))) $(LDFLAGS) \
+              $(addprefix -L,$(LIBUV_LIBDIR))
 comma := ,
 
 # --- building ----------------------------------------------------------------
@@ -380,9 +384,9 @@ valgrind: setup-check ## C tests and a Lua script under valgrind
 	  $(RUN_TESTS:build/%=build/valgrind/%) \
 	  $(call only,spec/support/smoke.lua)
 
-packaging: setup ## what make install and luarocks install works elsewhere
+packaging: setup-check ## what make install and luarocks install works elsewhere
 	$(AGAIN) all
-	+@$(SUITE) -t 300 .ci/packaging
+	+@WERROR=$(WERROR) $(SUITE) -t 900 .ci/packaging
 
 # --- installing --------------------------------------------------------------
 PREFIX    ?= /usr/local
