@@ -13,7 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
-                  spin chromium git
+                  spin chromium git lua-ldoc mandoc
 
 # --- what is built, and where ------------------------------------------------
 VARIANT :=
@@ -291,7 +291,8 @@ test-build: $(call test_bins,$(C_TESTS)) $(CODEC_MODULE)
 check: setup-check ## everything: test, and each of the targets below
 	+@MAKE='$(MAKE)' .ci/check
 
-lint: setup-check ## luacheck
+lint: setup-check ## luacheck, and mandoc on the manual page
+	@mandoc -T lint -W warning docs/man/treadle.1
 	@luacheck --quiet --codes --no-color lua spec examples docs src rocks/*.rockspec \
 	  .luacheckrc .busted
 
@@ -393,14 +394,29 @@ PREFIX    ?= /usr/local
 BINDIR    ?= $(PREFIX)/bin
 LUALIBDIR ?= $(PREFIX)/lib/lua/5.1
 INCDIR    ?= $(PREFIX)/include
+DATADIR   ?= $(PREFIX)/share
+
+# What else is installed, "FILE:PLACE": the manual page, what shells complete, and definitions for
+# editors, as an addon of lua-language-server.
+SHARED := docs/man/treadle.1:man/man1/treadle.1 \
+          completion/treadle.bash:bash-completion/completions/treadle \
+          completion/_treadle:zsh/site-functions/_treadle \
+          completion/treadle.fish:fish/vendor_completions.d/treadle.fish \
+          config.json:treadle/luals/treadle/config.json \
+          library/treadle.lua:treadle/luals/treadle/library/treadle.lua
+shared_place = '$(DESTDIR)$(DATADIR)/$(lastword $(subst :, ,$(1)))'
 
 .PHONY: install uninstall env clean help
 install: all ## PREFIX=/usr/local DESTDIR=
+	$(foreach s,$(SHARED),install -D -m 644 $(firstword $(subst :, ,$s)) \
+	  $(call shared_place,$s)$(newline))
 	install -D -m 755 $(MODULE) '$(DESTDIR)$(LUALIBDIR)/treadle.so'
 	install -D -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/treadle'
 	install -D -m 644 src/treadle.h '$(DESTDIR)$(INCDIR)/treadle.h'
 
 uninstall: ## the same PREFIX and DESTDIR
+	rm -f $(foreach s,$(SHARED),$(call shared_place,$s))
+	@cd '$(DESTDIR)$(DATADIR)' 2>/dev/null && rmdir -p treadle/luals/treadle/library || :
 	rm -f '$(DESTDIR)$(LUALIBDIR)/treadle.so' '$(DESTDIR)$(BINDIR)/treadle' \
 	  '$(DESTDIR)$(INCDIR)/treadle.h'
 
