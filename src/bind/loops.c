@@ -4,10 +4,12 @@
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../base/status.h"
+#include "../run/peer.h"
 #include "../run/turns.h"
 
 /* now() -> seconds of the monotonic clock */
@@ -146,6 +148,47 @@ static int core_disarm(lua_State *L) {
   return 0;
 }
 
+#define PEER_NAME "treadle.peer"
+
+static int peer_gc(lua_State *L) {
+  tdl_peer_close(lua_touserdata(L, 1));
+  return 0;
+}
+
+/* peer_open(folder) -> peer, and the path that its loop is to connect to; nil
+** where no socket can be made */
+static int core_peer_open(lua_State *L) {
+  const char *folder = luaL_checkstring(L, 1);
+  tdl_peer *peer = lua_newuserdata(L, sizeof(*peer));
+  peer->fd = -1;
+  if (luaL_newmetatable(L, PEER_NAME)) {
+    lua_pushcfunction(L, peer_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
+  if (tdl_peer_open(peer, folder) != 0) {
+    return 0;
+  }
+  lua_pushstring(L, peer->path);
+  return 2;
+}
+
+/* peer_join(peer) -> whether it has connected: from now on a byte arrives there
+** whenever fd() becomes readable. The peer is closed. */
+static int core_peer_join(lua_State *L) {
+  tdl_peer *peer = luaL_checkudata(L, 1, PEER_NAME);
+  int socket, joined = 0;
+  if (tdl_peer_accept(peer, &socket) == 0) {
+    joined = tdl_loop_join(tdl_bind_of(L)->loop, socket) == 0;
+    if (!joined) {
+      close(socket);
+    }
+  }
+  tdl_peer_close(peer);
+  lua_pushboolean(L, joined);
+  return 1;
+}
+
 /* has_work() -> whether poll would find something */
 static int core_has_work(lua_State *L) {
   lua_pushboolean(L, tdl_loop_has_work(tdl_bind_of(L)->loop));
@@ -260,6 +303,8 @@ void tdl_bind_loops(lua_State *L) {
                                        {"arm", core_arm},
                                        {"leave", core_leave},
                                        {"disarm", core_disarm},
+                                       {"peer_open", core_peer_open},
+                                       {"peer_join", core_peer_join},
                                        {"has_work", core_has_work},
                                        {"tell_call", core_tell_call},
                                        {"timer", core_timer},

@@ -1,6 +1,7 @@
 #include "loop.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../base/alloc.h"
@@ -18,6 +19,7 @@ int tdl_loop_init(treadle_loop *loop) {
   if (status == 0) {
     tdl_parker_init(&loop->parker);
     atomic_init(&loop->refs, 1);
+    atomic_init(&loop->peer, -1);
     tdl_jobs_init(&loop->jobs);
     loop->spin.budget_ns = TDL_SPIN_MAX_NS;
     loop->due_ns = TDL_NEVER;
@@ -44,7 +46,14 @@ void tdl_loop_hold(treadle_loop *loop) {
 /* --- libuv: timers, and the descriptor for foreign loops ----------------- */
 
 static void ring(void *arg) { /* <parker.B1>, <parker.B2>, <parker.B3> */
-  uv_async_send(arg);
+  treadle_loop *loop = arg;
+  int peer;
+  uv_async_send(&loop->bell);
+  /* [peer] acquire: the socket is there */
+  peer = atomic_load_explicit(&loop->peer, memory_order_acquire);
+  if (peer >= 0) { /* L5; full: it is readable already */
+    send(peer, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
 }
 
 static void rung(uv_async_t *bell) {
@@ -84,7 +93,7 @@ static int need_uv(treadle_loop *loop) {
   }
   uv_run(uv, UV_RUN_NOWAIT); /* registers the bell with the descriptor */
   loop->parker.bell = ring;
-  loop->parker.arg = &loop->bell;
+  loop->parker.arg = loop;
   loop->uv = uv;
   return 0;
 }
@@ -107,6 +116,10 @@ void tdl_loop_fini(treadle_loop *loop) {
     uv_loop_close(loop->uv);
     tdl_free(loop->uv);
     loop->uv = NULL;
+  }
+  /* relaxed: the last one to know it */
+  if (atomic_load_explicit(&loop->peer, memory_order_relaxed) >= 0) {
+    close(atomic_load_explicit(&loop->peer, memory_order_relaxed));
   }
   /* calls that never came home: the supervisor must not keep them */
   for (tdl_job *job = tdl_jobs_next(&loop->jobs, NULL); job != NULL;
@@ -208,6 +221,25 @@ uint64_t tdl_loop_next_ns(const treadle_loop *loop) {
 int tdl_loop_fd(treadle_loop *loop) {
   int status = need_uv(loop);
   return status != 0 ? status : uv_backend_fd(loop->uv);
+}
+
+int tdl_loop_join(treadle_loop *loop, int socket) {
+  int status = need_uv(loop);
+  /* relaxed: it is written here only */
+  int peer = atomic_load_explicit(&loop->peer, memory_order_relaxed);
+  if (status != 0) {
+    return status;
+  }
+  if (peer < 0) {
+    /* [peer] release: the socket is there */
+    atomic_store_explicit(&loop->peer, socket, memory_order_release);
+    return 0;
+  }
+  if (dup3(socket, peer, O_CLOEXEC) < 0) { /* L5 */
+    return TREADLE_ESYSTEM;
+  }
+  close(socket);
+  return 0;
 }
 
 int tdl_loop_arm(treadle_loop *loop) {

@@ -12,7 +12,10 @@
 **     note that needs it is kept in `noting` and arrives once more; a timer
 **     fires once more.
 ** L4  A handler may run a finalizer, which may dispatch: that one keeps the
-**     outer `arriving` and `noting` and puts them back. */
+**     outer `arriving` and `noting` and puts them back.
+** L5  A late sender may ring whenever, and then writes to `peer`. So that
+**     number, once there, is a socket of the loop's until its end; another
+**     socket takes the number over. */
 #ifndef TDL_LOOP_H
 #define TDL_LOOP_H
 
@@ -52,6 +55,7 @@ struct treadle_loop {
   tdl_queue inbox;
   tdl_parker parker;
   atomic_int refs;
+  atomic_int peer; /* a socket that hears each ring, too; -1: none (L5) */
   /* the owner's */
   _Alignas(TDL_LINE_BYTES) tdl_jobs jobs;
   tdl_spin spin;
@@ -148,6 +152,12 @@ uint64_t tdl_loop_next_ns(const treadle_loop *loop);
 int tdl_loop_fd(treadle_loop *loop);
 int tdl_loop_arm(treadle_loop *loop);
 void tdl_loop_disarm(treadle_loop *loop);
+
+/* owner; for a foreign loop that cannot watch a descriptor of others: whenever
+** the descriptor becomes readable, a byte is sent on `socket`, which is the
+** loop's from then on, also in the place of one before it. On failure it is
+** the caller's. */
+int tdl_loop_join(treadle_loop *loop, int socket);
 
 /* owner; the same for one who cannot ask first: the descriptor, which exists,
 ** is readable at once if there is work, or if the owner is `ready`. */
