@@ -1,6 +1,7 @@
 --- A debug hook in every worker of a pool: `pool:sethook`.
 -- @module treadle.hook
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local errors = require "treadle.error"
 local options = require "treadle.options"
 

@@ -4,6 +4,7 @@
 -- The host calls that in `run`, a worker before its next job.
 -- @module treadle.loop
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local direct = require "treadle.direct"
 local errors = require "treadle.error"
 local luv = require "treadle.luv"
@@ -134,6 +135,11 @@ end
 function loop.track_owners(in_c, ended)
   owner_in_c = in_c
   owners.track(ended)
+end
+
+--- Whether the code that runs is a coroutine's of treadle's.
+function loop.is_spawned()
+  return runs ~= nil
 end
 
 --- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
@@ -609,10 +615,15 @@ end
 --- A coroutine of the host's -> what ends its present wait.
 local parked = setmetatable({}, { __mode = "k" })
 
+--- Not a closure of the coroutine that waits: nginx ends coroutines where they wait, and uses their
+-- stacks for others, without closing what closures have there.
+local function teller(wake)
+  return function() wake() end
+end
+
 --- The way to wait of a coroutine that the host schedules.
 local function park(co, parker, future, deadline, is_shielded)
-  local wake = parker.wake
-  local function tell() wake() end
+  local tell = teller(parker.wake)
   while future[STATE] == PENDING do
     local left = deadline and deadline - core.now() or math.huge
     if left <= 0 then

@@ -2,6 +2,7 @@
 -- While nobody listens they stay in the channel.
 -- @classmod treadle.mailbox
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local errors = require "treadle.error"
 local future = require "treadle.future"
 local listeners = require "treadle.listeners"

@@ -26,6 +26,7 @@
 -- not entered); J. Soh, alien-signals (walks without recursion).
 -- @module treadle.reactive
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local loop = require "treadle.loop"
 
 core.open "signals"

@@ -8,6 +8,7 @@
 -- asked for has none of its own: then that of its maker counts.
 -- @module treadle.scopes
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local errors = require "treadle.error"
 
 local M = {}
