@@ -52,12 +52,13 @@ describe("the module", function()
   it("goes on as before when an error has left the main chunk's wait", function()
     local out, err, code = helpers.shell([[exec luajit - <<'END'
       local treadle = require "treadle"
-      local resume = coroutine.resume
+      local coroutines = require "treadle.coroutines"
+      local resume = coroutines.resume
       local f = treadle.spawn(function()
         treadle.sleep(0)
       end)
-      coroutine.resume = function() -- where a hook would raise
-        coroutine.resume = resume
+      coroutines.resume = function() -- where a hook would raise
+        coroutines.resume = resume
         error("the limit", 0)
       end
       print(pcall(treadle.sleep, 0))
