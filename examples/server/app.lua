@@ -47,9 +47,14 @@ return function(options)
   if options.inline then
     self.tasks = require "server.tasks"
   else
-    self.pool = treadle.pool("server.tasks", {
-      name = "server", threads = options.threads, max_queue = options.queue, on_full = "reject",
+    local ok, pool = pcall(treadle.pool, "server.tasks", {
+      name = "server", threads = options.threads, max_queue = options.queue,
     })
+    if not ok then
+      self.server:close(0)
+      error(pool, 0)
+    end
+    self.pool = pool
   end
   return self
 end

@@ -1,9 +1,9 @@
 --- An HTTP/1.1 server on luv: each connection is a coroutine that reads like a plain program.
 --
 -- It takes one request after the other from a connection, calls the handler, which may wait, and
--- writes the answer before it looks at the next request: pipelined requests are answered in order,
--- and a client that does not read its answers gets no more of them. Meanwhile it goes on reading, up
--- to READ_AHEAD bytes, so that it learns when the client goes away: `request.signal` is aborted.
+-- writes the answer before it looks at the next request: pipelined ones are answered in order, and
+-- a client that does not read its answers gets no more of them. Meanwhile it goes on reading, up to
+-- READ_AHEAD bytes, so that it learns when the client goes away: `request.signal` is aborted.
 local ffi = require "ffi"
 local treadle = require "treadle"
 local uv = require "luv"
@@ -26,6 +26,9 @@ local DEFAULTS = {
   write_timeout = 20, -- for each WRITE_CHUNK bytes of an answer
   linger_timeout = 2, -- how long to read on after the last answer, see methods:finish
   half_closed = false, -- whether a client that has ended its side still waits for its answer
+  on_error = function(err, request) -- what a handler raised; the client is told 500
+    io.stderr:write(("%s %s: %s\n"):format(request.method, request.path, tostring(err)))
+  end,
 }
 
 local READ_AHEAD = 64 * 1024
@@ -238,7 +241,7 @@ function methods:answer(request)
       server.counts.gone = server.counts.gone + 1
       return false
     end
-    io.stderr:write(("%s %s: %s\n"):format(request.method, request.path, tostring(response)))
+    server.options.on_error(response, request)
     response = { status = 500 }
   end
   local keep_alive = request.keep_alive and not server.closing
