@@ -13,7 +13,7 @@ MAKEFLAGS += --no-builtin-rules
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
-                  spin chromium git lua-ldoc mandoc
+                  spin chromium git lua-ldoc mandoc wrk
 
 # --- what is built, and where ------------------------------------------------
 VARIANT :=
@@ -233,7 +233,7 @@ setup-check:
 AGAIN = +@$(MAKE) --no-print-directory \
         $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: demo bench
+.PHONY: demo bench load
 demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
 	$(AGAIN) all
 	build/treadle examples/wordcount.lua $(DEMO_ARGS)
@@ -256,6 +256,10 @@ bench: setup ## set up, build, measure (BENCH_ARGS=...)
 	$(AGAIN) all
 	$(if $(findstring --where,$(BENCH_ARGS)),$(AGAIN) VARIANT=stamps all)
 	build/treadle spec/bench/run.lua $(BENCH_ARGS)
+
+load: setup-check ## the HTTP server of examples/server under wrk (LOAD_ARGS=...)
+	$(AGAIN) all
+	build/treadle spec/bench/server.lua $(LOAD_ARGS)
 
 # --- testing -----------------------------------------------------------------
 # ONLY="ring pool" takes the tests whose file names contain one of the words.
@@ -287,7 +291,7 @@ test-build: $(call test_bins,$(C_TESTS)) $(CODEC_MODULE)
 	@:
 
 # Each prints its closing line; `make check` adds them up.
-.PHONY: check lint format reformat layers model stamps browser
+.PHONY: check lint format reformat layers model stamps browser hosts
 check: setup-check ## everything: test, and each of the targets below
 	+@MAKE='$(MAKE)' .ci/check
 
@@ -316,6 +320,10 @@ stamps: setup ## the build with stamps; the bench's page of stages is right
 browser: setup-check ## the page of a recording, in Chromium
 	$(AGAIN) all
 	@$(SUITE) -t 180 $(wildcard spec/browser/*_spec.lua)
+
+hosts: setup-check ## in the programs that others run: real hosts, real clients
+	$(AGAIN) all
+	@$(SUITE) -t 180 $(wildcard spec/hosts/*_spec.lua)
 
 # Everything, in circumstances that are rare elsewhere. They are slower: longer
 # limits. Static specs have nothing to find there.
