@@ -156,6 +156,10 @@ describe("the treadle command", function()
       fails("error(setmetatable({}, { __tostring = function() error('inside') end }))", "inside")
     end)
 
+    it("with a handle of luv's that was closed just before", function()
+      fails("require('luv').new_timer():close()\nerror('too bad')", "%.lua:2: too bad")
+    end)
+
     it("in one piece, like all that it complains of", function()
       local out, err, code = helpers.child("treadle", [[
         io.stderr = { write = function(_, ...) print(select("#", ...), (...)) end }

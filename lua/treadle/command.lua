@@ -72,6 +72,9 @@ local function run(script, finish)
     finish()
   end
   if not ok then
+    if luv.is_loaded() then
+      require("treadle.luv_loop").before_close()
+    end
     complain(is_interrupt(err) and "interrupted" or errors.text(err))
     return 1
   end

@@ -167,6 +167,9 @@ function M.wait(seconds, is_ready, luv_only)
   raise_kept()
 end
 
+--- To be called where a state is closed and nothing has waited since a handle may have been.
+M.before_close = renew_last_turn
+
 --- Whether luv's loop has handles of the script's that keep it alive; lets it finish what it can
 -- first.
 function M.is_alive()
