@@ -20,6 +20,7 @@ usage: treadle spec/bench/server.lua [OPTION...]
 
 local arguments = require "arguments"("load", USAGE)
 
+local TREADLE = uv.exepath()
 local SERVER = here .. "../../examples/server/main.lua"
 local CONNECTIONS = 16
 local PAUSE_MS = 10 -- of each connection of wrk's between two requests
@@ -164,7 +165,7 @@ local function main(words)
         args[#args + 1] = "--threads"
         args[#args + 1] = ("%d"):format(options.threads)
       end
-      local server = start_child("treadle", args)
+      local server = start_child(TREADLE, args)
       wait_for(server, function() return server.out:find "\n" end)
       local port = tonumber(server.out:match ":(%d+),")
       local ok, row = pcall(measure, port, script, options, rate)
