@@ -143,10 +143,6 @@ function commands.test(args)
   return require("treadle.suite").main(args)
 end
 
-commands["%test-file"] = function(args) -- a process of the former's
-  return require("treadle.suite").run_file(args)
-end
-
 --- Run the command.
 -- @tparam function versions returns the text of `-v`
 -- @param ... the command's arguments

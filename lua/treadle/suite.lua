@@ -17,7 +17,7 @@ local TIMEOUT = 60
 local PARAMETERS = { "TableFormatLevel", "TableFormatShowRecursion",
   "TableErrorHighlightCharacter", "TableErrorHighlightColor" }
 
---- What runs a file of Lua: this program (treadle.command), with what children.c has prepared.
+--- What runs a file of Lua: this program (src/cli/main.c). CODE is what children.c has prepared.
 local CODE = "/proc/self/fd/11"
 local TREADLE = { "/proc/self/exe", "%test-file", CODE }
 
@@ -112,9 +112,7 @@ local function request_for(session, path)
   for _, name in ipairs(PARAMETERS) do
     parameters[name] = require("luassert"):get_parameter(name)
   end
-  return {
-    options = options, parameters = parameters, arguments = session.arguments, path = path,
-  }
+  return { options = options, parameters = parameters, arguments = session.arguments }
 end
 
 --- Start the files of busted's, in the order in which it is about to want them.
@@ -135,6 +133,14 @@ local function start_run(session, root)
     job_of[child] = session.run.jobs[i]
   end
   session.job_of = job_of
+end
+
+local function end_run(session)
+  if session.run then
+    session.progress.hide()
+    session.run:stop()
+    session.run = nil
+  end
 end
 
 --- Why a file is a failure, whatever its tests are; nil: it is none.
@@ -186,7 +192,7 @@ local function run_file(session, file)
   files:print(job)
   local problem = problem_of(job, is_done)
   if problem then
-    listener:fail(problem)
+    listener:fail(problem, core.now() - (job.over_at or core.now()))
   end
   files:drop(job)
   if session.signal then
@@ -246,15 +252,15 @@ local function prepare(session)
     session.busted = busted
     busted.register("file", function(file) run_file(session, file) end, { envmode = "insulate" })
     busted.subscribe({ "suite", "start" }, function()
-      session.run = nil
+      end_run(session)
       return nil, true
     end, { priority = 1 })
     local execute = real(busted)
     return function(...)
       children.catch()
-      session.lock = children.open_lock()
+      session.lock = children.scratch()
       execute(...)
-      session.progress.hide()
+      end_run(session)
     end
   end)
 end
@@ -303,16 +309,10 @@ function M.main(args)
   if session.signal then
     return 128 + session.signal
   end
-  if session.run then
+  if session.lock then
     report_coverage(session.options)
   end
   return code
-end
-
---- Run what `TREADLE` names: the program of one file of specs.
-function M.run_file(args)
-  assert(loadfile(args[1]))()
-  return 0
 end
 
 return M

@@ -101,17 +101,19 @@ function methods:event(record)
   publish(self, channel, unpack(args, 1, n))
 end
 
-local function close(self)
+local function close(self, ago)
   local busted = self.busted
   local channel, element = unpack(table.remove(self.open))
   local parent = element ~= self.file and busted.context.parent(element) or nil
-  element.endtick, element.endtime = busted.monotime(), busted.gettime()
+  element.endtick, element.endtime = busted.monotime() - ago, busted.gettime() - ago
   element.duration = element.endtick - (element.starttick or element.endtick)
   publish(self, { channel, "end" }, element, parent, channel == "test" and "error" or nil)
 end
 
 --- The file has not come to its end: an error where it was, and the ends of what it had begun.
-function methods:fail(reason)
+-- @tparam string reason
+-- @tparam number ago how many seconds ago that was
+function methods:fail(reason, ago)
   local top = self.open[#self.open]
   local element = top and top[2] or self.file
   local at = element.trace or {}
@@ -122,7 +124,7 @@ function methods:fail(reason)
       short_src = at.short_src or self.file.name, currentline = at.currentline or 0,
     })
   while #self.open > 0 do
-    close(self)
+    close(self, ago)
   end
 end
 

@@ -38,12 +38,13 @@ local mt = { __index = methods }
 -- @tparam table paths of the files, in the order in which they are wanted
 function M.new(options, paths)
   local self = setmetatable({
-    options = options, jobs = {}, running = {}, started = 0, ended = 0, problems = 0,
-    is_one = children.is_one(),
+    options = options, jobs = {}, nurseries = {}, running = {}, started = 0, ended = 0,
+    problems = 0, is_one = children.is_one(),
   }, mt)
   for i, path in ipairs(paths) do
-    self.jobs[i] = { path = path, records = {}, next_record = 1, last_record = 0,
-      rest = "", printed = { 0, 0 } }
+    self.jobs[i] = {
+      path = path, records = {}, next_record = 1, last_record = 0, rest = "", printed = { 0, 0 },
+    }
   end
   self:_fill()
   return self
@@ -51,30 +52,41 @@ end
 
 -- --- starting ------------------------------------------------------------------------------------
 
-local codes
+local code
 
---- A Lua program that runs the file: its own bytecode, so that any LuaJIT can take it.
-local function program(request)
-  codes = codes or { string.dump(wire.make), string.dump(file) }
-  return ("local wire = loadstring(%q)()\nloadstring(%q)(wire.decode(%q)[1], wire)\n"):format(
-    codes[1], codes[2], wire.encode(request):match("^%d+:(.*)$"))
+--- The Lua program of a nursery: its own bytecode, so that any LuaJIT can take it.
+local function program()
+  code = code or ("loadstring(%q)(loadstring(%q)())\n"):format(string.dump(file),
+    string.dump(wire.make))
+  return code
+end
+
+--- A nursery that has nothing to do; a new one if there is none.
+local function find_nursery(self)
+  for _, nursery in ipairs(self.nurseries) do
+    if not nursery.job then
+      return nursery
+    end
+  end
+  local nursery, options = { rest = "" }, self.options
+  nursery.pid, nursery.events, nursery.ends, nursery.requests =
+    children.start(options.words, program(), options.lock)
+  table.insert(self.nurseries, nursery)
+  return nursery
 end
 
 local function start(self, job)
-  local options = self.options
-  local words = { unpack(options.words) }
-  words[#words + 1] = job.path -- for those who look at a list of processes
-  local ok, pid, events, out, err = pcall(children.start, words,
-    program(options.request(job.path)), self.is_one, options.lock)
-  if not ok then
-    job.is_over, job.problem = true, pid
-    self.ended = self.ended + 1
-    return
-  end
-  job.pid, job.events, job.files = pid, events, { out, err }
+  local nursery = find_nursery(self)
+  local out = children.scratch()
+  local err = self.is_one and out or children.scratch()
+  local request = self.options.request(job.path)
+  request.command, request.out, request.err = children.pid(), out, err
+  children.write(nursery.requests, wire.encode(request))
+  nursery.job = job
+  job.nursery, job.files = nursery, { out, not self.is_one and err or nil }
   job.begun = core.now()
   job.last = job.begun
-  self.running[#self.running + 1] = job
+  table.insert(self.running, job)
 end
 
 function methods:_fill()
@@ -86,72 +98,111 @@ end
 
 -- --- what they tell ------------------------------------------------------------------------------
 
-local function take(self, job, bytes)
+--- Read what is there of a child's events.
+local function read_events(self, nursery)
+  local bytes, job = children.read(nursery.events), nursery.job
+  if not bytes or not job then
+    return bytes
+  end
   job.last = core.now()
   job.rest = wire.split(job.rest .. bytes, function(text)
+    if not job.pid then
+      job.pid = wire.decode(text)[4]
+      return
+    end
     job.last_record = job.last_record + 1
     job.records[job.last_record] = text
     if text:find(ERROR) or text:find(FAILURE) then
       self.problems = self.problems + 1
     end
   end)
-end
-
---- Read what is there, without waiting for more: whoever the file left behind may hold the pipe.
-local function read(self, job)
-  local bytes = children.read(job.events)
-  if bytes then
-    take(self, job, bytes)
-  else
-    job.is_silent = true
-  end
-end
-
-local function read_rest(self, job)
-  while not job.is_silent and #children.wait({ job.events }, 0) > 0 do
-    read(self, job)
-  end
+  return bytes
 end
 
 -- --- how they end --------------------------------------------------------------------------------
 
-local function ending(kind, code)
+local function ending(kind, number)
   if kind == "signal" then
-    return "died of " .. (SIGNALS[code] or "signal " .. code)
+    return "died of " .. (SIGNALS[number] or "signal " .. number)
   end
-  return ("ended with exit code %d"):format(code)
+  return ("ended with exit code %d"):format(number)
 end
 
 --- Close its files, unless they are too large to be kept elsewhere.
-local function settle_output(self, job)
-  job.sizes = { children.size(job.files[1]), self.is_one and 0 or children.size(job.files[2]) }
+local function settle_output(job)
+  job.sizes = { children.size(job.files[1]), job.files[2] and children.size(job.files[2]) or 0 }
   if job.sizes[1] + job.sizes[2] <= KEPT_BYTES then
-    job.texts = { children.text(job.files[1], job.sizes[1]),
-      children.text(job.files[2], job.sizes[2]) }
-    children.close(job.files[1])
-    children.close(job.files[2])
+    job.texts = {}
+    for i, fd in ipairs(job.files) do
+      job.texts[i] = children.text(fd, job.sizes[i])
+      children.close(fd)
+    end
     job.files = nil
   end
 end
 
-local function finish(self, job, kind, code)
-  read_rest(self, job)
-  children.close(job.events)
-  if job.killed then
-    children.kill(job.pid) -- what it has left behind
+local function remove(list, value)
+  for i, other in ipairs(list) do
+    if other == value then
+      table.remove(list, i)
+      return
+    end
   end
-  settle_output(self, job)
-  job.is_over = true
-  job.exit_code = kind == "exit" and code or nil
-  if kind ~= "exit" or code ~= 0 then
-    job.ending = ending(kind, code)
-  end
-  self.ended = self.ended + 1
 end
 
+--- A job is over: what it told, and how it ended, is all there.
+local function finish(self, job, kind, exit_code)
+  if job.killed and job.pid then
+    children.kill(job.pid) -- what it has left behind
+  end
+  settle_output(job)
+  job.is_over, job.over_at = true, core.now()
+  job.exit_code = kind == "exit" and exit_code or nil
+  if kind ~= "exit" or exit_code ~= 0 then
+    job.ending = ending(kind, exit_code)
+  end
+  job.nursery.job = nil
+  self.ended = self.ended + 1
+  remove(self.running, job)
+end
+
+local function close(self, nursery)
+  children.kill(nursery.pid)
+  for _, fd in ipairs { nursery.events, nursery.ends, nursery.requests } do
+    children.close(fd)
+  end
+  while not children.reap(nursery.pid) do
+    children.wait({}, END_S)
+  end
+  remove(self.nurseries, nursery)
+end
+
+--- A nursery says that its child has ended; or it is gone itself, which a spec may have done.
+local function read_ends(self, nursery)
+  local bytes = children.read(nursery.ends)
+  while #children.wait({ nursery.events }, 0) > 0 and read_events(self, nursery) do end
+  if bytes then
+    nursery.rest = wire.split(nursery.rest .. bytes, function(text)
+      local kind, number = unpack(wire.decode(text))
+      nursery.is_ready = true
+      if kind ~= "ready" then
+        finish(self, nursery.job, kind, number)
+      end
+    end)
+    return
+  end
+  local job = nursery.job
+  close(self, nursery)
+  if job then
+    job.problem = nursery.is_ready and "its parent process is gone" or nil
+    finish(self, job, "exit", 1)
+  end
+end
+
+--- End a job with all that it has started; before it has told its name, its nursery.
 local function kill(job, why)
   job.killed = job.killed or why
-  children.kill(job.pid)
+  children.kill(job.pid or job.nursery.pid)
 end
 
 --- End one that hangs or prints without end.
@@ -159,7 +210,13 @@ local function check_limits(self, job)
   local timeout = self.options.timeout
   if timeout > 0 and core.now() - job.last > timeout then
     kill(job, ("hangs: nothing has happened for %g s (--timeout)"):format(timeout))
-  elseif children.size(job.files[1]) + children.size(job.files[2]) > OUTPUT_BYTES then
+    return
+  end
+  local size = 0
+  for _, fd in ipairs(job.files) do
+    size = size + children.size(fd)
+  end
+  if size > OUTPUT_BYTES then
     kill(job, ("printed more than %d MiB"):format(OUTPUT_BYTES / 1024 / 1024))
   end
 end
@@ -168,32 +225,28 @@ end
 
 --- Wait for a moment, or until one of them has told something or has ended.
 function methods:_turn()
-  local fds, of, pause = {}, {}, LOOK_S
-  for _, job in ipairs(self.running) do
-    if job.is_silent then
-      pause = END_S
+  local fds, of = {}, {}
+  for _, nursery in ipairs(self.nurseries) do
+    fds[#fds + 1], fds[#fds + 2] = nursery.events, nursery.ends
+    of[nursery.events], of[nursery.ends] = nursery, nursery
+  end
+  local told = {}
+  for _, fd in ipairs(children.wait(fds, LOOK_S)) do
+    local nursery = of[fd]
+    if nursery.job then
+      told[nursery.job] = true
+    end
+    if fd == nursery.ends then
+      read_ends(self, nursery)
     else
-      fds[#fds + 1] = job.events
-      of[job.events] = job
+      read_events(self, nursery)
     end
   end
-  for _, fd in ipairs(children.wait(fds, pause)) do
-    read(self, of[fd])
-    of[fd] = nil
-  end
-  local left = {}
   for _, job in ipairs(self.running) do
-    local kind, code = children.reap(job.pid)
-    if kind then
-      finish(self, job, kind, code)
-    else
-      left[#left + 1] = job
-      if job.is_silent or of[job.events] then
-        check_limits(self, job)
-      end
+    if not told[job] then
+      check_limits(self, job)
     end
   end
-  self.running = left
   self:_fill()
   self.options.tick(self)
 end
@@ -216,10 +269,12 @@ end
 
 --- Print what a file has printed up to there, or all.
 function methods:print(job, out, err)
-  for stream, stop in ipairs { out or math.huge, self.is_one and 0 or err or math.huge } do
+  for stream, stop in ipairs { out or math.huge, err or math.huge } do
     local first = job.printed[stream]
     local to = stream == 1 and STDOUT or STDERR
-    if job.texts then
+    if stream == 2 and self.is_one then
+      stop = first -- it is all in one
+    elseif job.texts then
       stop = math.min(stop, job.sizes[stream])
       local target = to == STDOUT and io.stdout or io.stderr
       target:write(job.texts[stream]:sub(first + 1, stop))
@@ -234,7 +289,7 @@ function methods:print(job, out, err)
 end
 
 --- Forget what it has printed.
-function methods:drop(job)
+function methods.drop(_, job)
   for _, fd in ipairs(job.is_over and job.files or {}) do
     children.close(fd)
   end
@@ -249,6 +304,9 @@ function methods:stop()
   end
   while #self.running > 0 do
     self:_turn()
+  end
+  for i = #self.nurseries, 1, -1 do
+    close(self, self.nurseries[i])
   end
 end
 

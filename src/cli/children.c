@@ -1,17 +1,20 @@
-/* A child has a session of descriptors that no other file of specs shares:
+/* A nursery is a process that has loaded busted. It forks one child for each file
+** of specs that it is asked for, waits until that has ended, and tells how
+** (lua/treadle/suite_file.lua). Both have:
 **
-**    0  /dev/null
-**    1  what it prints: an unlinked file. Unlike a pipe, it tells how much was
-**       printed before each event; holds all that a file prints; and is no
-**       reason to wait for a process that the child has left behind
-**    2  the same file, if our standard output and error are one; or another
-**   10  the pipe of its events (CHILD_EVENTS)
-**   11  the program that it runs (CHILD_CODE)
-**   12, 13  1 and 2 once more: to be measured when a script has closed those
+**   10  the pipe of the children's events (CHILD_EVENTS)
+**   11  the program that the nursery runs (CHILD_CODE)
+**   12  the pipe in which the nursery tells how they end (CHILD_ENDS)
+**   13  the pipe of the requests (CHILD_REQUESTS)
 **   14  the file that is locked when figures of coverage are written
 **
-** C1  It leads a process group, which is killed as one.
-** C2  It dies with us, whatever ends us (PR_SET_PDEATHSIG).
+** What a child prints goes to files without a name. Unlike a pipe, they tell how
+** much was printed before each event; hold all that a file prints; and are no
+** reason to wait for a process that a child has left behind.
+**
+** C1  A nursery, and each child, leads a process group: a child is killed with
+**     all that it has started, and a terminal's Ctrl-C is ours alone.
+** C2  They die with us, whatever ends us (PR_SET_PDEATHSIG).
 ** C3  Our own descriptors are 64 and above: none is in the way of these. */
 #include "children.h"
 
@@ -39,7 +42,7 @@
 /* From a signal to the end at the latest: what is known may be long. */
 #define END_LIMIT_US 800000
 
-enum { CHILD_EVENTS = 10, CHILD_CODE, CHILD_OUT, CHILD_ERR, CHILD_LOCK };
+enum { CHILD_EVENTS = 10, CHILD_CODE, CHILD_ENDS, CHILD_REQUESTS, CHILD_LOCK };
 
 static const int end_signals[] = {SIGINT, SIGTERM, SIGHUP};
 #define END_SIGNALS (sizeof(end_signals) / sizeof(end_signals[0]))
@@ -126,15 +129,14 @@ static int own_pipe(int ends[2]) {
   return ends[0] < 0 || ends[1] < 0 ? -1 : 0;
 }
 
-/* An empty file that has no name any more, which is only appended to: a process
-** may have it open twice. */
+/* An empty file that has no name any more. */
 static int open_scratch(void) {
   const char *folder = getenv("TMPDIR");
   char path[PATH_BYTES];
   int fd;
   snprintf(path, sizeof(path), "%s/treadle-test-XXXXXX",
            folder != NULL && folder[0] != '\0' ? folder : "/tmp");
-  fd = mkostemp(path, O_APPEND | O_CLOEXEC);
+  fd = mkostemp(path, O_CLOEXEC);
   if (fd >= 0) {
     unlink(path);
   }
@@ -223,111 +225,121 @@ static int children_copy(lua_State *L) {
 
 /* --- processes ------------------------------------------------------------ */
 
-typedef struct child {
+typedef struct nursery {
   char **argv;
-  int events[2]; /* ours, the child's */
-  int code, out, err, lock;
+  int events[2], ends[2], requests[2]; /* where one reads, where one writes */
+  int code, lock;
   pid_t pid;
-} child;
+} nursery;
 
-static void fini(child *c) {
-  shut(&c->events[0]);
-  shut(&c->events[1]);
-  shut(&c->code);
-  shut(&c->out);
-  shut(&c->err);
+static void fini(nursery *n) {
+  for (int i = 0; i < 2; i++) {
+    shut(&n->events[i]);
+    shut(&n->ends[i]);
+    shut(&n->requests[i]);
+  }
+  shut(&n->code);
 }
 
 static void give(int fd, int as) {
-  if (fd >= 0) {
-    dup2(fd, as); /* without FD_CLOEXEC */
-  }
+  dup2(fd, as); /* without FD_CLOEXEC */
 }
 
-/* In the child: other threads may have held locks at the fork, so that only
-** what POSIX calls async-signal-safe is used. */
-static void become(const child *c, pid_t parent) {
+/* In the new process: other threads may have held locks at the fork, so that
+** only what POSIX calls async-signal-safe is used. */
+static void become(const nursery *n, pid_t parent) {
   sigset_t none;
-  setpgid(0, 0); /* C1 */
+  setpgid(0, 0);                    /* C1 */
   prctl(PR_SET_PDEATHSIG, SIGKILL); /* C2 */
   if (getppid() != parent) {
     _exit(EXIT_FAILURE); /* it was too late for that */
   }
   give(open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
-  give(c->out, STDOUT_FILENO);
-  give(c->err, STDERR_FILENO);
-  give(c->events[1], CHILD_EVENTS);
-  give(c->code, CHILD_CODE);
-  give(c->out, CHILD_OUT);
-  give(c->err, CHILD_ERR);
-  give(c->lock, CHILD_LOCK);
+  give(n->events[1], CHILD_EVENTS);
+  give(n->code, CHILD_CODE);
+  give(n->ends[1], CHILD_ENDS);
+  give(n->requests[0], CHILD_REQUESTS);
+  give(n->lock, CHILD_LOCK);
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, NULL);
-  execvp(c->argv[0], c->argv);
-  dprintf(STDERR_FILENO, "treadle: cannot run %s: %s\n", c->argv[0],
+  execvp(n->argv[0], n->argv);
+  dprintf(STDERR_FILENO, "treadle: cannot run %s: %s\n", n->argv[0],
           strerror(errno));
   _exit(127);
 }
 
-static int open_all(child *c, const char *code, size_t size, int as_one) {
-  if (own_pipe(c->events) != 0) {
+static int open_all(nursery *n, const char *code, size_t size) {
+  if (own_pipe(n->events) != 0 || own_pipe(n->ends) != 0 ||
+      own_pipe(n->requests) != 0) {
     return -1;
   }
-  c->code = own(memfd_create("treadle test", MFD_CLOEXEC));
-  c->out = open_scratch();
-  c->err = as_one ? own(dup(c->out)) : open_scratch();
-  return c->code < 0 || c->out < 0 || c->err < 0 ||
-                 write_all(c->code, code, size) != 0
-             ? -1
-             : 0;
+  n->code = own(memfd_create("treadle test", MFD_CLOEXEC));
+  return n->code < 0 ? -1 : write_all(n->code, code, size);
 }
 
-/* start(words, code, as_one, lock) -> pid, its events, output, error output:
-** words[1] is looked for in PATH. */
+/* start(words, code, lock) -> pid of a nursery, its events, ends, and where
+** requests are written: words[1] is looked for in PATH. */
 static int children_start(lua_State *L) {
   size_t size;
   const char *code = luaL_checklstring(L, 2, &size);
   int count = (int)lua_objlen(L, 1);
   pid_t parent = getpid();
-  child c = {NULL, {-1, -1}, -1, -1, -1, (int)luaL_checkinteger(L, 4), -1};
-  c.argv = lua_newuserdata(L, ((size_t)count + 1) * sizeof(char *));
+  nursery n = {NULL, {-1, -1}, {-1, -1}, {-1, -1}, -1, -1, -1};
+  n.lock = (int)luaL_checkinteger(L, 3);
+  n.argv = lua_newuserdata(L, ((size_t)count + 1) * sizeof(char *));
   luaL_checkstack(L, count, NULL);
   for (int i = 0; i < count; i++) {
     lua_rawgeti(L, 1, i + 1);
-    c.argv[i] = (char *)(uintptr_t)luaL_checkstring(L, -1);
+    n.argv[i] = (char *)(uintptr_t)luaL_checkstring(L, -1);
   }
-  c.argv[count] = NULL;
+  n.argv[count] = NULL;
   fflush(stdout);
-  if (open_all(&c, code, size, lua_toboolean(L, 3)) == 0) {
+  if (open_all(&n, code, size) == 0) {
     mask_signals(SIG_BLOCK, NULL);
-    c.pid = fork();
-    if (c.pid == 0) {
-      become(&c, parent);
+    n.pid = fork();
+    if (n.pid == 0) {
+      become(&n, parent);
     }
     mask_signals(SIG_UNBLOCK, NULL);
   }
-  if (c.pid < 0) {
+  if (n.pid < 0) {
     int error = errno;
-    fini(&c);
+    fini(&n);
     return luaL_error(L, "cannot start a process: %s", strerror(error));
   }
-  setpgid(c.pid, c.pid); /* C1, whoever is first */
-  shut(&c.events[1]);
-  shut(&c.code);
-  lua_pushinteger(L, c.pid);
-  lua_pushinteger(L, c.events[0]);
-  lua_pushinteger(L, c.out);
-  lua_pushinteger(L, c.err);
+  setpgid(n.pid, n.pid); /* C1, whoever is first */
+  shut(&n.events[1]);
+  shut(&n.ends[1]);
+  shut(&n.requests[0]);
+  shut(&n.code);
+  lua_pushinteger(L, n.pid);
+  lua_pushinteger(L, n.events[0]);
+  lua_pushinteger(L, n.ends[0]);
+  lua_pushinteger(L, n.requests[1]);
   return 4;
 }
 
-/* open_lock() -> a file to lock */
-static int children_open_lock(lua_State *L) {
+/* scratch() -> an empty file without a name */
+static int children_scratch(lua_State *L) {
   int fd = open_scratch();
   if (fd < 0) {
     return luaL_error(L, "no temporary file: %s", strerror(errno));
   }
   lua_pushinteger(L, fd);
+  return 1;
+}
+
+/* write(fd, text): all of it, unless nobody reads any more */
+static int children_write(lua_State *L) {
+  size_t size;
+  const char *text = luaL_checklstring(L, 2, &size);
+  write_all((int)luaL_checkinteger(L, 1), text, size);
+  return 0;
+}
+
+/* pid() -> our own */
+static int children_pid(lua_State *L) {
+  lua_pushinteger(L, getpid());
   return 1;
 }
 
@@ -337,17 +349,11 @@ static int children_kill(lua_State *L) {
   return 0;
 }
 
-/* reap(pid) -> nil while it runs; "exit" and its code, "signal" and its number */
+/* reap(pid): whether it had ended */
 static int children_reap(lua_State *L) {
-  int status;
   pid_t pid = (pid_t)luaL_checkinteger(L, 1);
-  if (waitpid(pid, &status, WNOHANG) != pid) {
-    return 0;
-  }
-  lua_pushstring(L, WIFSIGNALED(status) ? "signal" : "exit");
-  lua_pushinteger(L,
-                  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-  return 2;
+  lua_pushboolean(L, waitpid(pid, NULL, WNOHANG) != 0);
+  return 1;
 }
 
 /* --- waiting -------------------------------------------------------------- */
@@ -398,20 +404,15 @@ static int children_read(lua_State *L) {
 }
 
 int tdl_children_load(lua_State *L) {
-  static const luaL_Reg functions[] = {{"catch", children_catch},
-                                       {"caught", children_caught},
-                                       {"close", children_close},
-                                       {"copy", children_copy},
-                                       {"is_one", children_is_one},
-                                       {"kill", children_kill},
-                                       {"open_lock", children_open_lock},
-                                       {"read", children_read},
-                                       {"reap", children_reap},
-                                       {"size", children_size},
-                                       {"start", children_start},
-                                       {"text", children_text},
-                                       {"wait", children_wait},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"catch", children_catch},   {"caught", children_caught},
+      {"close", children_close},   {"copy", children_copy},
+      {"is_one", children_is_one}, {"kill", children_kill},
+      {"pid", children_pid},       {"read", children_read},
+      {"reap", children_reap},     {"scratch", children_scratch},
+      {"size", children_size},     {"start", children_start},
+      {"text", children_text},     {"wait", children_wait},
+      {"write", children_write},   {NULL, NULL}};
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);
   return 1;

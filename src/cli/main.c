@@ -22,6 +22,7 @@
 #include "live.h"
 
 #define EXIT_INTERRUPTED 130
+#define RUN_PLAIN        "%test-file" /* suite.lua knows the word */
 
 /* From Ctrl-C to the end at the latest, whatever runs then. */
 #define INTERRUPT_LIMIT_US 800000
@@ -147,12 +148,27 @@ static void drop_loop(void) {
   }
 }
 
+/* A nursery of `treadle test` (children.c), which forks: treadle is not there
+** until a script asks for it, for it does not survive that. */
+static int run_plain(lua_State *L, arguments *a) {
+  int is_loaded = luaL_loadfile(L, a->argv[2]) == 0;
+  if (!is_loaded || lua_pcall(L, 0, 0, 0) != 0) {
+    fprintf(stderr, "treadle: %s\n", lua_tostring(L, -1));
+  } else {
+    a->code = EXIT_SUCCESS;
+  }
+  return 0;
+}
+
 static int protected_main(lua_State *L) {
   arguments *a = lua_touserdata(L, 1);
   lua_settop(L, 0);
   watch_end(L);
   luaL_openlibs(L);
   preload(L);
+  if (a->argc > 2 && strcmp(a->argv[1], RUN_PLAIN) == 0) {
+    return run_plain(L, a);
+  }
   lua_pushcfunction(L, traceback);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "treadle");
