@@ -1,6 +1,8 @@
 ---@meta treadle
 -- What treadle is to an editor: definitions for lua-language-server. Nothing here runs; the pages in
--- docs/ say what each name means. Set `workspace.library` to this folder.
+-- docs/ say what each name means. config.json beside this folder makes an addon of the two: set
+-- `workspace.library` to this folder, or `workspace.userThirdParty` to what the addon's folder is in.
+-- A future knows the type of its first result, `treadle.future<T>`, from version 3.17 on.
 
 ---@class treadle
 ---@field is_main boolean true in the host, false in a worker
@@ -57,14 +59,17 @@ function treadle.now() end
 function treadle.sleep(seconds, options) end
 
 ---Run `fn(...)` in a coroutine of this state, up to its first wait.
----@param fn fun(...): ...
+---@generic T
+---@param fn fun(...): T, ...
 ---@param ... any
----@return treadle.future future of its results
+---@return treadle.future<T> future of its results
 function treadle.spawn(fn, ...) end
 
 ---Run `fn(...)` in a coroutine, run the loop until it ends; its results, or its error.
----@param fn fun(...): ...
+---@generic T
+---@param fn fun(...): T, ...
 ---@param ... any
+---@return T result
 ---@return any ...
 function treadle.run(fn, ...) end
 
@@ -116,11 +121,12 @@ function treadle.class(name, metatable, pack, unpack) end
 ---@field reason? string
 ---@field force? boolean stop a running task, wherever it is
 
----A handle on results that are still to come.
----@class treadle.future
+---A handle on results that are still to come; T is the type of the first.
+---@class treadle.future<T>
 local future = {}
 
 ---All results; raises the error.
+---@return T result
 ---@return any ...
 function future:await() end
 
@@ -145,16 +151,18 @@ function future:stream() end
 ---@return boolean was_pending
 function future:cancel(options) end
 
----@param fn fun(...): ... gets the results
----@return treadle.future
+---@generic U
+---@param fn fun(result: T, ...): treadle.future<U>|U, ... gets the results
+---@return treadle.future<U>
 function future:and_then(fn) end
 
----@param fn fun(err: any): ...
----@return treadle.future
+---@generic U
+---@param fn fun(err: any): treadle.future<U>|U, ...
+---@return treadle.future<T|U>
 function future:catch(fn) end
 
 ---@param fn fun(): any
----@return treadle.future
+---@return treadle.future<T>
 function future:finally(fn) end
 
 ---@return treadle.future future pending
@@ -162,16 +170,18 @@ function future:finally(fn) end
 ---@return fun(err: any) reject
 function treadle.future() end
 
----@param ... any
----@return treadle.future
+---@generic T
+---@param ... T
+---@return treadle.future<T>
 function treadle.resolved(...) end
 
 ---@param err any
 ---@return treadle.future
 function treadle.rejected(err) end
 
----@param list table<any, treadle.future>
----@return treadle.future future of a table with the same keys and each one's first result
+---@generic K, T
+---@param list table<K, treadle.future<T>>
+---@return treadle.future<table<K, T>> future of a table with the same keys and each one's first result
 function treadle.all(list) end
 
 ---@class treadle.outcome
@@ -179,21 +189,24 @@ function treadle.all(list) end
 ---@field value any
 ---@field error any
 
----@param list table<any, treadle.future>
----@return treadle.future future of a table with the same keys of `treadle.outcome`
-function treadle.all_settled(list) end
-
----@param list table<any, treadle.future>
----@return treadle.future future of the first result
-function treadle.any(list) end
-
----@param list table<any, treadle.future>
----@return treadle.future future of the first outcome
-function treadle.race(list) end
-
 ---@generic K
 ---@param list table<K, treadle.future>
----@return fun(): K?, treadle.future? next in the order in which they are settled
+---@return treadle.future<table<K, treadle.outcome>> future of a table with the same keys
+function treadle.all_settled(list) end
+
+---@generic T
+---@param list table<any, treadle.future<T>>
+---@return treadle.future<T> future of the first result
+function treadle.any(list) end
+
+---@generic T
+---@param list table<any, treadle.future<T>>
+---@return treadle.future<T> future of the first outcome
+function treadle.race(list) end
+
+---@generic K, T
+---@param list table<K, treadle.future<T>>
+---@return fun(): K?, treadle.future<T>? next in the order in which they are settled
 function treadle.as_completed(list) end
 
 -- --- groups ---------------------------------------------------------------------------------------
@@ -210,9 +223,10 @@ function treadle.as_completed(list) end
 local group = {}
 
 ---Run `fn(...)` in a coroutine that is a child of the group.
----@param fn fun(...): ...
+---@generic T
+---@param fn fun(...): T, ...
 ---@param ... any
----@return treadle.future
+---@return treadle.future<T>
 function group:spawn(fn, ...) end
 
 ---Call a task of a pool or a thread as a child of the group.
@@ -231,8 +245,9 @@ function group:call(pool, task, ...) end
 function group:run(pool, task, args, options) end
 
 ---Make a future that is there already a child of the group.
----@param f treadle.future
----@return treadle.future f
+---@generic T
+---@param f treadle.future<T>
+---@return treadle.future<T> f
 function group:add(f) end
 
 ---Cancel the group's function and its children.
@@ -268,8 +283,9 @@ function controller:aborted() end
 ---@field reason? string
 local signal = {}
 
----@param f treadle.future
----@return treadle.future f
+---@generic T
+---@param f treadle.future<T>
+---@return treadle.future<T> f
 function signal:bind(f) end
 
 ---@param fn fun(reason: string)
@@ -410,6 +426,8 @@ function treadle.emit(value, ...) end
 ---Raise kind "cancelled" if the caller of the task that runs here has given it up.
 function treadle.check() end
 
+---@alias treadle.debug boolean|table<"pool"|"worker"|"load"|"job"|"signal"|"payload", boolean>
+
 ---@class treadle.pool_options
 ---@field threads? integer
 ---@field min_threads? integer
@@ -421,7 +439,7 @@ function treadle.check() end
 ---@field timeout? number seconds, for tasks that name none
 ---@field balancer? "shared"|"round_robin"|"least_busy"|"random"|fun(job: table, workers: table[]): integer
 ---@field inline? boolean
----@field debug? boolean|table<"pool"|"worker"|"load"|"job"|"signal"|"payload", boolean>
+---@field debug? treadle.debug
 ---@field isolate? boolean
 ---@field recycle_after? integer jobs
 ---@field recycle_memory? number bytes
@@ -461,14 +479,14 @@ function pool:run(task, args, options) end
 ---Call a task once on every worker.
 ---@param task string|function
 ---@param ... any
----@return treadle.future future of the list of first results
+---@return treadle.future<any[]> future of the list of first results
 function pool:broadcast(task, ...) end
 
 ---`treadle.pmap` on this pool.
 ---@param task string|function
 ---@param list treadle.input
 ---@param options? treadle.loop_options
----@return treadle.future future of the list of results
+---@return treadle.future<any[]> future of the list of results
 function pool:map(task, list, options) end
 
 ---`treadle.preduce` on this pool.
@@ -506,7 +524,42 @@ function pool:ready() end
 ---@return treadle.future future that resolves when nothing is queued or running
 function pool:drained() end
 
----@return table stats see docs/stats.md
+---@class treadle.stats_times
+---@field p50 number seconds
+---@field p90 number
+---@field p99 number
+---@field max number
+---@field mean number
+
+---@class treadle.stats_task
+---@field runs integer
+---@field failures integer
+---@field run treadle.stats_times from a run's beginning to its end
+---@field wait treadle.stats_times from the call to the beginning
+
+---@class treadle.stats_worker
+---@field id integer
+---@field jobs integer how many it has begun
+---@field busy number seconds
+---@field utilisation number 0 to 1
+---@field heap number bytes of its Lua state
+---@field cpu number seconds
+
+---@class treadle.stats
+---@field submitted integer
+---@field queued integer
+---@field running integer
+---@field done integer
+---@field failed integer
+---@field cancelled integer
+---@field uptime number seconds
+---@field utilisation number 0 to 1
+---@field restarts integer
+---@field written_off integer
+---@field tasks table<string, treadle.stats_task>
+---@field workers treadle.stats_worker[]
+
+---@return treadle.stats stats
 function pool:stats() end
 
 ---@class treadle.top_options
@@ -523,6 +576,7 @@ function pool:stats() end
 ---@param given? treadle.top_options
 ---@return treadle.top_view|string view with `once` the text
 function pool:top(given) end
+
 ---@class treadle.backtrace
 ---@field worker integer
 ---@field task? string
@@ -535,9 +589,12 @@ function pool:top(given) end
 ---@return treadle.backtrace[]
 function pool:backtrace() end
 
+---@class treadle.profile_options
+---@field interval? number seconds from one look to the next: 0.001
+
 ---Sample what the workers execute, in the background.
 ---@param seconds number
----@param options? { interval?: number }
+---@param options? treadle.profile_options
 ---@return treadle.profile
 function pool:profile(seconds, options) end
 
@@ -587,8 +644,25 @@ function profile:samples() end
 ---| "drain"
 ---| "message"
 
+---@alias treadle.exit_reason
+---| "recycled"
+---| "stopped" # interrupted
+---| "stuck" # in C: written off
+---| "resized"
+---| "closed"
+
+---What a listener is told; which fields are there depends on the event.
+---@class treadle.pool_event
+---@field event treadle.event_name
+---@field worker? integer of all but "queue_full" and "drain"
+---@field task? string of jobs, and of "queue_full"
+---@field kind? treadle.kind of "job_error"
+---@field reason? treadle.exit_reason of "worker_exit"
+---@field duration? number seconds; of "job_done" and "job_error"
+---@field value? any of "message"
+
 ---@param event treadle.event_name
----@param fn fun(event: table)
+---@param fn fun(event: treadle.pool_event)
 ---@return fun() unsubscribe
 function pool:on(event, fn) end
 
@@ -619,9 +693,9 @@ function trace:close() end
 ---@class treadle.for_options: treadle.sort_options
 ---@field chunk? integer items of a part
 ---@field progress? fun(done: integer, total?: integer)
+---@field ordered? boolean false: in the order in which they are done
 
 ---@class treadle.loop_options: treadle.for_options
----@field ordered? boolean false: in the order in which they are done
 ---@field record? integer bytes of one, where the input is a string
 
 ---@param fn string|fun(item: any): any
@@ -636,11 +710,12 @@ function treadle.pmap(fn, input, options) end
 ---@return treadle.future future of a new list, or buffer, of the items for which `fn(item)` is true
 function treadle.pfilter(fn, input, options) end
 
----@param fn string|fun(a: any, b: any): any associative
----@param init any counts once
+---@generic T
+---@param fn string|fun(a: T, b: any): T associative
+---@param init T counts once
 ---@param input treadle.input
 ---@param options? treadle.loop_options
----@return treadle.future future of the value
+---@return treadle.future<T> future of the value
 function treadle.preduce(fn, init, input, options) end
 
 ---Call `fn(i)` for the whole numbers from first to last, both included.
@@ -655,7 +730,7 @@ function treadle.pfor(first, last, fn, options) end
 ---@param list T
 ---@param lt? fun(a: any, b: any): boolean
 ---@param options? treadle.sort_options
----@return treadle.future future of a new sorted list; of the buffer, sorted in place
+---@return treadle.future<T> future of a new sorted list; of the buffer, sorted in place
 function treadle.psort(list, lt, options) end
 
 -- --- shared memory -------------------------------------------------------------------------------
@@ -841,6 +916,7 @@ function treadle.ipairs(t) end
 ---@field max_payload? number bytes
 ---@field terminate_timeout? number seconds
 ---@field init? string name of an export
+---@field debug? treadle.debug
 
 ---@class treadle.exit
 ---@field event "exit"
@@ -889,7 +965,7 @@ function thread:close(timeout) end
 ---@param reason? string
 function thread:terminate(reason) end
 
----@return table stats see docs/stats.md
+---@return treadle.stats stats
 function thread:stats() end
 
 ---@class treadle.parent
@@ -938,9 +1014,10 @@ function treadle.queue(options) end
 ---@field signal? treadle.signal|treadle.controller
 
 ---Run `fn()` in a coroutine as soon as fewer than `limit` are active.
----@param fn fun(): ...
+---@generic T
+---@param fn fun(): T, ...
 ---@param options? treadle.queue_add_options
----@return treadle.future future of its results
+---@return treadle.future<T> future of its results
 function queue:add(fn, options) end
 
 ---Hear of the first that completes since the queue was last empty.

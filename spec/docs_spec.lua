@@ -123,17 +123,6 @@ local function add_names(text, names)
   end
 end
 
---- The anchors of a page's headings, as GitHub makes them.
-local function anchors_of(text)
-  local anchors = {}
-  for heading in ("\n" .. text:gsub("\n```.-\n```", "")):gmatch("\n#+ ([^\n]+)") do
-    heading = heading:gsub("%[([^%]]*)%]%([^)]*%)", "%1"):lower()
-    local anchor = heading:gsub("[^%w%s_\128-\255-]", ""):gsub("%s", "-")
-    anchors[anchor] = true
-  end
-  return anchors
-end
-
 local UNITS = { ns = 1, ["µs"] = 1e3, ms = 1e6, KiB = 1024 }
 
 --- "1.5 µs" in nanoseconds, KiB in bytes.
@@ -331,27 +320,6 @@ describe("the documentation:", function()
     end
     assert.same({}, missing)
   end)
-
-  it("every link between pages leads to a file, and to a heading of it", function()
-    local broken = {}
-    for _, page in ipairs(pages) do
-      local base = page:match("^(.*/)") or ""
-      for target in read(page):gsub("```.-\n```", ""):gmatch("%]%(([^)%s]+)") do
-        local path, anchor = target:match("^([^#]*)#?(.*)$")
-        path = path == "" and page or base .. path
-        if not target:match("^%a+:") then
-          local file = io.open(path, "rb")
-          if file then
-            file:close()
-          end
-          if not file or anchor ~= "" and not anchors_of(read(path))[anchor] then
-            broken[#broken + 1] = page .. " -> " .. target
-          end
-        end
-      end
-    end
-    assert.same({}, broken)
-  end)
 end)
 
 -- A checker that finds nothing must be seen to find something.
@@ -395,13 +363,6 @@ describe("the documentation checker", function()
     assert.is_true(is_output("b\nx\nb\n", "...\nb\n"))
     assert.is_false(is_output("a\nx\n", "a\n...\nb\n"))
     assert.is_false(is_output("a\n", ""))
-  end)
-
-  it("knows the anchors of headings", function()
-    assert.same({ ["the-size-of-a-pool"] = true, ["fcancelreason-fcancel--force-"] = true,
-      ["luvs-threads-and-new_work"] = true },
-      anchors_of("# The size of a pool\n## `f:cancel([reason])`, `f:cancel { force }`\n"
-        .. "```sh\n# no heading\n```\n### luv's threads and `new_work`\n"))
   end)
 
   it("finds figures that are not those of the bench", function()
