@@ -76,7 +76,8 @@ function treadle.run(fn, ...) end
 ---Handle what is ready: completions, timers, I/O.
 ---@param timeout? number seconds to wait for it at most (default 0)
 ---@return integer events how many it handled
-function treadle.poll(timeout) end
+---@param budget? number
+function treadle.poll(timeout, budget) end
 
 ---A descriptor that is readable when `poll` has something to do.
 ---@return integer fd

@@ -43,6 +43,24 @@ describe("the module", function()
     pipe:close()
   end)
 
+  it("polls no longer than its budget says, but for one thing", function()
+    local ran, timer = {}, nil
+    for i = 1, 3 do
+      treadle.resolved(i):and_then(function() ran[#ran + 1] = i end)
+    end
+    assert.equal(1, treadle.poll(0, 0))
+    assert.same({ 1 }, ran)
+    assert.equal(0, treadle.next_timeout()) -- the others are ready
+    treadle.poll(0, -1)
+    assert.same({ 1, 2 }, ran)
+    timer = treadle.spawn(treadle.sleep, 0)
+    repeat until treadle.poll(1, helpers.TIMEOUT) > 0 and timer:state() ~= "pending"
+    assert.same({ 1, 2, 3 }, ran)
+    for _, wrong in ipairs { "0", {}, 0 / 0 } do
+      assert.has_error(function() treadle.poll(0, wrong) end)
+    end
+  end)
+
   it("counts only the processors that it may use", function()
     local out, err, code = helpers.shell(
       [[exec taskset -c 0 luajit -e 'print(require("treadle").cores())']])

@@ -77,6 +77,12 @@ local function check_adapter(adapter)
     options.bad_argument(1, "attach", ("an adapter, a host or its name expected, got %s"):format(
       type(adapter)), 2)
   end
+  for name in pairs(adapter) do
+    if type(name) == "string" and not SHAPE[name] then
+      options.bad_argument(1, "attach", ("field '%s' of the adapter: there is no such one, did you "
+        .. "mean '%s'?"):format(name, options.nearest(name, SHAPE)), 2)
+    end
+  end
   for name, kind in pairs(SHAPE) do
     local value = adapter[name]
     if value ~= nil and type(value) ~= kind then
@@ -102,8 +108,9 @@ end
 --- Until when the host sleeps, if only time passes.
 local wakes_at
 
---- How many turns run, one within another; and whether one has handled something.
-local turning, has_turned = 0, false
+--- How many turns run, one within another, and whether one is taking what has arrived; whether one
+-- has handled something.
+local turning, gathers, has_turned = 0, false, false
 
 local joint -- for loop.set_host, while something is attached
 
@@ -146,13 +153,45 @@ local function describe(err)
   return errors.is(err) and tostring(err) or debug.traceback(errors.text(err), 2)
 end
 
+--- The next turn may be due earlier than the host knows.
+-- @tparam boolean is_nested the host's loop runs within a turn, whose end would tell it
+local function rearm(is_nested)
+  local seconds = core.next_timeout()
+  local due = seconds and core.now() + seconds
+  if due and due < wakes_at then
+    wakes_at = due
+    if attached.adapter.rearm then
+      attached.adapter.rearm(seconds)
+    elseif turning == 0 or is_nested then
+      core.leave(true)
+    end
+  end
+end
+
+--- Take what has arrived. What comes from here on the descriptor says: what a turn runs may run the
+-- host's loop.
+local function begin_turn()
+  if core.now() >= wakes_at then -- the host sleeps until no time now
+    wakes_at = math.huge
+  end
+  core.disarm()
+  gathers = true
+  local ok, err = pcall(loop.gather)
+  gathers = false
+  if not ok then
+    report(errors.text(err))
+  end
+  leave()
+  rearm()
+end
+
 local function turn_of(self)
   return function()
     if attached ~= self then -- it was watched a moment longer
       return math.huge
     end
-    core.disarm()
     turning = turning + 1
+    begin_turn()
     local ok, events = loop.host_turn(describe, self.adapter.budget)
     turning = turning - 1
     has_turned = has_turned or not ok or events > 0
@@ -166,44 +205,18 @@ local function turn_of(self)
       return math.huge
     end
     local seconds = leave()
-    if turning == 0 then
-      wakes_at = seconds < math.huge and core.now() + seconds or math.huge
-    end
+    wakes_at = core.now() + seconds
     hold(is_pending())
     return seconds
   end
 end
 
---- Something is ready: the descriptor says so. Within a turn its end does.
+--- Something is ready: the descriptor says so. What has just arrived is run in this very turn.
 local function ready()
-  if turning == 0 then
+  if not gathers then
     core.leave(true)
   end
   hold(true)
-end
-
---- The loop was polled. Who does that between two turns takes from the descriptor what it says.
-local function polled()
-  if turning == 0 then
-    leave()
-  end
-end
-
---- The next turn is due earlier than the host knows.
-local function rearm()
-  local seconds = core.next_timeout()
-  if turning > 0 or not seconds then
-    return
-  end
-  local due = core.now() + seconds
-  if due < wakes_at then
-    wakes_at = due
-    if attached.adapter.rearm then
-      attached.adapter.rearm(seconds)
-    else
-      core.leave(true)
-    end
-  end
 end
 
 local plain_timer = core.timer
@@ -231,7 +244,7 @@ function M.stall(is_done, seconds)
       break
     end
   end
-  polled()
+  leave()
 end
 
 local function is_done()
@@ -244,6 +257,7 @@ local function sleep(seconds)
   has_turned = false
   blocking = blocking + 1
   hold(true)
+  rearm(true)
   local ok, err = pcall(attached.adapter.block or M.stall, is_done, seconds)
   blocking = blocking - 1
   has_turned = before or has_turned
@@ -286,7 +300,7 @@ local function parker(co)
 end
 
 joint = {
-  ready = ready, polled = polled, sleep = sleep, check_block = check_block, owner = owner,
+  ready = ready, polled = leave, sleep = sleep, check_block = check_block, owner = owner,
   parker = parker,
 }
 

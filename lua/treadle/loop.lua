@@ -657,15 +657,29 @@ function loop.end_wait(co, future)
   end
 end
 
+--- The code is in a place that cannot wait. A timer was only made for that.
+local function refuse(future, err)
+  if (future[SLOT] or 0) < 0 then
+    core.timer_stop(future)
+  end
+  error(err, 0)
+end
+
 --- Wait in a state that was joined to somebody else's loop.
 local function wait_in_host(co, future, deadline, is_shielded)
-  local parker = co and not (targets[co] or fibers[co]) and host.parker(co)
-  if parker then
+  local ok, parker = true, nil
+  if not co then
+    ok, parker = pcall(host.check_block, deadline)
+  elseif not (targets[co] or fibers[co]) then
+    ok, parker = pcall(host.parker, co)
+  end
+  if not ok then
+    refuse(future, parker)
+  elseif parker then
     park(co, parker, future, deadline, is_shielded)
   elseif co then
     suspend(co, future, deadline, is_shielded)
   else
-    host.check_block(deadline)
     drive(future, deadline)
   end
   return future[STATE] ~= PENDING

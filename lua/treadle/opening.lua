@@ -185,7 +185,11 @@ local function open(given, opts, level, only, thread)
   end
   self._handle = handle
   records.by_handle[handle], records.handle_of[record] = record, handle
-  loop.wait_for(record.started)
+  local can_wait, problem = pcall(loop.wait_for, record.started)
+  if not can_wait then -- the code was cancelled, or is in a place that cannot wait
+    self:terminate()
+    error(problem, 0)
+  end
   if not record.index then
     self:terminate()
     record.closed:wait(self._terminate_timeout)
