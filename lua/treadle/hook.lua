@@ -6,7 +6,7 @@ local errors = require "treadle.error"
 local options = require "treadle.options"
 
 -- the script may have its own
-local coroutine, debug, jit, pcall = coroutine, debug, jit, pcall
+local debug, jit, pcall = debug, jit, pcall
 
 local M = {}
 

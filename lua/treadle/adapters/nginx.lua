@@ -56,19 +56,19 @@ local function folders(ngx)
   return { os.getenv "TMPDIR" or "/tmp", "/tmp", "/dev/shm", (ngx.config.prefix():gsub("/$", "")) }
 end
 
---- A socket of nginx's on which a byte arrives when the loop's bell rings; nil and why there is none.
+--- A socket of nginx's on which a byte arrives when the loop's bell rings; or nil, and why.
 local function connect(ngx)
   local err = "no folder for a socket: " .. table.concat(folders(ngx), ", ")
   for _, folder in ipairs(folders(ngx)) do
     local peer, path = core.peer_open(folder)
     if peer then
-      local socket, ok = ngx.socket.tcp(), nil
+      local socket = ngx.socket.tcp()
       socket:settimeouts(1000, 1000, LONGEST * 1000)
-      ok, err = socket:connect("unix:" .. path)
-      if core.peer_join(peer) and ok then
+      local _, refusal = socket:connect("unix:" .. path)
+      if core.peer_join(peer) then
         return socket
       end
-      err = err or "it was not connected"
+      err = refusal or "it was not connected"
       socket:close()
     end
   end
@@ -78,11 +78,11 @@ end
 --- Let `is_ours()` decide whose functions of coroutines the code that runs there gets.
 -- @return function that leaves them to nginx again
 local function share_coroutines(is_ours)
-  local theirs = {}
+  local library, theirs = coroutine, {}
   for _, name in ipairs(REPLACED) do
-    local plain, scheduled = coroutine["_" .. name], coroutine[name]
+    local plain, scheduled = library["_" .. name], library[name]
     theirs[name] = scheduled
-    coroutine[name] = function(...)
+    library[name] = function(...)
       if is_ours() then
         return plain(...)
       end
@@ -91,7 +91,7 @@ local function share_coroutines(is_ours)
   end
   return function()
     for name, scheduled in pairs(theirs) do
-      coroutine[name] = scheduled
+      library[name] = scheduled
     end
   end
 end
@@ -224,7 +224,7 @@ function M.new(ngx)
   end
 
   local function start()
-    if pump or not turn then
+    if pump or not turn or ngx.get_phase() == "exit_worker" then
       return
     end
     local self = { is_over = false, waits_until = 0, clock = semaphore.new() }
