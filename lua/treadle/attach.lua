@@ -14,7 +14,7 @@ local require = require -- the script may have its own
 local SHAPE = {
   name = "string", watch = "function", block = "function", parker = "function",
   rearm = "function", hold = "function", report = "function", close = "function",
-  budget = "number",
+  budget = "number", boot = "function",
 }
 
 --- Adapters that come with treadle. `find()` is the host if the state is in it, `is(x)` whether a
@@ -45,11 +45,21 @@ local function module_of(name)
   return require("treadle.adapters." .. NAMES[name])
 end
 
-local function find_adapter(given)
+--- @param[opt] given its options, by name; most have none
+local function new_adapter(name, host, given)
+  local module = module_of(name)
+  local known = module.OPTIONS
+  if given ~= nil and not known then
+    options.bad_argument(2, "attach", ("%s has no options"):format(name), 3)
+  end
+  return module.new(host, known and options.check(2, "attach", given, known, 3))
+end
+
+local function find_adapter(given, opts)
   if given == nil then
     for _, name in ipairs(ORDER) do
       if host_of(name) then
-        return module_of(name).new(host_of(name))
+        return new_adapter(name, host_of(name), opts)
       end
     end
     error("treadle.attach: no host found: give it the name of one, or an adapter", 3)
@@ -59,15 +69,17 @@ local function find_adapter(given)
         :format(given, options.nearest(given, NAMES)), 2)
     end
     local name = NAMES[given]
-    return module_of(name).new(host_of(name))
+    return new_adapter(name, host_of(name), opts)
   end
   for _, name in ipairs(ORDER) do
     if given == host_of(name) then
-      return module_of(name).new(given)
+      return new_adapter(name, given, opts)
     end
   end
   if type(given) == "userdata" and package.loaded.cqueues then
-    return module_of("cqueues").new(given)
+    return new_adapter("cqueues", given, opts)
+  elseif opts ~= nil then
+    options.bad_argument(2, "attach", "an adapter of one's own has no options", 2)
   end
   return given
 end
@@ -326,18 +338,22 @@ function methods:detach()
   self.stop()
 end
 
---- Join this state to the loop of a host.
+--- Join this state to the loop of a host. What came about by itself gives way.
 -- @param[opt] given an adapter, the name of one that comes with treadle, a host's library; nil: the
 -- host that this state finds itself in
+-- @tparam[opt] table opts of an adapter that has some
 -- @return an object with `detach()`
-function M.attach(given)
+function M.attach(given, opts)
   if core.worker then
     error("treadle.attach: a worker's loop is its pool's; only a host can be attached", 2)
-  elseif attached then
+  elseif attached and not attached.is_automatic then
     error(("treadle.attach: attached to %s already (detach it first)"):format(attached.name), 2)
   end
-  local adapter = find_adapter(given)
+  local adapter = find_adapter(given, opts)
   check_adapter(adapter)
+  if attached then
+    attached:detach()
+  end
   local self = setmetatable({ adapter = adapter, name = adapter.name or "the host" }, mt)
   local stop = adapter.watch(core.fd(), turn_of(self))
   if type(stop) ~= "function" then
@@ -354,6 +370,26 @@ end
 --- The adapter that is in force.
 function M.current()
   return attached and attached.adapter
+end
+
+--- Hosts that are a whole program, whose loop is running before any script does.
+local HOMES = { "nvim", "love" }
+
+--- Attach to the program whose state this is, if it is one that nobody can wait in otherwise.
+function M.come_home()
+  for _, name in ipairs(HOMES) do
+    if not core.worker and not attached and host_of(name) and module_of(name).is_here() then
+      M.attach(name).is_automatic = true
+    end
+  end
+end
+
+--- Let the host complete what workers are told: where it finds modules.
+function M.complete(boot)
+  local adapter = M.current()
+  if adapter and adapter.boot then
+    adapter.boot(boot)
+  end
 end
 
 return M

@@ -193,4 +193,8 @@ if core.worker then
   treadle.worker = require("treadle.worker").info
 end
 
+if treadle.is_main and (rawget(_G, "vim") or rawget(_G, "love")) then
+  require("treadle.attach").come_home()
+end
+
 return treadle

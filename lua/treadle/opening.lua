@@ -131,6 +131,9 @@ local function open(given, opts, level, only, thread)
     boot.tasks = describe_tasks(given, boot.file, what, level + 1)
     boot.arg = type(arg) == "table" and arg or nil
   end
+  if package.loaded["treadle.attach"] then
+    require("treadle.attach").complete(boot)
+  end
   local min, max = 1, 1
   if not thread then
     min, max = sizes(opts, level)

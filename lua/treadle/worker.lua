@@ -92,8 +92,14 @@ local function from_module(module)
 end
 
 --- Run the host's script again; its table, or nil and why there is none.
-local function run_file(file, args)
-  local chunk, problem = loadfile(file)
+local function run_file(file, args, sources)
+  local text = sources and sources[file]
+  local chunk, problem
+  if text then
+    chunk, problem = loadstring(text, "@" .. file)
+  else
+    chunk, problem = loadfile(file)
+  end
   if not chunk then
     return nil, problem
   end
@@ -116,7 +122,7 @@ local function from_table(boot)
     is_exported = is_exported or task.line ~= nil
   end
   if is_exported and boot.file then
-    exports, problem = run_file(boot.file, boot.arg)
+    exports, problem = run_file(boot.file, boot.arg, boot.sources)
   end
   exports = exports or {}
   local names, fns, opts = {}, {}, {}
@@ -172,6 +178,20 @@ local function take_on_close(names, fns, opts)
   end
 end
 
+--- A searcher for `package.loaders`: modules that the host has sent because no file has them.
+-- @tparam table sources name of a file, "a/b.lua" or "a/b/init.lua" -> its text
+local function searcher(sources)
+  return function(name)
+    local path = name:gsub("%.", "/")
+    for _, file in ipairs { path .. ".lua", path .. "/init.lua" } do
+      if sources[file] then
+        return assert(loadstring(sources[file], "@" .. file))
+      end
+    end
+    return ("\n\tnothing sent by the host as '%s.lua'"):format(path)
+  end
+end
+
 --- Boot the worker.
 -- @return the tasks' functions, `fail`, teardown or false, leave or false; then for the host:
 -- names, options
@@ -180,6 +200,9 @@ function M.boot(boot)
   package.cpath = boot.cpath or package.cpath
   if boot.arg then
     _G.arg = boot.arg
+  end
+  if boot.sources then
+    table.insert(package.loaders, 2, searcher(boot.sources))
   end
   local info = M.info
   info.name, info.data = boot.name, boot.data

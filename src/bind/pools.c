@@ -467,4 +467,6 @@ void tdl_bind_pools(lua_State *L) {
   }
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
+  tdl_bind_set_number(L, "CLOSE_DRAIN", CLOSE_DRAIN_NS / 1e9);
+  tdl_bind_set_number(L, "CLOSE_STOP", CLOSE_STOP_NS / 1e9);
 }
