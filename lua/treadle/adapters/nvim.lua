@@ -7,8 +7,8 @@ local ending = require "treadle.ending"
 
 local M = {}
 
---- The longest wait that vim.wait and luv's timers are asked for, in milliseconds.
-local LONGEST = 2 ^ 31 - 1
+--- The longest time that luv's timers are asked for, in milliseconds; and vim.wait.
+local LONGEST, PATIENCE = 2 ^ 31 - 1, 200
 
 local function milliseconds(seconds)
   return math.min(math.ceil(math.max(0, seconds) * 1000), LONGEST)
@@ -116,8 +116,9 @@ function M.new()
     if is_done() then
       return
     end
-    local limit = milliseconds(seconds) -- what ends the wait is an event: no need to look in between
-    local _, why = vim.wait(limit, is_done, math.max(1, limit))
+    -- What ends the wait is an event, whereupon is_done is asked. But some versions (0.7) look for
+    -- Ctrl-C at the end of their time only.
+    local _, why = vim.wait(math.min(milliseconds(seconds), PATIENCE), is_done, PATIENCE)
     if why == -2 then
       error("Keyboard interrupt", 0)
     end

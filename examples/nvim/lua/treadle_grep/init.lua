@@ -13,16 +13,18 @@ local function open_pool()
   return pool
 end
 
---- One line on how far it is, for a statusline: %{v:lua.require'treadle_grep'.status()}
-function M.status()
-  local s = current
-  if not s then
-    return ""
-  elseif s.failed then
+--- How far a search is, in a line.
+local function describe(s)
+  if s.failed then
     return ("grep: %s"):format(s.failed)
   end
   return ("grep: %d of %d files, %d hits%s"):format(s.searched, #s.files, s.hits,
     s.is_over and "" or " ...")
+end
+
+--- For a statusline: %{v:lua.require'treadle_grep'.status()}
+function M.status()
+  return current and describe(current) or ""
 end
 
 --- Hits go to the end of this search's list, also if the user looks at another one by now.
@@ -77,9 +79,9 @@ function M.search(pattern, options)
     search.is_over = true
     search.failed = not ok and err.message or nil
     if options.on_done then
-      options.on_done(M.status())
+      options.on_done(describe(search))
     elseif search == current then
-      vim.api.nvim_echo({ { M.status(), not ok and "WarningMsg" or nil } }, false, {})
+      vim.api.nvim_echo({ { describe(search), not ok and "WarningMsg" or nil } }, false, {})
     end
   end)
 end
