@@ -1,6 +1,16 @@
 --- Pools: making them, their options, calls.
+local files = require "files"
 local helpers = require "helpers"
 local treadle = require "treadle"
+
+--- Every name of the module: some are loaded when they are first used.
+local function treadle_names()
+  local names = {}
+  for name in files.read("docs/index.md"):gmatch("`treadle%.([%a_]+)") do
+    names[name] = true
+  end
+  return names
+end
 
 describe("treadle.pool", function()
   local done
@@ -595,6 +605,34 @@ describe("treadle.pool", function()
         helpers.error_here(function() pool:run("add", {}, { timeout = "1" }) end), 1, true)
       assert.matches("'default'",
         helpers.error_here(function() pool:run("add", {}, { default = 1 }) end), 1, true)
+    end)
+  end)
+
+  describe("a function of treadle's as an upvalue", function()
+    it("is the worker's own, whichever it is", function() -- it was copied, or refused
+      local pool, n = open(), 0
+      for name in pairs(treadle_names()) do
+        local fn = treadle[name]
+        if type(fn) == "function" then
+          assert.is_true(pool:run(function(of) return fn == require("treadle")[of] end,
+            { name }):await(), name)
+          n = n + 1
+        end
+      end
+      assert.is_true(n > 40)
+    end)
+
+    it("works there", function()
+      local pool = open()
+      local emit, cancelled, atomics = treadle.emit, treadle.cancelled, treadle.atomics
+      local buf = treadle.buffer("int32_t", 1)
+      local f = pool:run(function()
+        emit(cancelled())
+        return atomics.add(buf, 0, 7)
+      end)
+      assert.is_false(f:stream()())
+      assert.equal(0, f:await())
+      assert.equal(7, buf:get(0))
     end)
   end)
 

@@ -169,4 +169,4 @@ function atomics.notify(buf, i, n)
 end
 
 --- What `treadle.atomics` is.
-return { new = atomics }
+return atomics

@@ -44,7 +44,7 @@ setmetatable(treadle, {
     local module = LATER[name]
     if module then
       module = require(module)
-      local value = module[name] or module.new
+      local value = module[name] or module.new or module
       rawset(self, name, value)
       return value
     end

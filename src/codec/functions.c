@@ -5,6 +5,7 @@
 #include "functions.h"
 
 #include <lauxlib.h>
+#include <string.h>
 
 #include "../base/alloc.h"
 #include "names.h"
@@ -114,6 +115,33 @@ static int count_upvalues(lua_State *L, int idx) {
   return n;
 }
 
+/* Whether the Lua function is one of treadle's own, with a name: it stands for
+** the receiver's. A copy would have a copy of what treadle knows of this state.
+** Those whose bytecode is kept are none. */
+static int is_public(tdl_encoder *e, int idx) {
+  static const char ours[] = "@lua/treadle/"; /* how src/bind/embed.lua says */
+  lua_State *L = e->L;
+  int top = lua_gettop(L);
+  int is_dumped;
+  lua_Debug ar;
+  push_dumps(L, tdl_encode_store(e));
+  lua_pushvalue(L, idx);
+  lua_rawget(L, -2);
+  is_dumped = !lua_isnil(L, -1);
+  lua_settop(L, top);
+  if (is_dumped) {
+    return 0;
+  }
+  lua_pushvalue(L, idx);
+  if (!lua_getinfo(L, ">S", &ar) ||
+      strncmp(ar.source, ours, sizeof(ours) - 1) != 0 ||
+      !tdl_names_of_function(L, tdl_encode_store(e), idx)) {
+    return 0;
+  }
+  lua_settop(L, top);
+  return 1;
+}
+
 int tdl_encode_function(tdl_encoder *e, int idx, const tdl_path *path,
                         int depth) {
   lua_State *L = e->L;
@@ -123,7 +151,7 @@ int tdl_encode_function(tdl_encoder *e, int idx, const tdl_path *path,
   if (!lua_checkstack(L, LUA_MINSTACK)) {
     return tdl_encode_refuse(e, path, "cannot send so many values at once");
   }
-  if (lua_iscfunction(L, idx)) {
+  if (lua_iscfunction(L, idx) || is_public(e, idx)) {
     return put_cfunction(e, idx, path);
   }
   status = tdl_encode_known(e, lua_topointer(L, idx), idx, path);

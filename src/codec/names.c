@@ -84,7 +84,8 @@ static int is_name(lua_State *L, int idx) {
   return lua_type(L, idx) == LUA_TSTRING;
 }
 
-/* Builds the map anew: C functions of the modules, one level deep. */
+/* Builds the map anew: C functions of the modules, one level deep; of treadle
+** all functions. */
 static void build(lua_State *L, int store) {
   const int loaded = lua_gettop(L) + 1;
   const int modules = loaded + 1;
@@ -99,9 +100,11 @@ static void build(lua_State *L, int store) {
     if (is_name(L, module) && lua_iscfunction(L, module + 1)) {
       note(L, modules, names, module, 0);
     } else if (is_name(L, module) && lua_istable(L, module + 1)) {
+      int is_ours = strcmp(lua_tostring(L, module), "treadle") == 0;
       lua_pushnil(L);
       while (lua_next(L, module + 1)) {
-        if (is_name(L, name) && lua_iscfunction(L, name + 1)) {
+        if (is_name(L, name) && (lua_iscfunction(L, name + 1) ||
+                                 (is_ours && lua_isfunction(L, name + 1)))) {
           note(L, modules, names, module, name);
         }
         lua_settop(L, name);
@@ -241,6 +244,11 @@ int tdl_decode_module(tdl_decoder *d) {
   return status;
 }
 
+static int index_module(lua_State *L) {
+  lua_gettable(L, 1);
+  return 1;
+}
+
 int tdl_decode_cfunction(tdl_decoder *d) {
   lua_State *L = d->L;
   const int at = lua_gettop(L) + 1;
@@ -264,6 +272,16 @@ int tdl_decode_cfunction(tdl_decoder *d) {
     }
     lua_pushvalue(L, -1);
     lua_rawget(L, at + 1);
+    if (lua_isnil(L, -1) && lua_getmetatable(L, at + 1)) {
+      lua_pop(L, 2); /* a module that loads a part when it is asked */
+      lua_pushcfunction(L, index_module);
+      lua_pushvalue(L, at + 1);
+      lua_pushvalue(L, at + 2);
+      if (tdl_store_call(L, 2, 1) == LUA_ERRMEM) {
+        lua_pushliteral(L, "not enough memory");
+        return TREADLE_ENOMEM;
+      }
+    }
   }
   if (!lua_isfunction(L, -1)) {
     const char *name = lua_gettop(L) > at + 1 ? lua_tostring(L, at + 2) : "";
