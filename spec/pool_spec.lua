@@ -87,6 +87,18 @@ describe("treadle.pool", function()
       assert.matches("broken_syntax.lua:2:", load_error("broken_syntax").message, 1, true)
     end)
 
+    it("tells where the pool was to be made", function()
+      local line
+      local function make()
+        line = debug.getinfo(1, "l").currentline + 1
+        local _ = treadle.pool("no_such_module")
+      end
+      local ok, err = pcall(make)
+      assert.is_false(ok)
+      assert.matches("awaited at:\n\t[^\n]*pool_spec.lua:" .. line .. ": in function 'make'",
+        (err.traceback:gsub("<[^>]*>", "'make'")))
+    end)
+
     it("gives the worker's traceback of an error while it is loaded", function()
       helpers.module("broken_load", "local function deep()\n  error('too early')\nend\ndeep()")
       local err = load_error("broken_load")

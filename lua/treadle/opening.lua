@@ -197,7 +197,7 @@ local function open(given, opts, level, only, thread)
     self:terminate()
     record.closed:wait(self._terminate_timeout)
     future.seen(record.started)
-    error(future.error(record.started), 0)
+    error(errors.add_site(future.error(record.started), level + 1), 0)
   end
   if record.say then
     require("treadle.debug").opened(handle, record, name, shape)
