@@ -65,9 +65,14 @@ local function run(script, finish)
   require("treadle.opening").is_global = true
   local f = loop.spawn(future.new(), script.chunk, unpack(script.args))
   local ok, err = pcall(function() -- Ctrl-C raises wherever Lua code is
-    f:await()
-    drain()
+    f:wait()
+    if f:state() == "resolved" then
+      drain()
+    end
   end)
+  if ok and f:state() ~= "resolved" then -- as it is: nobody has awaited it here
+    ok, err = false, future.error(f)
+  end
   if finish then
     finish()
   end
