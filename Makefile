@@ -344,8 +344,10 @@ RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
 # tsan: the codec and roundtrip specs have one thread. Signals are delivered at
 # the next call of the C library, and a script that computes (#computing) makes
 # none. Tasks that write the same memory at the same time (#racing) are reported
-# there. oom_every_test takes minutes; oom_test is a part of it.
+# there. oom_every_test takes minutes; oom_test is a part of it. Programs of the
+# system's compiler (c_api) do not load a library with a sanitizer.
 EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
+             $(if $(SANITIZED),spec/c_api_spec.lua) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
                spec/peers_spec.lua)

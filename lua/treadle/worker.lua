@@ -192,6 +192,19 @@ local function searcher(sources)
   end
 end
 
+--- What a C program says of the compiler: "off", or its parameters.
+local function set_jit(text)
+  if text == "off" then
+    jit.off()
+    return
+  end
+  local list = {}
+  for parameter in text:gmatch "[^,%s]+" do
+    list[#list + 1] = parameter
+  end
+  require("jit.opt").start(unpack(list))
+end
+
 --- Boot the worker.
 -- @return the tasks' functions, `fail`, teardown or false, leave or false; then for the host:
 -- names, options
@@ -203,6 +216,12 @@ function M.boot(boot)
   end
   if boot.sources then
     table.insert(package.loaders, 2, searcher(boot.sources))
+  end
+  if boot.jit then
+    set_jit(boot.jit)
+  end
+  if boot.source then -- a C program has brought its module along
+    package.preload[boot.module] = assert(loadstring(boot.source, "@" .. boot.module))
   end
   local info = M.info
   info.name, info.data = boot.name, boot.data

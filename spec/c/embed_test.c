@@ -88,8 +88,8 @@ static void a_call_goes_there_and_back(void) {
   CHECK(treadle_pool_task(pool, "nope") == TREADLE_EINVAL);
   CHECK(treadle_call_new(pool, 99, 0, &call) == TREADLE_EINVAL);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "add"), 2, &call) == 0);
-  treadle_put_number(call, 20);
-  treadle_put_number(call, 22);
+  treadle_put_number(treadle_arguments(call), 20);
+  treadle_put_number(treadle_arguments(call), 22);
   CHECK(treadle_submit(call, -1, keep, &out) == 0);
   while (out.calls == 0) {
     treadle_poll(loop, 1);
@@ -110,7 +110,7 @@ static void a_task_that_emits_does_not_wait_for_a_reader(void) {
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "emit"), 1, &call) == 0);
-  treadle_put_number(call, 1e9);
+  treadle_put_number(treadle_arguments(call), 1e9);
   CHECK(treadle_submit(call, -1, keep, &out) == 0);
   while (out.calls == 0) {
     treadle_poll(loop, 1);
@@ -130,16 +130,16 @@ static void tables_cross_and_errors_have_a_report(void) {
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "sum"), 1, &call) == 0);
-  treadle_put_table(call, 4, 1);
-  treadle_put_number(call, 10);
-  treadle_put_numbers(call, numbers, 3);
-  treadle_put_string(call, "name", 4);
-  treadle_put_string(call, "n\0me", 4);
+  treadle_put_table(treadle_arguments(call), 4, 1);
+  treadle_put_number(treadle_arguments(call), 10);
+  treadle_put_numbers(treadle_arguments(call), numbers, 3);
+  treadle_put_string(treadle_arguments(call), "name", 4);
+  treadle_put_string(treadle_arguments(call), "n\0me", 4);
   CHECK(treadle_submit(call, -1, keep, &sum) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "fail"), 0, &call) == 0);
   CHECK(treadle_submit(call, -1, keep, &fail) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) == 0);
-  treadle_put_number(call, 60);
+  treadle_put_number(treadle_arguments(call), 60);
   CHECK(treadle_submit(call, 0.01, keep, &late) == 0);
   treadle_pool_close(pool, -1); /* finishes what was accepted */
   CHECK(sum.status == 0 && sum.number[0] == 16.5 && sum.number[1] == 4);
@@ -161,7 +161,7 @@ static void cancel_and_terminate_settle_each_call_once(void) {
   for (int i = 0; i < COUNT; i++) {
     CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1,
                            &call[i]) == 0);
-    treadle_put_number(call[i], 60);
+    treadle_put_number(treadle_arguments(call[i]), 60);
     CHECK(treadle_submit(call[i], -1, keep, &out[i]) == 0);
   }
   for (int i = 0; i < COUNT; i += 2) {
@@ -198,8 +198,8 @@ static void the_counts_add_up_and_say_how_calls_ended(void) {
     static const char *const names[] = {"add", "fail", "wait", "wait"};
     int task = treadle_pool_task(pool, names[i]);
     CHECK(treadle_call_new(pool, task, 2, &call[i]) == 0);
-    treadle_put_number(call[i], 60);
-    treadle_put_number(call[i], 0);
+    treadle_put_number(treadle_arguments(call[i]), 60);
+    treadle_put_number(treadle_arguments(call[i]), 0);
     CHECK(treadle_submit(call[i], -1, keep, &out[i]) == 0);
   }
   while (out[1].calls == 0) {
@@ -231,7 +231,7 @@ static void terminate_stuck(treadle_loop *loop, const char *task,
   o.threads = 1;
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call) == 0);
-  treadle_put_number(call, (double)(uintptr_t)arg);
+  treadle_put_number(treadle_arguments(call), (double)(uintptr_t)arg);
   CHECK(treadle_submit(call, -1, keep, &out) == 0);
   while (stats_of(pool).running == 0) {
     sched_yield();
@@ -294,8 +294,8 @@ static void a_pool_changes_its_size_while_calls_are_under_way(void) {
   CHECK(treadle_pool_size(pool) == 2);
   for (unsigned i = 0; i < 60; i++) {
     CHECK(treadle_call_new(pool, add, 2, &call) == 0);
-    treadle_put_number(call, 20);
-    treadle_put_number(call, 22);
+    treadle_put_number(treadle_arguments(call), 20);
+    treadle_put_number(treadle_arguments(call), 22);
     CHECK(treadle_submit(call, -1, count_done, &done) == 0);
     sent++;
     CHECK(treadle_pool_resize(pool, 1 + i % 5, 1 + i % 5) == 0);
@@ -339,7 +339,7 @@ static void the_descriptor_wakes_a_foreign_loop(void) {
     out.calls = 0;
     CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) ==
           0);
-    treadle_put_number(call, i % 10 == 0 ? 0.002 : 0);
+    treadle_put_number(treadle_arguments(call), i % 10 == 0 ? 0.002 : 0);
     CHECK(treadle_submit(call, -1, keep, &out) == 0);
     while (out.calls == 0) {
       if (treadle_arm(loop) == 1) {

@@ -302,39 +302,39 @@ static void submit_all(treadle_pool *pool, outcome *out) {
   treadle_call *call;
   memset(text, 'x', sizeof(text));
   if ((call = new_call(pool, "add", 2)) != NULL) {
-    treadle_put_number(call, 20);
-    treadle_put_number(call, 22);
+    treadle_put_number(treadle_arguments(call), 20);
+    treadle_put_number(treadle_arguments(call), 22);
   }
   submit(call, &out[ADD], -1, 0);
   if ((call = new_call(pool, "echo", 2)) != NULL) {
-    treadle_put_string(call, text, sizeof(text));
-    treadle_put_number(call, 42);
+    treadle_put_string(treadle_arguments(call), text, sizeof(text));
+    treadle_put_number(treadle_arguments(call), 42);
   }
   submit(call, &out[BIG], 60, 0);
   if ((call = new_call(pool, "echo", 2)) != NULL) {
-    treadle_put_table(call, 30, 1);
-    treadle_put_numbers(call, numbers, 30);
-    treadle_put_string(call, "key", 3);
-    treadle_put_string(call, text, 1000);
-    treadle_put_number(call, 42);
+    treadle_put_table(treadle_arguments(call), 30, 1);
+    treadle_put_numbers(treadle_arguments(call), numbers, 30);
+    treadle_put_string(treadle_arguments(call), "key", 3);
+    treadle_put_string(treadle_arguments(call), text, 1000);
+    treadle_put_number(treadle_arguments(call), 42);
   }
   submit(call, &out[TABLE], -1, 0);
   submit(new_call(pool, "fail", 0), &out[ERROR], -1, TREADLE_ETASK);
   if ((call = new_call(pool, "wait", 1)) != NULL) {
-    treadle_put_number(call, 1e6);
+    treadle_put_number(treadle_arguments(call), 1e6);
   }
   submit(call, &out[LATE], 0.002, TREADLE_ETIMEOUT);
   if ((call = new_call(pool, "wait", 1)) != NULL) {
-    treadle_put_number(call, 1e6);
+    treadle_put_number(treadle_arguments(call), 1e6);
   }
   submit(call, &out[CANCELLED], -1, TREADLE_ECANCELLED);
   if ((call = new_call(pool, "fib", 1)) != NULL) {
-    treadle_put_number(call, 4);
+    treadle_put_number(treadle_arguments(call), 4);
   }
   submit(call, &out[NESTED], -1, 0);
   submit(new_call(pool, "workers", 0), &out[ALL_WORKERS], -1, 0);
   if ((call = new_call(pool, "spawned", 1)) != NULL) {
-    treadle_put_number(call, 5);
+    treadle_put_number(treadle_arguments(call), 5);
   }
   submit(call, &out[SPAWNED], -1, 0);
 }

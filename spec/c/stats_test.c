@@ -400,7 +400,7 @@ static int call(int kind, double argument, double timeout,
       0) {
     return 0;
   }
-  treadle_put_number(*place, argument);
+  treadle_put_number(treadle_arguments(*place), argument);
   seen.submitted++;
   seen.under_way++;
   return treadle_submit(*place, timeout, count_outcome, place) == 0;

@@ -440,7 +440,7 @@ static int submit(treadle_pool *pool, const char *task, double timeout,
   treadle_call *call;
   int status = treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call);
   if (status == 0) {
-    treadle_put_number(call, 1000);
+    treadle_put_number(treadle_arguments(call), 1000);
     status = treadle_submit(call, timeout, keep, o);
   }
   return status;

@@ -211,13 +211,13 @@ static record *submit(host *h, int task, double extra, const char *text,
     fault(h, r, "no call", status);
     return r;
   }
-  treadle_put_number(r->call, 0); /* the caller */
-  treadle_put_number(r->call, (double)r->number);
-  treadle_put_string(r->call, payload, n);
+  treadle_put_number(treadle_arguments(r->call), 0); /* the caller */
+  treadle_put_number(treadle_arguments(r->call), (double)r->number);
+  treadle_put_string(treadle_arguments(r->call), payload, n);
   if (text != NULL) {
-    treadle_put_string(r->call, text, strlen(text));
+    treadle_put_string(treadle_arguments(r->call), text, strlen(text));
   } else {
-    treadle_put_number(r->call, extra);
+    treadle_put_number(treadle_arguments(r->call), extra);
   }
   h->out++;
   h->made++;

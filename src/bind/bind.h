@@ -117,6 +117,9 @@ typedef struct tdl_bind {
 /* The state's tdl_bind; makes it (and a host's loop) at the first call. */
 tdl_bind *tdl_bind_of(lua_State *L);
 
+/* The same in a state in which nobody may have required the module yet. */
+tdl_bind *tdl_bind_open(lua_State *L);
+
 /* For functions that compiled code calls: not now. It does not look at hooks (a
 ** debugger's, or Ctrl-C's), calls of the Lua C API do; and when the state is
 ** being closed, those say so. */
@@ -199,6 +202,9 @@ void tdl_bind_push_stats(lua_State *L, const tdl_stats *stats);
 
 /* Pushes what the pool's workers run now, as a list (looks.c); NULL: nothing. */
 void tdl_bind_push_running(lua_State *L, const treadle_pool *pool);
+
+/* The same; NULL also when it is something else. */
+tdl_handle *tdl_bind_handle_at(lua_State *L, int index);
 
 /* Pushes the handle's Lua record, or nil. */
 void tdl_bind_record(tdl_handle *h, lua_State *L);

@@ -7,6 +7,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/codec.h"
+#include "../run/embed.h"
 #include "../run/state.h"
 #include "../share/hold.h"
 #include "codec_bind.h"
@@ -15,7 +16,6 @@
 #include "share.h"
 #include "waits.h"
 
-TREADLE_API int luaopen_treadle(lua_State *L);
 TREADLE_API int luaopen_treadle_core(lua_State *L);
 
 /* Its address is the registry key. */
@@ -38,6 +38,9 @@ static void close_bind(tdl_bind *b) {
   b->guests = NULL;
   b->guest_count = b->free_guest = 0;
   tdl_bind_close_pools(b);
+  if (b->vm == NULL) {
+    tdl_embed_end_calls(b->loop);
+  }
   if (!tdl_pool_forked()) { /* else who holds a guard may be no thread of ours */
     tdl_bind_end_waits(b);
     tdl_bind_end_channels(b);
@@ -124,6 +127,8 @@ static tdl_bind *new_bind(lua_State *L, tdl_vm *vm) {
     b->loop = &vm->worker->loop;
   } else if (tdl_loop_new(&b->loop) != 0) {
     luaL_error(L, "not enough memory");
+  } else {
+    b->loop->scripted = 1;
   }
   lua_pushlightuserdata(L, (void *)&bind_key); /* whole: others may see it */
   lua_insert(L, -2);
@@ -147,6 +152,13 @@ tdl_bind *tdl_bind_of(lua_State *L) {
     luaL_error(L, "the state is being closed");
   }
   return b != NULL ? b : new_bind(L, NULL);
+}
+
+tdl_bind *tdl_bind_open(lua_State *L) {
+  if (find_bind(L) == NULL) {
+    tdl_codec_open(L);
+  }
+  return tdl_bind_of(L);
 }
 
 void tdl_bind_hook(tdl_bind *b, lua_State *L, const char *name) {
@@ -236,11 +248,7 @@ static int core_open(lua_State *L) {
 }
 
 TREADLE_API int luaopen_treadle_core(lua_State *L) {
-  tdl_bind *b;
-  if (find_bind(L) == NULL) {
-    tdl_codec_open(L);
-  }
-  b = tdl_bind_of(L);
+  tdl_bind *b = tdl_bind_open(L);
   lua_newtable(L);
   lua_pushliteral(L, TREADLE_VERSION);
   lua_setfield(L, -2, "version");

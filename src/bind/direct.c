@@ -172,7 +172,7 @@ static int result_next(void *self) {
   if (job == NULL) {
     return has_other(d) ? OTHER : NOTHING;
   }
-  found = look_at(d, job);
+  found = job->done == tdl_bind_done ? look_at(d, job) : OTHER; /* else C's */
   if (TDL_UNLIKELY(found == OTHER)) {
     tdl_loop_hold_back(d->bind->loop);
   }

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "../run/keys.h"
 #include "../run/news.h"
 #include "../run/phase.h"
 #include "../run/worker.h"
@@ -85,47 +86,22 @@ static int core_pool_loads(lua_State *L) {
   return 1;
 }
 
-/* FNV-1a, https://www.rfc-editor.org/rfc/rfc9923 */
-static uint64_t hash_bytes(const void *data, size_t size, uint64_t hash) {
-  const uint8_t *at = data;
-  for (size_t i = 0; i < size; i++) {
-    hash = (hash ^ at[i]) * 0x100000001b3u;
-  }
-  return hash;
-}
-
-/* Lamping and Veach, "A fast, minimal memory, consistent hash algorithm": of n
-** slots one; with n + 1 of them, only each (n + 1)th key changes its slot. */
-static uint32_t jump(uint64_t key, uint32_t slots) {
-  int64_t slot = -1, next = 0;
-  while (next < slots) {
-    slot = next;
-    key = key * 2862933555777941757u + 1;
-    next = (int64_t)((double)(slot + 1) *
-                     (2147483648.0 / (double)((key >> 33) + 1)));
-  }
-  return (uint32_t)slot;
-}
-
-/* pool_slot_of(handle, key) -> the slot of a string, number or boolean: the same
-** in every state, and for as long as the bounds of the pool's size are; so it is
-** one of those that always have a worker, or the first */
+/* pool_slot_of(handle, key) -> the slot of a string, number or boolean */
 static int core_pool_slot_of(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
-  uint32_t slots = h == NULL ? 1 : tdl_size_min(h->pool);
   uint8_t type = (uint8_t)lua_type(L, 2);
-  uint64_t hash = hash_bytes(&type, 1, 0xcbf29ce484222325u);
+  uint64_t hash;
   if (type == LUA_TSTRING) {
     size_t size;
     const char *text = lua_tolstring(L, 2, &size);
-    hash = hash_bytes(text, size, hash);
+    hash = tdl_key_hash(TDL_KEY_STRING, text, size);
   } else {
     double number =
         type == LUA_TNUMBER ? lua_tonumber(L, 2) : lua_toboolean(L, 2);
     number += 0.0; /* -0 is 0 */
-    hash = hash_bytes(&number, sizeof(number), hash);
+    hash = tdl_key_hash(type, &number, sizeof(number));
   }
-  lua_pushinteger(L, (lua_Integer)jump(hash, slots > 0 ? slots : 1) + 1);
+  lua_pushinteger(L, h == NULL ? 1 : (lua_Integer)tdl_key_slot(h->pool, hash));
   return 1;
 }
 

@@ -21,6 +21,11 @@ tdl_handle *tdl_bind_check_handle(lua_State *L, int index) {
   return ((tdl_box *)luaL_checkudata(L, index, HANDLE_NAME))->handle;
 }
 
+tdl_handle *tdl_bind_handle_at(lua_State *L, int index) {
+  const tdl_box *box = luaL_testudata(L, index, HANDLE_NAME);
+  return box == NULL ? NULL : box->handle;
+}
+
 tdl_stats *tdl_bind_check_stats(lua_State *L, int index) {
   return ((tdl_box *)luaL_checkudata(L, index, HANDLE_NAME))->stats;
 }

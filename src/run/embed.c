@@ -1,16 +1,15 @@
-/* What treadle.h promises to C programs. A call is a job; its bytes are
-** written and read with the wire format's own functions. */
+/* What treadle.h promises to C programs of loops and pools. */
+#include "embed.h"
+
 #include <stdio.h>
 
 #include "../base/alloc.h"
 #include "../base/status.h"
-#include "../codec/reader.h"
-#include "../codec/writer.h"
+#include "../codec/payload.h"
+#include "known.h"
+#include "news.h"
 #include "phase.h"
 #include "worker.h"
-
-/* How long a pool that is terminated waits for its threads. */
-#define TERMINATE_NS 5000000000u
 
 /* --- loops ---------------------------------------------------------------- */
 
@@ -18,11 +17,18 @@ const char *treadle_status_text(int status) {
   return tdl_status_text(status);
 }
 
+const char *treadle_status_kind(int status) {
+  return tdl_status_kind(status);
+}
+
 int treadle_loop_open(treadle_loop **out) {
   return tdl_loop_new(out);
 }
 
 void treadle_loop_close(treadle_loop *loop) {
+  if (loop->scripted) { /* the state's */
+    return;
+  }
   tdl_loop_disarm(loop);
   tdl_loop_dispatch(loop); /* last notes of pools that were given up */
   tdl_loop_drop(loop);
@@ -30,6 +36,9 @@ void treadle_loop_close(treadle_loop *loop) {
 
 int treadle_poll(treadle_loop *loop, double timeout) {
   uint32_t n;
+  if (loop->scripted) {
+    return TREADLE_EINVAL;
+  }
   tdl_loop_disarm(loop);
   n = tdl_loop_dispatch(loop);
   if (n == 0 && timeout != 0) {
@@ -39,13 +48,135 @@ int treadle_poll(treadle_loop *loop, double timeout) {
   return (int)n;
 }
 
+int treadle_poll_for(treadle_loop *loop, double budget) {
+  if (loop->scripted) {
+    return TREADLE_EINVAL;
+  }
+  tdl_loop_disarm(loop);
+  return (int)tdl_loop_dispatch_until(loop,
+                                      tdl_now_ns() + tdl_seconds_ns(budget));
+}
+
+int treadle_ready(const treadle_loop *loop) {
+  return tdl_loop_is_ready(loop);
+}
+
+double treadle_next_timeout(const treadle_loop *loop) {
+  uint64_t ns = tdl_loop_next_ns(loop);
+  return ns == TDL_NEVER ? -1 : (double)ns * 1e-9;
+}
+
+void treadle_wake(treadle_loop *loop) {
+  tdl_loop_ring(loop);
+}
+
 int treadle_fd(treadle_loop *loop) {
   return tdl_loop_fd(loop);
 }
 
 int treadle_arm(treadle_loop *loop) {
-  int fd = tdl_loop_fd(loop);
+  int fd = loop->scripted ? TREADLE_EINVAL : tdl_loop_fd(loop);
   return fd < 0 ? fd : tdl_loop_arm(loop);
+}
+
+/* --- options -------------------------------------------------------------- */
+
+/* The first option that is none, with why; NULL when all are fine. */
+static const char *find_fault(const treadle_pool_options *o) {
+  const double times[] = {o->idle_timeout, o->timeout, o->terminate_timeout};
+  if (o->module == NULL || o->module[0] == 0) {
+    return "module: a name is needed";
+  }
+  for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+    if (!(times[i] >= 0)) {
+      return "idle_timeout, timeout, terminate_timeout: seconds, not below 0";
+    }
+  }
+  if (o->threads != 0 && (o->min_threads != 0 || o->max_threads != 0)) {
+    return "threads: a fixed size, without min_threads and max_threads";
+  }
+  if (o->min_threads > o->max_threads) {
+    return "min_threads: at most max_threads";
+  }
+  if (o->threads > TDL_POOL_MAX_WORKERS ||
+      o->max_threads > TDL_POOL_MAX_WORKERS) {
+    return "threads, max_threads: too many";
+  }
+  if (o->max_payload > TDL_PAYLOAD_CEILING_BYTES) {
+    return "max_payload: less than 2 GiB";
+  }
+  if (o->max_queue != TREADLE_NO_QUEUE && o->max_queue >= TDL_POOL_NO_LIMIT) {
+    return "max_queue: too large";
+  }
+  return NULL;
+}
+
+static void shape(const treadle_pool_options *from, tdl_pool_options *to) {
+  unsigned threads =
+      from->threads != 0 ? from->threads : (unsigned)tdl_spin_cores();
+  to->name = from->name != NULL ? from->name : from->module;
+  to->min_threads = from->max_threads != 0 ? from->min_threads : threads;
+  to->max_threads = from->max_threads != 0 ? from->max_threads : threads;
+  to->idle_ns =
+      from->idle_timeout > 0 ? tdl_seconds_ns(from->idle_timeout) : TDL_NEVER;
+  to->concurrency =
+      from->isolate || from->concurrency == 0 ? 1 : from->concurrency;
+  to->max_payload = from->max_payload != 0 ? (uint32_t)from->max_payload
+                                           : TDL_PAYLOAD_MAX_BYTES;
+  to->max_queue = from->max_queue == 0 ? TDL_POOL_NO_LIMIT
+                  : from->max_queue == TREADLE_NO_QUEUE
+                      ? 0
+                      : (uint32_t)from->max_queue;
+  to->terminate_ns = from->terminate_timeout > 0
+                         ? tdl_seconds_ns(from->terminate_timeout)
+                         : TDL_POOL_TERMINATE_NS;
+  to->recycle_after = from->isolate ? 1 : from->recycle_after;
+  to->recycle_bytes = from->recycle_memory;
+  to->cap_bytes = from->max_memory;
+}
+
+typedef struct text_field {
+  const char *key, *text;
+  size_t length;
+} text_field;
+
+/* The same table that lua/treadle/opening.lua sends. */
+static int write_boot(tdl_bytes *boot, const treadle_pool_options *o,
+                      const char *name) {
+  const text_field fields[] = {
+      {"module", o->module, 0},
+      {"source", o->source, o->source_length},
+      {"name", name, 0},
+      {"path", o->path, 0},
+      {"cpath", o->cpath, 0},
+      {"init", o->init, 0},
+      {"teardown", o->teardown, 0},
+      {"jit", o->jit, 0},
+  };
+  const size_t count = sizeof(fields) / sizeof(fields[0]);
+  treadle_writer w = {.things = NULL};
+  unsigned n = o->data != NULL;
+  int status;
+  for (size_t i = 0; i < count; i++) {
+    n += fields[i].text != NULL;
+  }
+  tdl_embed_begin(&w, boot, TDL_PAYLOAD_CEILING_BYTES, 1);
+  treadle_put_table(&w, 0, n);
+  if (o->data != NULL) { /* first: see tdl_embed_put_all */
+    treadle_put_text(&w, "data");
+    tdl_embed_put_all(&w, o->data);
+  }
+  for (size_t i = 0; i < count; i++) {
+    const text_field *f = &fields[i];
+    if (f->text != NULL) {
+      treadle_put_text(&w, f->key);
+      treadle_put_string(&w, f->text,
+                         f->length != 0 ? f->length : strlen(f->text));
+    }
+  }
+  status = tdl_embed_end(&w);
+  tdl_embed_fini(&w);
+  return status;
 }
 
 /* --- pools ---------------------------------------------------------------- */
@@ -54,74 +185,25 @@ int treadle_arm(treadle_loop *loop) {
 typedef struct embedded_pool {
   int status; /* 1 until the first worker has reported */
   int closed;
-  char **names; /* of the tasks, from number 1 */
-  uint32_t count;
+  double timeout; /* of its options; below 0: none */
   char *error;
   size_t error_size;
 } embedded_pool;
 
-static void put_field(tdl_writer *w, const char *key, const char *value) {
-  tdl_put_string(w, key, strlen(key));
-  tdl_put_string(w, value, strlen(value));
-}
-
-/* The same table that lua/treadle/opening.lua sends. */
-static int write_boot(tdl_bytes *boot, const treadle_pool_options *o,
-                      const char *name) {
-  tdl_writer w;
-  uint32_t fields = 2u + (o->path != NULL) + (o->cpath != NULL);
-  tdl_put_begin(&w, boot, TDL_PAYLOAD_CEILING_BYTES, 1);
-  tdl_put_table(&w, 0, fields);
-  put_field(&w, "module", o->module);
-  put_field(&w, "name", name);
-  if (o->path != NULL) {
-    put_field(&w, "path", o->path);
+static void tell(embedded_pool *e, const char *text, size_t length) {
+  if (e->error != NULL && e->error_size > 0) {
+    size_t n = length < e->error_size ? length : e->error_size - 1;
+    memcpy(e->error, text, n);
+    e->error[n] = 0;
   }
-  if (o->cpath != NULL) {
-    put_field(&w, "cpath", o->cpath);
-  }
-  return tdl_put_end(&w);
-}
-
-/* The report's first value is the list of the tasks' names. */
-static int read_names(embedded_pool *e, const tdl_bytes *report) {
-  tdl_reader r;
-  tdl_item item;
-  uint32_t count;
-  uint8_t flags;
-  if (tdl_get_begin(&r, report->data, report->len, &count, &flags) != 0 ||
-      tdl_get_value(&r, &item) != 0 || item.kind != TDL_ITEM_TABLE) {
-    return TREADLE_EPAYLOAD;
-  }
-  count = item.n;
-  e->names = tdl_calloc((count + 1) * sizeof(*e->names));
-  if (e->names == NULL) {
-    return TREADLE_ENOMEM;
-  }
-  for (uint32_t i = 1; i <= count; i++) {
-    if (tdl_get_value(&r, &item) != 0 || item.kind != TDL_ITEM_STRING) {
-      return TREADLE_EPAYLOAD;
-    }
-    e->names[i - 1] = tdl_calloc((size_t)item.n + 1);
-    if (e->names[i - 1] == NULL) {
-      return TREADLE_ENOMEM;
-    }
-    memcpy(e->names[i - 1], item.string, item.n);
-    e->count = i;
-  }
-  return 0;
 }
 
 static void read_error(embedded_pool *e, const tdl_bytes *report) {
-  tdl_reader r;
-  tdl_item item;
-  uint32_t count;
-  uint8_t flags;
-  if (e->error != NULL && e->error_size > 0 &&
-      tdl_get_begin(&r, report->data, report->len, &count, &flags) == 0 &&
-      tdl_get_value(&r, &item) == 0 && item.kind == TDL_ITEM_STRING) {
-    snprintf(e->error, e->error_size, "%.*s", (int)item.n, item.string);
-  }
+  treadle_values values;
+  treadle_error error;
+  tdl_embed_open(report, &values);
+  treadle_read_error(e->status, &values, &error);
+  tell(e, error.message, error.message_length);
 }
 
 static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
@@ -131,7 +213,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   switch (event) {
   case TDL_POOL_STARTED:
     if (e->status == 1) {
-      e->status = read_names(e, bytes);
+      e->status = tdl_known_read(bytes, e->timeout, &pool->known);
     }
     break;
   case TDL_POOL_FAILED:
@@ -163,77 +245,83 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   }
 }
 
-static void free_embedded(embedded_pool *e) {
-  for (uint32_t i = 0; i < e->count; i++) {
-    tdl_free(e->names[i]);
-  }
-  tdl_free(e->names);
-  tdl_free(e);
-}
-
-int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
-                      treadle_pool **out, char *error, size_t error_size) {
-  tdl_pool_options o = {0};
+static int open_pool(treadle_loop *loop, const treadle_pool_options *options,
+                     embedded_pool *e, treadle_pool **out) {
+  tdl_pool_options o = {.event = on_event, .ctx = e};
+  const char *fault =
+      loop->scripted ? "loop: a Lua state's" : find_fault(options);
   tdl_bytes boot;
-  embedded_pool *e;
-  treadle_pool *pool = NULL;
   int status;
-  if (options->module == NULL ||
-      options->max_payload > TDL_PAYLOAD_CEILING_BYTES) {
+  if (fault != NULL) {
+    tell(e, fault, strlen(fault));
+    e->error = NULL;
     return TREADLE_EINVAL;
   }
-  e = tdl_calloc(sizeof(*e));
-  if (e == NULL) {
-    return TREADLE_ENOMEM;
-  }
-  e->status = 1;
-  e->error = error;
-  e->error_size = error_size;
-  o.name = options->name != NULL ? options->name : options->module;
-  o.min_threads =
-      options->threads != 0 ? options->threads : (uint32_t)tdl_spin_cores();
-  o.max_threads = o.min_threads;
-  o.idle_ns = options->idle_timeout > 0 ? tdl_seconds_ns(options->idle_timeout)
-                                        : TDL_NEVER;
-  o.concurrency = options->concurrency != 0 ? options->concurrency : 1;
-  o.max_payload = options->max_payload != 0 ? (uint32_t)options->max_payload
-                                            : TDL_PAYLOAD_MAX_BYTES;
-  o.terminate_ns = TDL_POOL_TERMINATE_NS;
-  o.max_queue = TDL_POOL_NO_LIMIT;
-  o.event = on_event;
-  o.ctx = e;
+  shape(options, &o);
   tdl_bytes_init(&boot, NULL, 0);
   o.boot = &boot;
   status = write_boot(&boot, options, o.name);
   if (status == 0) {
-    status = tdl_pool_open(loop, &o, &pool);
+    status = tdl_pool_open(loop, &o, out);
   }
+  tdl_payload_clear(&boot);
   tdl_bytes_reset(&boot, NULL, 0);
+  return status;
+}
+
+int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
+                      treadle_pool **out, char *error, size_t error_size) {
+  embedded_pool *e = tdl_calloc(sizeof(*e));
+  treadle_pool *pool = NULL;
+  int status;
+  if (e == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  e->status = 1;
+  e->timeout = options->timeout > 0 ? options->timeout : -1;
+  e->error = error;
+  e->error_size = error_size;
+  status = open_pool(loop, options, e, &pool);
   if (status != 0) {
-    free_embedded(e);
+    tell(e, tdl_status_text(status), strlen(tdl_status_text(status)));
+    tdl_free(e);
     return status;
   }
   while (e->status == 1) {
     treadle_poll(loop, -1);
   }
-  e->error = NULL;
   if (e->status != 0) {
     status = e->status;
+    if (status != TREADLE_ELOAD) {
+      tell(e, tdl_status_text(status), strlen(tdl_status_text(status)));
+    }
+    e->error = NULL;
     treadle_pool_terminate(pool);
     return status;
   }
+  e->error = NULL;
   *out = pool;
   return 0;
 }
 
 int treadle_pool_task(const treadle_pool *pool, const char *name) {
-  const embedded_pool *e = pool->ctx;
-  for (uint32_t i = 0; i < e->count; i++) {
-    if (strcmp(e->names[i], name) == 0) {
+  const tdl_known *known = pool->known;
+  for (uint32_t i = 0; i < known->count; i++) {
+    if (strcmp(known->tasks[i].name, name) == 0) {
       return (int)i + 1;
     }
   }
   return TREADLE_EINVAL;
+}
+
+int treadle_pool_task_count(const treadle_pool *pool) {
+  return (int)pool->known->count;
+}
+
+const char *treadle_pool_task_name(const treadle_pool *pool, int task) {
+  return task >= 1 && (uint32_t)task <= pool->known->count
+             ? pool->known->tasks[task - 1].name
+             : NULL;
 }
 
 void treadle_pool_stats(const treadle_pool *pool, treadle_stats *out) {
@@ -259,6 +347,36 @@ unsigned treadle_pool_size(const treadle_pool *pool) {
   return tdl_size_now(pool);
 }
 
+size_t treadle_pool_room(treadle_pool *pool) {
+  int64_t room = tdl_pool_room(pool);
+  if (room <= 0) {
+    room = tdl_pool_want_room(pool);
+  }
+  if (room == INT64_MAX || tdl_pool_phase(pool) != TDL_POOL_OPEN) {
+    return (size_t)-1;
+  }
+  return room > 0 ? (size_t)room : 0;
+}
+
+void treadle_pool_recycle(treadle_pool *pool) {
+  tdl_pool_recycle(pool);
+}
+
+unsigned treadle_pool_cancel_pending(treadle_pool *pool, const char *reason) {
+  treadle_writer w = {.things = NULL};
+  tdl_bytes report;
+  unsigned n;
+  tdl_bytes_init(&report, NULL, 0);
+  tdl_embed_begin(&w, &report, TDL_PAYLOAD_CEILING_BYTES, reason != NULL);
+  if (reason != NULL) {
+    treadle_put_text(&w, reason);
+  }
+  tdl_embed_end(&w); /* without memory there is no reason */
+  n = tdl_pool_cancel_pending(pool, &report);
+  tdl_bytes_reset(&report, NULL, 0);
+  return n;
+}
+
 /* 1 when the threads have ended in time. */
 static int wait_closed(treadle_pool *pool, uint64_t ns) {
   const embedded_pool *e = pool->ctx;
@@ -276,13 +394,13 @@ static int wait_closed(treadle_pool *pool, uint64_t ns) {
 static void free_pool(treadle_pool *pool) {
   embedded_pool *e = pool->ctx;
   pool->ctx = NULL;
-  free_embedded(e);
+  tdl_free(e);
   tdl_pool_drop(pool);
 }
 
 void treadle_pool_terminate(treadle_pool *pool) {
   tdl_pool_terminate(pool);
-  if (!wait_closed(pool, TERMINATE_NS)) {
+  if (!wait_closed(pool, pool->terminate_ns)) {
     tdl_pool_abandon(pool);
     tdl_loop_dispatch(pool->home); /* its last notes */
   }
@@ -296,156 +414,4 @@ void treadle_pool_close(treadle_pool *pool, double timeout) {
   } else {
     treadle_pool_terminate(pool);
   }
-}
-
-/* --- calls ---------------------------------------------------------------- */
-
-struct treadle_call {
-  tdl_job *job;
-  tdl_writer writer;
-  treadle_done done;
-  void *ctx;
-};
-
-struct treadle_values {
-  tdl_reader reader;
-  uint32_t count;
-};
-
-int treadle_call_new(treadle_pool *pool, int task, unsigned count,
-                     treadle_call **out) {
-  const embedded_pool *e = pool->ctx;
-  treadle_call *call;
-  if (task < 1 || (uint32_t)task > e->count) {
-    return TREADLE_EINVAL;
-  }
-  call = tdl_calloc(sizeof(*call));
-  if (call == NULL) {
-    return TREADLE_ENOMEM;
-  }
-  call->job = tdl_jobs_take(&pool->home->jobs, pool->home);
-  if (call->job == NULL) {
-    tdl_free(call);
-    return TREADLE_ENOMEM;
-  }
-  call->job->pool = pool;
-  tdl_job_set_task(call->job, (uint32_t)task);
-  tdl_put_begin(&call->writer, &call->job->bytes, pool->max_payload, count);
-  *out = call;
-  return 0;
-}
-
-void treadle_call_drop(treadle_call *call) {
-  tdl_jobs_give(&call->job->pool->home->jobs, call->job);
-  tdl_free(call);
-}
-
-void treadle_put_nil(treadle_call *call) {
-  tdl_put_nil(&call->writer);
-}
-
-void treadle_put_boolean(treadle_call *call, int value) {
-  tdl_put_boolean(&call->writer, value);
-}
-
-void treadle_put_number(treadle_call *call, double value) {
-  tdl_put_number(&call->writer, value);
-}
-
-void treadle_put_string(treadle_call *call, const char *s, size_t length) {
-  tdl_put_string(&call->writer, s, length);
-}
-
-void treadle_put_int64(treadle_call *call, int64_t value) {
-  tdl_put_int64(&call->writer, value);
-}
-
-void treadle_put_uint64(treadle_call *call, uint64_t value) {
-  tdl_put_uint64(&call->writer, value);
-}
-
-void treadle_put_table(treadle_call *call, unsigned length, unsigned pairs) {
-  tdl_put_table(&call->writer, length, pairs);
-}
-
-void treadle_put_numbers(treadle_call *call, const double *values,
-                         unsigned length) {
-  tdl_put_numbers(&call->writer, values, length);
-}
-
-static void on_done(tdl_job *job, int status, const tdl_bytes *bytes,
-                    void *ctx) {
-  treadle_call *call = ctx;
-  treadle_values values = {{NULL, NULL}, 0};
-  uint8_t flags;
-  (void)job;
-  if (bytes != NULL && bytes->len > 0) {
-    tdl_get_begin(&values.reader, bytes->data, bytes->len, &values.count,
-                  &flags);
-  }
-  if (call->done != NULL) {
-    call->done(status, &values, call->ctx);
-  }
-  tdl_free(call);
-}
-
-int treadle_submit(treadle_call *call, double timeout, treadle_done done,
-                   void *ctx) {
-  tdl_job *job = call->job;
-  int status = tdl_put_end(&call->writer);
-  call->done = done;
-  call->ctx = ctx;
-  job->done = on_done;
-  job->ctx = call;
-  if (timeout >= 0) {
-    job->deadline_ns = tdl_now_ns() + tdl_seconds_ns(timeout);
-  }
-  if (status == 0) {
-    status = tdl_pool_prepare(job->pool, job);
-  }
-  if (status != 0) {
-    treadle_call_drop(call);
-    return status;
-  }
-  tdl_pool_submit(job);
-  return 0;
-}
-
-int treadle_cancel(treadle_call *call) {
-  tdl_job *job = call->job;
-  if (!tdl_pool_settle(job, TDL_JOB_CANCELLED)) {
-    return TREADLE_EINVAL;
-  }
-  on_done(job, TREADLE_ECANCELLED, NULL, call);
-  return 0;
-}
-
-unsigned treadle_values_count(const treadle_values *values) {
-  return values->count;
-}
-
-int treadle_get(treadle_values *values, treadle_value *out) {
-  static const treadle_type types[] = {
-      TREADLE_NIL,   TREADLE_BOOLEAN, TREADLE_NUMBER, TREADLE_STRING,
-      TREADLE_TABLE, TREADLE_NUMBERS, TREADLE_INT64,  TREADLE_UINT64};
-  tdl_item item;
-  int status;
-  if (values->reader.next == NULL) {
-    return TREADLE_EPAYLOAD;
-  }
-  memset(&item, 0, sizeof(item));
-  status = tdl_get_value(&values->reader, &item);
-  if (status == 0) {
-    out->type = types[item.kind];
-    out->boolean = item.boolean;
-    out->number = item.number;
-    out->int64 = item.i64;
-    out->uint64 = item.u64;
-    out->string = item.kind == TDL_ITEM_NUMBERS
-                      ? (const char *)(const void *)item.bytes
-                      : item.string;
-    out->length = item.n;
-    out->pairs = item.pairs;
-  }
-  return status;
 }

@@ -503,6 +503,17 @@ void tdl_loop_hold_back(treadle_loop *loop) {
   loop->arriving = NULL;
 }
 
+static uint32_t fire_timers(treadle_loop *loop) {
+  uint32_t count = 0;
+  if (loop->due_ns != TDL_NEVER && tdl_now_ns() >= loop->due_ns) {
+    uv_run(loop->uv, UV_RUN_NOWAIT);
+    update_due(loop);
+    count = loop->fired;
+    loop->fired = 0;
+  }
+  return count;
+}
+
 uint32_t tdl_loop_dispatch(treadle_loop *loop) {
   uint32_t count = report_lost(loop);
   tdl_node *node;
@@ -513,11 +524,19 @@ uint32_t tdl_loop_dispatch(treadle_loop *loop) {
     arrive(loop, node);
     count++;
   }
-  if (loop->due_ns != TDL_NEVER && tdl_now_ns() >= loop->due_ns) {
-    uv_run(loop->uv, UV_RUN_NOWAIT);
-    update_due(loop);
-    count += loop->fired;
-    loop->fired = 0;
+  return count + fire_timers(loop);
+}
+
+uint32_t tdl_loop_dispatch_until(treadle_loop *loop, uint64_t end_ns) {
+  uint32_t count = report_lost(loop) + fire_timers(loop);
+  tdl_node *node;
+  if (TDL_UNLIKELY(loop->untold)) {
+    count += tell_untold(loop);
+  }
+  while ((count == 0 || tdl_now_ns() < end_ns) &&
+         (node = next_node(loop)) != NULL) {
+    arrive(loop, node);
+    count++;
   }
   return count;
 }

@@ -76,6 +76,7 @@ struct treadle_loop {
   uint32_t guest;  /* of a host: the guest whose code runs now, or 0 */
   int belled;      /* the descriptor is in use by a foreign loop */
   int untold;      /* jobs may be `untold`: for the next dispatch */
+  int scripted;    /* a Lua host's: what arrives may run Lua and raise */
   /* what the code of its state holds (hold.h); NULL until there are locks */
   struct tdl_holds *holds;
 };
@@ -111,6 +112,10 @@ void tdl_loop_cancel(tdl_job *job, const char *reason, int force);
 /* owner; handles all that has arrived and the timers that are due. Returns
 ** how many. Runs handlers, so it may leave by a Lua error (L3). */
 uint32_t tdl_loop_dispatch(treadle_loop *loop);
+
+/* owner; the same, timers first, but nothing of the inbox is begun from that time
+** on, once something was handled. */
+uint32_t tdl_loop_dispatch_until(treadle_loop *loop, uint64_t end_ns);
 
 /* owner; L3. */
 void tdl_loop_lose(treadle_loop *loop);

@@ -9,6 +9,7 @@
 #include "debug.h"
 #include "guests.h"
 #include "hooks.h"
+#include "known.h"
 #include "news.h"
 #include "phase.h"
 #include "supervisor.h"
@@ -102,6 +103,7 @@ static void free_pool(treadle_pool *pool) {
   }
   tdl_backlog_fini(&pool->run);
   tdl_hook_drop(pool);
+  tdl_known_free(pool->known);
   tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   /* relaxed: the last reference (P1) */

@@ -152,6 +152,7 @@ struct treadle_pool {
   uint32_t heard;          /* of `news`, and not yet told on */
   int watches;             /* how often it has begun to watch (P7) */
   tdl_note note;           /* P8 */
+  struct tdl_known *known; /* its tasks, for callers in C; NULL: not asked */
   /* the supervisor's: workers without a slot */
   struct tdl_worker *lost;
   struct tdl_hook *hook; /* under its lock; NULL: there never was one */
