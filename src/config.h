@@ -246,6 +246,14 @@
 #define TDL_INTERRUPT_SIGNAL_BELOW_MAX 1
 #endif
 
+/* Of the signals from there down that have no handler when the first pool is
+** made, so many may be used: two of them that still have none when a thread is to
+** be interrupted for the first time. Others may take some in between, a second
+** copy of treadle in the same process above all. */
+#ifndef TDL_INTERRUPT_SIGNALS
+#define TDL_INTERRUPT_SIGNALS 8
+#endif
+
 /* Text segments of the process that can be told apart, each 16 bytes; where
 ** there are more, compiled code is not left. A large desktop program has 300.
 */

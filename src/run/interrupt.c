@@ -34,12 +34,13 @@ enum { CLOSED, OPEN, HELD };
 enum { UNASKED, ASKED, READING, ANSWERED }; /* I7 */
 
 static struct {
-  pthread_once_t once;
-  int status;
-  int signal, look_signal;
-  int leaves; /* the layout was found */
+  pthread_once_t once, armed;
+  int status, armed_status;
+  sigset_t signals;        /* I8: two of these become the next two */
+  int signal, look_signal; /* from the first request or look on */
+  int leaves;              /* the layout was found */
   tdl_layout layout;
-} process = {.once = PTHREAD_ONCE_INIT};
+} process = {.once = PTHREAD_ONCE_INIT, .armed = PTHREAD_ONCE_INIT};
 
 /* Of the thread that runs. initial-exec: a handler may read it. */
 static _Thread_local tdl_interrupt *volatile current;
@@ -151,46 +152,67 @@ static void on_look(int signal, siginfo_t *info, void *context) {
   errno = error;
 }
 
-/* The next lower one that nobody uses, or 0. */
-static int next_signal(int s) {
-  struct sigaction old;
+static int is_unused(const struct sigaction *action) {
+  return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_DFL;
+}
+
+/* From SIGRTMAX - 1 down: SIGRTMAX is valgrind's, the lowest ones are taken by
+** runtimes. */
+static int choose_signals(void) {
+  int s = SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX, n = 0;
+  sigemptyset(&process.signals);
+  for (; s >= SIGRTMIN && n < TDL_INTERRUPT_SIGNALS; s--) {
+    struct sigaction now;
+    if (sigaction(s, NULL, &now) == 0 && is_unused(&now)) {
+      sigaddset(&process.signals, s);
+      n++;
+    }
+  }
+  return n >= 2 ? 0 : TREADLE_ESYSTEM;
+}
+
+/* The highest one below `s` that still nobody uses has that handler now; or 0.
+** Somebody may take it between the look and the act, and gets it back. */
+static int take_signal(int s, const struct sigaction *action) {
   while (--s >= SIGRTMIN) {
-    if (sigaction(s, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) &&
-        old.sa_handler == SIG_DFL) {
-      return s;
+    struct sigaction old;
+    if (sigismember(&process.signals, s) == 1 &&
+        sigaction(s, NULL, &old) == 0 && is_unused(&old) &&
+        sigaction(s, action, &old) == 0) {
+      if (is_unused(&old)) {
+        return s;
+      }
+      sigaction(s, &old, NULL);
     }
   }
   return 0;
 }
 
-/* What sleeps in C ends early, with EINTR, by a request, but as far as the kernel
-** can not by a look. From SIGRTMAX - 1 down: SIGRTMAX is valgrind's, the lowest
-** ones are taken by runtimes. */
-static int take_signals(void) {
+/* I8. What sleeps in C ends early, with EINTR, by a request, but as far as the
+** kernel can not by a look. */
+static void arm(void) {
   struct sigaction action = {.sa_flags = SA_SIGINFO};
-  process.signal = next_signal(SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX + 1);
-  process.look_signal = next_signal(process.signal);
-  if (process.look_signal == 0) {
-    return TREADLE_ESYSTEM;
-  }
-  sigemptyset(&action.sa_mask); /* I6; siglongjmp restores none of it */
-  sigaddset(&action.sa_mask, process.signal);
-  sigaddset(&action.sa_mask, process.look_signal);
+  action.sa_mask = process.signals; /* I6; siglongjmp restores none of it */
   action.sa_sigaction = on_signal;
-  if (sigaction(process.signal, &action, NULL) != 0) {
-    return TREADLE_ESYSTEM;
-  }
+  process.signal = take_signal(SIGRTMAX, &action);
+  tdl_leave_use(process.signal);
   action.sa_sigaction = on_look;
   action.sa_flags |= SA_RESTART;
-  return sigaction(process.look_signal, &action, NULL) == 0 ? 0
-                                                            : TREADLE_ESYSTEM;
+  process.look_signal =
+      process.signal == 0 ? 0 : take_signal(process.signal, &action);
+  process.armed_status = process.look_signal == 0 ? TREADLE_ESYSTEM : 0;
+}
+
+static int is_armed(void) {
+  pthread_once(&process.armed, arm);
+  return process.armed_status == 0;
 }
 
 static void set_up(void) {
   tdl_segments_refresh();
   process.leaves = tdl_layout_find(&process.layout);
-  process.status = take_signals();
-  tdl_leave_setup(process.leaves ? &process.layout : NULL, process.signal);
+  process.status = choose_signals();
+  tdl_leave_setup(process.leaves ? &process.layout : NULL);
 }
 
 int tdl_interrupt_setup(void) {
@@ -209,11 +231,7 @@ tdl_interrupt *tdl_interrupt_here(void) {
 }
 
 static void mask(int how) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, process.signal);
-  sigaddset(&set, process.look_signal);
-  pthread_sigmask(how, &set, NULL);
+  pthread_sigmask(how, &process.signals, NULL);
 }
 
 static void forget_request(tdl_interrupt *i) {
@@ -312,14 +330,15 @@ static void let_go(tdl_interrupt *i) {
   atomic_store_explicit(&i->state, OPEN, memory_order_release);
 }
 
-static void send_held(const tdl_interrupt *i, atomic_int *sent, int signal) {
+static void send_held(const tdl_interrupt *i, atomic_int *sent, int looks) {
   /* [interrupt-sent] [look-sent] acquire: the handler is done with the last one
   */
-  if (!atomic_exchange_explicit(sent, 1, memory_order_acquire)) {
-    if (signal == process.signal) { /* a look does not ask for them */
+  if (is_armed() && !atomic_exchange_explicit(sent, 1, memory_order_acquire)) {
+    if (!looks) { /* a look does not ask for them */
       tdl_segments_refresh();
     }
-    if (pthread_kill(i->thread, signal) != 0) {
+    if (pthread_kill(i->thread, looks ? process.look_signal : process.signal) !=
+        0) {
       /* relaxed: no signal came of it */
       atomic_store_explicit(sent, 0, memory_order_relaxed);
     }
@@ -330,7 +349,7 @@ void tdl_interrupt_request(tdl_interrupt *i) {
   if (hold(i)) {
     /* relaxed: the signal comes after it */
     atomic_store_explicit(&i->requested, 1, memory_order_relaxed);
-    send_held(i, &i->sent, process.signal);
+    send_held(i, &i->sent, 0);
     let_go(i);
   }
 }
@@ -350,7 +369,7 @@ void tdl_interrupt_ask(tdl_interrupt *i, tdl_stack *to) {
 
 void tdl_interrupt_prompt(tdl_interrupt *i) {
   if (hold(i)) {
-    send_held(i, &i->look.sent, process.look_signal);
+    send_held(i, &i->look.sent, 1);
     let_go(i);
   }
 }

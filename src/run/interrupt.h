@@ -26,6 +26,9 @@
 ** I7  What a look fills in is the asker's. The thread writes there only between
 **     its two steps, ASKED to READING to ANSWERED or back to ASKED; the asker has
 **     it back when it finds ANSWERED, or has moved ASKED to UNASKED.
+** I8  Nobody's signals have a handler of ours before the first request or look of
+**     the process. Which two of them are ours is settled then; the threads do not
+**     block any that may be.
 **
 ** What must be known of LuaJIT's insides for all that is found by watching a
 ** state (interrupt_layout.h); where something looks otherwise, only the hook
@@ -86,8 +89,8 @@ typedef struct tdl_interrupt {
   } traps[TDL_INTERRUPT_TRAPS];
 } tdl_interrupt;
 
-/* Any thread, before all else; does its work once: picks the signal, finds
-** out what must be known of LuaJIT. */
+/* Any thread, before all else; does its work once: finds out what must be known
+** of LuaJIT, and which signals are free (I8). */
 int tdl_interrupt_setup(void);
 
 /* 1 where code that does not look at hooks can be left. */

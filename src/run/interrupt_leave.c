@@ -324,9 +324,12 @@ void tdl_leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
 
 /* --- once per process ----------------------------------------------------- */
 
-void tdl_leave_setup(const tdl_layout *layout, int signal) {
-  known.layout = layout;
+void tdl_leave_use(int signal) {
   known.signal = signal;
+}
+
+void tdl_leave_setup(const tdl_layout *layout) {
+  known.layout = layout;
   known.own = (const void *)(uintptr_t)tdl_leave_setup;
   known.luajit = (const void *)(uintptr_t)lua_sethook;
   known.traps =

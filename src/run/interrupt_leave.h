@@ -25,8 +25,11 @@
 
 #include "interrupt.h"
 
-/* Without a layout no code is left. The signal is that of a request. */
-void tdl_leave_setup(const tdl_layout *layout, int signal);
+/* Without a layout no code is left. */
+void tdl_leave_setup(const tdl_layout *layout);
+
+/* once per process, before the first signal is sent: that of a request. */
+void tdl_leave_use(int signal);
 
 /* Whether all frames from that place on the stack to the base are LuaJIT's or
 ** treadle's (I3). Takes the unwinder's locks, so that the thread must hold none:
