@@ -49,6 +49,13 @@ test_bins    = $(patsubst %.c,$(B)/test/%,$(notdir $(1)))
 MODULE  := $(B)/treadle.so
 COMMAND := $(B)/treadle
 
+# For programs in C: the same, with an interpreter (`make libs`).
+VERSION   := $(shell sed -n 's/^\#define TREADLE_VERSION "\(.*\)"/\1/p' src/treadle.h)
+SONAME    := libtreadle.so.0
+SHARED    := $(B)/libtreadle.so.$(VERSION)
+STATIC    := $(B)/libtreadle.a
+PC        := $(B)/treadle.pc
+
 # --- flags -------------------------------------------------------------------
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 CFLAGS  ?= -O2 -g
@@ -154,6 +161,20 @@ all: $(MODULE) $(COMMAND) ## build build/treadle.so and build/treadle
 $(MODULE): $(CORE_OBJ) $(B)/link.flags
 	$(call SAY,LINK)$(CC) -shared -Wl,-z,nodelete $(ALL_LDFLAGS) -o $@ $(CORE_OBJ) \
 	  $(UV_LIBS) $(LDLIBS)
+
+.PHONY: libs
+libs: $(SHARED) $(STATIC) ## build the libraries for programs in C
+	@:
+
+$(SHARED): $(CORE_OBJ) $(B)/link.flags
+	$(call SAY,LINK)$(CC) -shared -Wl,-z,nodelete -Wl,-soname,$(SONAME) \
+	  $(ALL_LDFLAGS) -o $@ $(CORE_OBJ) $(LUA_LIBS) $(UV_LIBS) -lm -ldl $(LDLIBS)
+
+# One object, in which nothing but what is public can be seen.
+$(STATIC): $(CORE_OBJ) $(B)/link.flags
+	$(call SAY,AR)$(CC) -r -nostdlib -o $(B)/obj/treadle.o $(CORE_OBJ) && \
+	  objcopy --localize-hidden $(B)/obj/treadle.o && \
+	  rm -f $@ && ar rcs $@ $(B)/obj/treadle.o
 
 $(COMMAND): $(CLI_OBJ) $(CORE_OBJ) $(B)/link.flags
 	$(call SAY,LINK)$(CC) -rdynamic $(ALL_LDFLAGS) -o $@ $(CLI_OBJ) $(CORE_OBJ) \
@@ -402,36 +423,67 @@ valgrind: setup-check ## C tests and a Lua script under valgrind
 	  $(call only,spec/support/smoke.lua)
 
 packaging: setup-check ## what make install and luarocks install works elsewhere
-	$(AGAIN) all
-	+@WERROR=$(WERROR) $(SUITE) -t 900 .ci/packaging
+	$(AGAIN) all libs
+	+@WERROR=$(WERROR) $(SUITE) -t 900 .ci/packaging .ci/embedding
 
 # --- installing --------------------------------------------------------------
 PREFIX    ?= /usr/local
 BINDIR    ?= $(PREFIX)/bin
 LUALIBDIR ?= $(PREFIX)/lib/lua/5.1
 INCDIR    ?= $(PREFIX)/include
+LIBDIR    ?= $(PREFIX)/lib
 DATADIR   ?= $(PREFIX)/share
 
 # What else is installed, "FILE:PLACE": the manual page, what shells complete, and definitions for
 # editors, as an addon of lua-language-server.
-SHARED := docs/man/treadle.1:man/man1/treadle.1 \
+EXTRAS := docs/man/treadle.1:man/man1/treadle.1 \
           completion/treadle.bash:bash-completion/completions/treadle \
           completion/_treadle:zsh/site-functions/_treadle \
           completion/treadle.fish:fish/vendor_completions.d/treadle.fish \
           config.json:treadle/luals/treadle/config.json \
           library/treadle.lua:treadle/luals/treadle/library/treadle.lua
-shared_place = '$(DESTDIR)$(DATADIR)/$(lastword $(subst :, ,$(1)))'
+extra_place = '$(DESTDIR)$(DATADIR)/$(lastword $(subst :, ,$(1)))'
 
-.PHONY: install uninstall env clean help
-install: all ## PREFIX=/usr/local DESTDIR=
-	$(foreach s,$(SHARED),install -D -m 644 $(firstword $(subst :, ,$s)) \
-	  $(call shared_place,$s)$(newline))
+# What programs in C link with; EMBED=no leaves it out. The flags behind Libs.private
+# are for libtreadle.a: the handler of an interrupt never enters the linker.
+EMBED := yes
+define PC_TEXT
+prefix=$(PREFIX)
+libdir=$(LIBDIR)
+includedir=$(INCDIR)
+
+Name: treadle
+Description: Lua functions on a pool of LuaJIT states, one per thread
+Version: $(VERSION)
+Requires.private: luajit libuv
+Libs: -L$${libdir} -ltreadle
+Libs.private: -Wl,-z,now -pthread -lm -ldl
+Cflags: -I$${includedir}
+endef
+
+.PHONY: install uninstall install-libs uninstall-libs env clean help
+install-libs: libs
+	$(file >$(PC),$(PC_TEXT))
+	install -D -m 755 $(SHARED) '$(DESTDIR)$(LIBDIR)/$(notdir $(SHARED))'
+	ln -sf $(notdir $(SHARED)) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libtreadle.so'
+	install -D -m 644 $(STATIC) '$(DESTDIR)$(LIBDIR)/libtreadle.a'
+	install -D -m 644 $(PC) '$(DESTDIR)$(LIBDIR)/pkgconfig/treadle.pc'
+uninstall-libs:
+	rm -f $(addprefix '$(DESTDIR)$(LIBDIR)/,$(addsuffix ',$(notdir $(SHARED)) \
+	  $(SONAME) libtreadle.so libtreadle.a pkgconfig/treadle.pc))
+
+install: $(if $(filter yes,$(EMBED)),install-libs)
+uninstall: uninstall-libs
+install: all ## PREFIX=/usr/local DESTDIR= EMBED=yes
+	$(foreach s,$(EXTRAS),install -D -m 644 $(firstword $(subst :, ,$s)) \
+	  $(call extra_place,$s)$(newline))
 	install -D -m 755 $(MODULE) '$(DESTDIR)$(LUALIBDIR)/treadle.so'
 	install -D -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/treadle'
 	install -D -m 644 src/treadle.h '$(DESTDIR)$(INCDIR)/treadle.h'
 
 uninstall: ## the same PREFIX and DESTDIR
-	rm -f $(foreach s,$(SHARED),$(call shared_place,$s))
+	rm -f $(foreach s,$(EXTRAS),$(call extra_place,$s))
 	@cd '$(DESTDIR)$(DATADIR)' 2>/dev/null && rmdir -p treadle/luals/treadle/library || :
 	rm -f '$(DESTDIR)$(LUALIBDIR)/treadle.so' '$(DESTDIR)$(BINDIR)/treadle' \
 	  '$(DESTDIR)$(INCDIR)/treadle.h'

@@ -38,6 +38,7 @@ build = {
     BINDIR = "$(BINDIR)",
     LUALIBDIR = "$(LIBDIR)",
     INCDIR = "$(PREFIX)/include",
+    EMBED = "no",
   },
   copy_directories = { "docs", "examples" },
 }
