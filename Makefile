@@ -14,7 +14,7 @@ PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
                   spin chromium git lua-ldoc mandoc wrk libpcre3 \
-                  neovim love xvfb xauth
+                  neovim love xvfb xauth g++
 # Unpacked, not installed: Debian's Lua module of nginx excludes the LuaJIT that
 # the others are built with, and an nginx that is installed starts to serve.
 NGINX_PACKAGES := nginx libnginx-mod-http-ndk libnginx-mod-http-lua \
@@ -259,6 +259,16 @@ setup-check:
 AGAIN = +@$(MAKE) --no-print-directory \
         $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
+# The frame loop of examples/engine, with the static library.
+ENGINE := $(B)/engine
+$(ENGINE): examples/engine/engine.c $(STATIC)
+	$(call SAY,CC)$(CC) -std=c11 -O2 $(WARNINGS) -pedantic -Isrc $(UV_CFLAGS) -o $@ $^ \
+	  -Wl,-z,now -pthread $(LUA_LIBS) $(UV_LIBS) -lm -ldl
+.PHONY: engine
+engine: setup ## set up, build and run the frame loop in C (ENGINE_ARGS="10 6 128")
+	$(AGAIN) all $(ENGINE)
+	$(ENGINE) examples/engine/terrain.lua build/terrain.ppm $(ENGINE_ARGS)
+
 .PHONY: demo bench load
 demo: setup ## set up, build, count words, draw a picture (DEMO_ARGS=folder)
 	$(AGAIN) all
@@ -326,7 +336,7 @@ lint: setup-check ## luacheck, and mandoc on the manual page
 	@luacheck --quiet --codes --no-color lua spec examples docs src rocks/*.rockspec \
 	  .luacheckrc .busted
 
-C_FILES = $(shell find src spec -name '*.[ch]')
+C_FILES = $(shell find src spec examples -name '*.[ch]')
 format: setup-check ## clang-format finds nothing to change
 	@clang-format --dry-run -Werror $(C_FILES)
 reformat: ## let clang-format change it
@@ -366,9 +376,9 @@ RUN_ODD = $(SUITE) -t 240 $(if $(EXCEPT_TAG),-x $(EXCEPT_TAG)) $(RUN_TESTS) \
 # the next call of the C library, and a script that computes (#computing) makes
 # none. Tasks that write the same memory at the same time (#racing) are reported
 # there. oom_every_test takes minutes; oom_test is a part of it. Programs of the
-# system's compiler (c_api) do not load a library with a sanitizer.
+# system's compiler (c_api, engine) do not load a library with a sanitizer.
 EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
-             $(if $(SANITIZED),spec/c_api_spec.lua) \
+             $(if $(SANITIZED),spec/c_api_spec.lua spec/engine_spec.lua) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
                spec/peers_spec.lua)

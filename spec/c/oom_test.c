@@ -293,8 +293,28 @@ enum {
   NESTED,
   ALL_WORKERS,
   SPAWNED,
+  SHARED,
   CALLS
 };
+
+/* More buffers than the list of them begins with. */
+static treadle_call *share(treadle_pool *pool) {
+  treadle_buffer *b;
+  treadle_call *call;
+  if (treadle_buffer_new("double", 10, &b) != 0) {
+    return NULL;
+  }
+  call = new_call(pool, "echo", 7);
+  if (call != NULL) {
+    for (int i = 0; i < 6; i++) {
+      treadle_put_buffer(treadle_arguments(call), b);
+    }
+    treadle_put_number(treadle_arguments(call), 42);
+    treadle_call_priority(call, TREADLE_HIGH);
+  }
+  treadle_buffer_drop(b);
+  return call;
+}
 
 static void submit_all(treadle_pool *pool, outcome *out) {
   static const double numbers[30] = {1, 2, 3};
@@ -337,14 +357,15 @@ static void submit_all(treadle_pool *pool, outcome *out) {
     treadle_put_number(treadle_arguments(call), 5);
   }
   submit(call, &out[SPAWNED], -1, 0);
+  submit(share(pool), &out[SHARED], -1, 0);
 }
 
 /* The outcome that belongs there; or, after a refusal, an error that says so:
 ** CLOSED where the second worker could not start, which ends the pool. */
 static int is_right(const outcome *o, int i, int refusal) {
   static const double numbers[CALLS] = {
-      [ADD] = 42,   [BIG] = 42,         [TABLE] = 42 + 6,
-      [NESTED] = 3, [ALL_WORKERS] = 84, [SPAWNED] = 15};
+      [ADD] = 42,         [BIG] = 42,     [TABLE] = 42 + 6, [NESTED] = 3,
+      [ALL_WORKERS] = 84, [SPAWNED] = 15, [SHARED] = 42};
   if (o->reports != o->submitted || (!o->submitted && !refusal)) {
     return 0;
   }
@@ -398,7 +419,11 @@ static int run_program(int refusal) {
     MUST(refusal && status == TREADLE_ENOMEM);
     return fine;
   }
+  if (treadle_writer_new(1, &o.data) == 0) {
+    treadle_put_text(o.data, "data");
+  }
   status = treadle_pool_open(loop, &o, &pool, error, sizeof(error));
+  treadle_writer_free(o.data);
   if (status == 0) {
     fine = run_calls(loop, pool, refusal);
   } else {

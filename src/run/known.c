@@ -75,7 +75,7 @@ static int read_task(tdl_known *known, treadle_values *names,
 
 int tdl_known_read(const tdl_bytes *report, double timeout, tdl_known **out) {
   treadle_values values, rest;
-  treadle_value names, options = {TREADLE_NIL};
+  treadle_value names, options;
   tdl_known *known;
   int status = 0;
   tdl_embed_open(report, &values);
@@ -83,6 +83,7 @@ int tdl_known_read(const tdl_bytes *report, double timeout, tdl_known **out) {
     return TREADLE_EPAYLOAD;
   }
   rest = names.inside;
+  memset(&options, 0, sizeof(options));
   for (size_t i = 0; i < names.length && status == 0; i++) {
     status = treadle_skip(&values); /* of the names' own */
   }
