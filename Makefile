@@ -13,8 +13,8 @@ MAKEFLAGS += --no-builtin-rules
 PACKAGES       := make gcc libc6-dev pkg-config luajit libluajit-5.1-dev \
                   libuv1-dev lua-luv lua-busted luarocks
 CHECK_PACKAGES := lua-check clang clang-format libclang-rt-14-dev valgrind \
-                  spin chromium git lua-ldoc mandoc wrk libpcre3 \
-                  neovim love xvfb xauth g++
+                  spin chromium git lua-ldoc mandoc wrk libpcre3 neovim love \
+                  xvfb xauth g++ lua-cqueues lua-copas lua-socket
 # Unpacked, not installed: Debian's Lua module of nginx excludes the LuaJIT that
 # the others are built with, and an nginx that is installed starts to serve.
 NGINX_PACKAGES := nginx libnginx-mod-http-ndk libnginx-mod-http-lua \

@@ -75,8 +75,8 @@ function treadle.run(fn, ...) end
 
 ---Handle what is ready: completions, timers, I/O.
 ---@param timeout? number seconds to wait for it at most (default 0)
+---@param budget? number seconds after which it begins with nothing more
 ---@return integer events how many it handled
----@param budget? number
 function treadle.poll(timeout, budget) end
 
 ---A descriptor that is readable when `poll` has something to do.
@@ -85,6 +85,34 @@ function treadle.fd() end
 
 ---@return number seconds until the next timer; `math.huge` for never
 function treadle.next_timeout() end
+
+---Joins treadle to a loop that somebody else runs, see docs/attach.md. Only `watch` is required.
+---@class treadle.adapter
+---@field name? string for messages
+---@field watch fun(fd: integer, turn: fun(): number): fun() calls `turn` from now on; returns what ends that
+---@field rearm? fun(seconds: number) the next turn is due that soon
+---@field block? fun(is_done: (fun(): boolean), seconds: number) the wait of main code
+---@field parker? fun(co: thread): treadle.parker? how a coroutine of the host's waits
+---@field hold? fun(is_held: boolean) whether treadle has something to do
+---@field budget? number seconds that a turn has
+---@field report? fun(message: string) where errors go
+---@field close? fun() for the host's end
+
+---@class treadle.parker
+---@field park fun(seconds: number) yields until `wake` was called, at most so long
+---@field wake fun()
+
+---@class treadle.attachment
+---@field name string
+local attachment = {}
+
+---The state waits by itself again.
+function attachment:detach() end
+
+---Join this state to the loop of a host.
+---@param given? treadle.adapter|string|table|userdata an adapter, a host's library or its name; nil: the host around
+---@return treadle.attachment
+function treadle.attach(given) end
 
 ---Call `fn(x)`, then `x:close()`, whether it returned or raised.
 ---@generic T

@@ -283,6 +283,33 @@ describe("attach", function()
     assert.same({ "in1", "out1", "in2", "out2" }, log)
   end)
 
+  it("threads are apart though a coroutine runs the host's loop", function()
+    attach()
+    local ends, mutex, log = {}, treadle.mutex(), {}
+    treadle.spawn(function()
+      for i = 1, 2 do
+        host.spawn(function()
+          ends[i] = select(2, pcall(treadle.group, function(g)
+            g:spawn(function()
+              treadle.sleep(0.002 * i)
+              error("child " .. i, 0)
+            end)
+            treadle.sleep(math.huge)
+          end))
+          mutex:with(function()
+            log[#log + 1] = "in"
+            host.sleep(0.002)
+            log[#log + 1] = "out"
+          end)
+        end)
+      end
+      host.run()
+    end)
+    assert.matches("child 1", tostring(ends[1]))
+    assert.matches("child 2", tostring(ends[2]))
+    assert.same({ "in", "out", "in", "out" }, log)
+  end)
+
   it("what a thread of the host's holds is free when it is collected", function()
     attach()
     local mutex = treadle.mutex()
@@ -315,7 +342,8 @@ describe("attach", function()
     local wrong, ended = 0, 0
     for i = 1, 1000 do
       host.spawn(function()
-        wrong = wrong + (pool.call.add(i, i):await() == 2 * i and 0 or 1)
+        local sum = pool.call.add(i, i):await()
+        wrong = wrong + (sum == 2 * i and 0 or 1)
         ended = ended + 1
       end)
     end

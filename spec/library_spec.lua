@@ -209,6 +209,11 @@ describe("the definitions for editors", function()
       assert.is_true(next(methods) ~= nil, owner)
       compare(problems, definitions, owner, methods, true)
     end
+    local attachment = treadle.attach {
+      watch = function() return function() end end, block = require("treadle.attach").stall,
+    }
+    compare(problems, definitions, "attachment", methods_of(attachment), true)
+    attachment:detach()
     compare(problems, definitions, "signal", methods_of(abort.signal, "signal_methods"), true)
     treadle.group(function(g)
       compare(problems, definitions, "group", methods_of(g, "methods"), true)
@@ -227,7 +232,10 @@ describe("the definitions for editors", function()
     local pool = treadle.pool("string", { threads = 1 })
     local thread = treadle.thread("string")
     thread:close()
+    local attachment = treadle.attach { watch = function() return function() end end }
+    attachment:detach()
     local owners = {
+      attachment = attachment,
       trace = pool:trace "/dev/null",
       profile = pool:profile(0),
       thread = thread, queue = treadle.queue(), parent = require("treadle.parent").parent,

@@ -44,7 +44,7 @@ describe("the module", function()
   end)
 
   it("polls no longer than its budget says, but for one thing", function()
-    local ran, timer = {}, nil
+    local ran = {}
     for i = 1, 3 do
       treadle.resolved(i):and_then(function() ran[#ran + 1] = i end)
     end
@@ -53,7 +53,7 @@ describe("the module", function()
     assert.equal(0, treadle.next_timeout()) -- the others are ready
     treadle.poll(0, -1)
     assert.same({ 1, 2 }, ran)
-    timer = treadle.spawn(treadle.sleep, 0)
+    local timer = treadle.spawn(treadle.sleep, 0)
     repeat until treadle.poll(1, helpers.TIMEOUT) > 0 and timer:state() ~= "pending"
     assert.same({ 1, 2, 3 }, ran)
     for _, wrong in ipairs { "0", {}, 0 / 0 } do

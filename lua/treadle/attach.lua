@@ -114,7 +114,7 @@ local blocking = 0
 
 --- Whether treadle has something to wait for.
 local function is_pending()
-  return blocking > 0 or loop.is_busy() or core.is_live()
+  return blocking > 0 or loop.has_waiting() or core.is_live()
 end
 
 --- Until when the host sleeps, if only time passes.
@@ -188,11 +188,12 @@ local function begin_turn()
   end
   core.disarm()
   gathers = true
-  local ok, err = pcall(loop.gather)
+  local ok, events = pcall(loop.gather)
   gathers = false
   if not ok then
-    report(errors.text(err))
+    report(errors.text(events))
   end
+  has_turned = has_turned or not ok or events > 0
   leave()
   rearm()
 end
@@ -204,6 +205,10 @@ local function turn_of(self)
     end
     turning = turning + 1
     begin_turn()
+    if blocking > 0 then -- who waits in main code runs the rest, outside of the host's loop
+      turning = turning - 1
+      return leave()
+    end
     local ok, events = loop.host_turn(describe, self.adapter.budget)
     turning = turning - 1
     has_turned = has_turned or not ok or events > 0
@@ -296,14 +301,14 @@ local function check_block(deadline)
   attached.adapter.block(always, 0)
 end
 
---- The number by which a coroutine of the host's holds locks; 0: C knows.
-local function owner()
-  local co = loop.running()
-  if co and attached.adapter.parker then
+local function is_its(co)
+  if owners.is_known(co) then
+    return true
+  elseif attached.adapter.parker then
     local ok, found = pcall(attached.adapter.parker, co)
-    return ok and found and owners.number(co) or 0
+    return ok and found ~= nil
   end
-  return 0
+  return false
 end
 
 local function parker(co)
@@ -312,7 +317,7 @@ local function parker(co)
 end
 
 joint = {
-  ready = ready, polled = leave, sleep = sleep, check_block = check_block, owner = owner,
+  ready = ready, polled = leave, sleep = sleep, check_block = check_block, is_its = is_its,
   parker = parker,
 }
 

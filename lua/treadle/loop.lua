@@ -124,8 +124,9 @@ local owner_in_c
 
 --- The owner of what the code that runs here takes; 0: C knows.
 function loop.owner()
-  if host and not runs then
-    return host.owner()
+  local co = host and loop.hosts_own()
+  if co then
+    return owners.number(co)
   end
   owner = owner or owners.number(runs)
   return owner
@@ -451,6 +452,15 @@ local function running()
 end
 loop.running = running
 
+--- The coroutine that runs, if the host schedules it: the code that runs is its own, whoever may
+-- have run the host's loop.
+function loop.hosts_own()
+  local co = running()
+  if co and co ~= runs and not targets[co] and not fibers[co] and host.is_its(co) then
+    return co
+  end
+end
+
 --- The future for which the main chunk runs the loop until it is settled, if it does that now; and
 -- how many such loops there are, one within another.
 local driving, depth = nil, 0
@@ -565,7 +575,7 @@ end
 
 --- The scope of what the code that runs here spawns, or nil; and its coroutine.
 local function scope_here()
-  local co = runs or coroutine.running()
+  local co = host and loop.hosts_own() or runs or coroutine.running()
   return scopes.here(co, co and targets[co] ~= nil), co
 end
 loop.scope_here = scope_here
@@ -774,7 +784,7 @@ end
 
 --- Join this state to a loop, see attach.lua; nil: take it away.
 -- @tparam[opt] table joined functions: `ready`, something is to be run; `polled`, the loop was;
--- `sleep`, `check_block`, `parker`, `owner`
+-- `sleep`, `check_block`, `parker`, `is_its`, whether it schedules a coroutine
 function loop.set_host(joined)
   host, home, host_turns = joined, nil, 0
   must_tell = in_worker or joined ~= nil
@@ -813,6 +823,12 @@ end
 --- Whether something is under way that the command waits for before it exits.
 function loop.is_busy()
   return alive > 0 or is_ready()
+end
+
+--- Whether something is ready, or a coroutine waits. Those that run now do not: the host's loop may
+-- be run in one, as a script is by the command.
+function loop.has_waiting()
+  return alive > math.max(resumed, runs and 1 or 0) or is_ready()
 end
 
 --- A worker's turn. Nobody's code runs, whatever an error (no memory) may have left undone.

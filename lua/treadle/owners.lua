@@ -16,6 +16,11 @@ function M.track(fn)
   ended = fn
 end
 
+--- Whether a coroutine has a number.
+function M.is_known(co)
+  return numbers[co] ~= nil
+end
+
 --- The number of a coroutine.
 function M.number(co)
   local number = numbers[co]
