@@ -96,6 +96,15 @@ describe("attached to luv", function()
     assert.is_false(treadle.future():wait(0.005))
   end)
 
+  it("uv.run returns at once behind such a wait", function()
+    treadle.sleep(0.001)
+    assert.is_false(uv.run())
+    treadle.future():wait(0.001)
+    assert.is_false(uv.run())
+    assert.equal(3, pool.call.add(1, 2):await())
+    assert.is_false(uv.run())
+  end)
+
   it("a callback cannot wait, but what it spawns can", function()
     local problem, got
     after(1, function()

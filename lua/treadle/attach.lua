@@ -126,13 +126,16 @@ local turning, gathers, has_turned = 0, false, false
 
 local joint -- for loop.set_host, while something is attached
 
---- Keep the host's loop up, or no longer.
+--- Keep the host's loop up, or no longer; a turn looks again whether that is needed.
 local function hold(is_held)
   local self = attached
   if self.adapter.hold and self.is_held ~= is_held then
     self.is_held = is_held
     core.tell_call(not is_held)
     self.adapter.hold(is_held)
+    if is_held then
+      core.leave(true)
+    end
   end
 end
 
@@ -194,7 +197,7 @@ local function begin_turn()
     report(errors.text(events))
   end
   has_turned = has_turned or not ok or events > 0
-  leave()
+  core.leave(false)
   rearm()
 end
 
@@ -207,7 +210,9 @@ local function turn_of(self)
     begin_turn()
     if blocking > 0 then -- who waits in main code runs the rest, outside of the host's loop
       turning = turning - 1
-      return leave()
+      local seconds = leave()
+      wakes_at = core.now() + seconds
+      return seconds
     end
     local ok, events = loop.host_turn(describe, self.adapter.budget)
     turning = turning - 1
@@ -278,6 +283,7 @@ local function sleep(seconds)
   local ok, err = pcall(attached.adapter.block or M.stall, is_done, seconds)
   blocking = blocking - 1
   has_turned = before or has_turned
+  core.leave(true) -- a turn says whether the host's loop is to be held
   if not ok then
     error(err, 0)
   end

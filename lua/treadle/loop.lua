@@ -622,8 +622,8 @@ local function suspend(co, future, deadline, is_shielded)
   return target -- until here it is not collected
 end
 
---- A coroutine of the host's -> what ends its present wait.
-local parked = setmetatable({}, { __mode = "k" })
+--- A coroutine of the host's -> what ends its present wait, which it has on its stack.
+local parked = setmetatable({}, { __mode = "kv" })
 
 --- Not a closure of the coroutine that waits: nginx ends coroutines where they wait, and uses their
 -- stacks for others, without closing what closures have there.
