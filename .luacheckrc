@@ -3,3 +3,7 @@ max_line_length = 100
 files["spec"].std = "luajit+busted"
 files["examples/nginx"].std = "luajit+ngx_lua"
 files["rocks/*.rockspec"].std = "rockspec"
+files["lua/treadle/adapters/nvim.lua"].read_globals = { "vim" }
+files["examples/nvim"].read_globals = { "vim" }
+files["lua/treadle/adapters/love.lua"].read_globals = { "love" }
+files["examples/love"].globals = { "love" }

@@ -1,8 +1,8 @@
 -- A picture that is computed in tasks, tile by tile, while a sprite moves on: click to zoom in.
 --
 --   love examples/love                      play
---   love examples/love --screenshot=PATH    draw one picture, measure frames with tasks and without,
---                                           write PATH (PNG) and PATH.rgba, end
+--   love examples/love --screenshot=PATH    draw one picture, measure frames with tasks and
+--                                           without, write PATH (PNG) and PATH.rgba, end
 local treadle = require "treadle"
 
 local SIZE, TILE, RADIUS = 512, 64, 24

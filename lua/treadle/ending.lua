@@ -15,8 +15,8 @@ local function is_open(record)
   return future.is_pending(record.closed)
 end
 
---- Poll until every pool is over, at most `seconds`. The host's loop is not run: what it would start
--- could take longer than the pools may.
+--- Poll until every pool is over, at most `seconds`. The host's loop is not run: what it would
+-- start could take longer than the pools may.
 local function wait(list, seconds)
   local deadline = core.now() + seconds
   for _, pool in ipairs(list) do

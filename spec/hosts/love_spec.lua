@@ -108,8 +108,8 @@ describe("LÖVE", function()
   -- @return what it said, what it wrote on standard error, its exit code, what it wrote in all
   local function love(path, arguments, before)
     local out, err, code = helpers.shell(("%s exec env HOME=%s XDG_DATA_HOME=%s DISPLAY=:%s "
-      .. "LIBGL_ALWAYS_SOFTWARE=1 SDL_AUDIODRIVER=dummy love %s %s"):format(before or "", home, home,
-      display, path, arguments or ""))
+      .. "LIBGL_ALWAYS_SOFTWARE=1 SDL_AUDIODRIVER=dummy love %s %s"):format(before or "", home,
+      home, display, path, arguments or ""))
     local said = {}
     for line in out:gmatch "say ([^\n]*)" do
       said[#said + 1] = line
@@ -321,11 +321,22 @@ describe("LÖVE", function()
     ]])
   end)
 
+  it("plays the examples of its page", function()
+    local count = 0
+    local page = helpers.read(helpers.folder .. "/../../docs/love.md")
+    for block in page:gmatch "```lua love\n(.-)```" do
+      count = count + 1
+      says({ "well" }, block .. '\nfunction love.quit() say "well" end')
+    end
+    assert.is_true(count >= 1)
+  end)
+
   it("draws the example's picture, tile by tile, while frames go on", function()
     local shot = helpers.new_path ".png"
     local _, err, code, out = love(EXAMPLE, "--screenshot=" .. shot)
     assert.equal(0, code, err)
-    local idle, tasks, inline = out:match "(idle[^\n]*)\n(tasks[^\n]*)\nsprite[^\n]*\n(inline[^\n]*)"
+    local idle, tasks, inline = out:match("(idle[^\n]*)\n(tasks[^\n]*)\n"
+      .. "sprite[^\n]*\n(inline[^\n]*)")
     assert.truthy(inline, out .. err)
     print(("# %s\n# %s\n# %s"):format(idle, tasks, inline))
     assert.is_true(tonumber(tasks:match "%d+") > 2, tasks)

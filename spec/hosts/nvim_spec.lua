@@ -136,6 +136,21 @@ describe("Neovim", function()
     ]])
   end)
 
+  it("lets code that a turn runs wait in its place, while others go on", function()
+    says({ "other", "nested 3 0", "after" }, [[
+      local treadle = require "treadle"
+      local pool = treadle.pool("nvim_tasks")
+      local done = false
+      treadle.spawn(function() treadle.sleep(0.001) say "other" done = true end)
+      require("treadle.loop").defer(function()
+        while not done do treadle.sleep(0.001) end
+        say("nested", pool.call.add(1, 2):await(), pool.call.add(0, 0):await())
+      end)
+      treadle.sleep(0.002)
+      say "after"
+    ]])
+  end)
+
   it("tells of errors by vim.notify", function()
     says({ "true 4" }, [[
       local treadle = require "treadle"
@@ -225,6 +240,16 @@ describe("Neovim", function()
     ]]):format(EXAMPLE, EXAMPLE, EXAMPLE .. "/plugin/treadle_grep.lua"))
   end)
 
+  it("runs the examples of its page", function()
+    local count = 0
+    for block in helpers.read(helpers.folder .. "/../../docs/neovim.md")
+      :gmatch "```lua nvim\n(.-)```" do
+      count = count + 1
+      says({ "well" }, block .. '\nsay "well"')
+    end
+    assert.is_true(count >= 2)
+  end)
+
   describe("with the plugin of the examples", function()
     local tree
     local FILES, LINES = 400, 1000
@@ -270,7 +295,9 @@ describe("Neovim", function()
         end
         local status
         local gap, ticks = watch(function()
-          grep.search("value_%d*77 ", { folder = tree, on_done = function(s) status = s end })
+          grep.search("value_%d*77 ", {
+            folder = tree, on_done = function(s) status = s end,
+          })
           vim.wait(60000, function() return status end, 5)
         end)
         local tasks = require "treadle_grep.tasks"
@@ -298,8 +325,8 @@ describe("Neovim", function()
       assert.equal(("grep: %d of %d files, %d hits"):format(FILES + 1, FILES + 1, #expected),
         lines[1])
       local gap, ticks, inline = lines[2]:match "(%S+) (%S+) (%S+)"
-      print(("# longest gap of a 10 ms timer: %.1f ms in %d ticks; searched inline: %.1f ms"):format(
-        gap, ticks, inline))
+      print(("# longest gap of a 10 ms timer: %.1f ms in %d ticks; searched inline: %.1f ms")
+        :format(gap, ticks, inline))
       assert.is_true(tonumber(ticks) > 2)
       assert.is_true(tonumber(gap) < tonumber(inline), lines[2])
     end)

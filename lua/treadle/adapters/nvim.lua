@@ -3,6 +3,7 @@
 -- coroutine is vim.wait: the editor's events go on. It comes about by itself where Neovim's own
 -- state requires treadle.
 -- @module treadle.adapters.nvim
+local core = require "treadle.core"
 local ending = require "treadle.ending"
 
 local M = {}
@@ -14,8 +15,8 @@ local function milliseconds(seconds)
   return math.min(math.ceil(math.max(0, seconds) * 1000), LONGEST)
 end
 
---- Whether this state is the editor's own. Threads of luv (vim.uv.new_thread) have a `vim`, too, but
--- no loop of the editor's.
+--- Whether this state is the editor's own. Threads of luv (vim.uv.new_thread) have a `vim`, too,
+-- but no loop of the editor's.
 function M.is_here()
   local vim = rawget(_G, "vim")
   return type(vim) == "table" and type(vim.schedule) == "function" and type(vim.wait) == "function"
@@ -51,21 +52,21 @@ function M.new()
   local scheduled, over = false, false
   local leaving, path -- the autocommand; runtime_path(), as last seen
 
-  local function set_timer(seconds)
-    if seconds < math.huge then
-      timer:start(milliseconds(seconds), 0, adapter.wake)
-    else
-      timer:stop()
-    end
-  end
-
   --- Fast context. The descriptor stays readable until `run` has been: it is not watched meanwhile.
-  function adapter.wake()
+  local function wake()
     if not scheduled and not over then
       scheduled = true
       poll:stop()
       timer:stop()
       vim.schedule(run)
+    end
+  end
+
+  local function set_timer(seconds)
+    if seconds < math.huge then
+      timer:start(milliseconds(seconds), 0, wake)
+    else
+      timer:stop()
     end
   end
 
@@ -76,13 +77,13 @@ function M.new()
       if over then
         return
       end
+      poll:start("r", wake) -- what the turn runs may wait, too
       local seconds = turn()
       if not over and not scheduled then
-        poll:start("r", adapter.wake)
         set_timer(seconds)
       end
     end
-    poll:start("r", adapter.wake)
+    poll:start("r", wake)
     safely(function()
       if not over then
         path = runtime_path()
@@ -115,6 +116,8 @@ function M.new()
     end
     if is_done() then
       return
+    elseif not scheduled then
+      set_timer(core.next_timeout() or math.huge) -- within a turn nobody else has done it
     end
     -- What ends the wait is an event, whereupon is_done is asked. But some versions (0.7) look for
     -- Ctrl-C at the end of their time only.

@@ -62,8 +62,8 @@ end
 
 --- Look for `pattern` in the files below a folder.
 -- @tparam string pattern
--- @tparam[opt] table options `folder`: default the current one; `plain`: `pattern` is no Lua pattern,
--- but what is looked for; `on_done(status)`: called at the end
+-- @tparam[opt] table options `folder`: default the current one; `plain`: `pattern` is no Lua
+-- pattern, but what is looked for; `on_done(status)`: called at the end
 function M.search(pattern, options)
   options = options or {}
   local treadle = require "treadle"
