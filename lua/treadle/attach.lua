@@ -153,13 +153,6 @@ local function leave()
   return ready and 0 or core.next_timeout() or math.huge
 end
 
-local function report(message)
-  local say = attached and attached.adapter.report
-  if not (say and pcall(say, message)) then
-    io.stderr:write("treadle: ", message, "\n")
-  end
-end
-
 --- An error with where it came from; Ctrl-C's (src/cli/main.c) stays what it is.
 local function describe(err)
   if err == "interrupted" then
@@ -221,7 +214,7 @@ local function turn_of(self)
       if type(events) == "table" then
         error("interrupted", 0)
       end
-      report(events)
+      errors.tell(events)
     end
     if attached ~= self then -- what it ran has ended it
       return math.huge
@@ -345,6 +338,7 @@ function methods:detach()
   core.timer = plain_timer
   core.tell_call(false)
   loop.set_host(nil)
+  errors.teller = nil
   core.disarm()
   self.stop()
 end
@@ -373,6 +367,7 @@ function M.attach(given, opts)
   self.stop, attached, turning, blocking, wakes_at = stop, self, 0, 0, math.huge
   core.timer = timer
   loop.set_host(joint)
+  errors.teller = adapter.report
   core.leave(true) -- the first turn comes at once, and says when the next
   hold(is_pending())
   return self

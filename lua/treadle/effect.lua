@@ -37,9 +37,8 @@ local function with_traceback(err)
 end
 
 local function print_error(self, err, traceback)
-  io.stderr:write( -- in one piece: other threads write beside it
-    ("treadle: error in an %s: %s\n%s"):format(reactive.describe(self), errors.text(err),
-      traceback and traceback .. "\n" or ""))
+  errors.tell(("error in an %s: %s%s"):format(reactive.describe(self), errors.text(err),
+    traceback and "\n" .. traceback or ""))
 end
 
 local function report(self, err, traceback)

@@ -91,8 +91,7 @@ end
 local function warning(err)
   local proxy = newproxy(true)
   getmetatable(proxy).__gc = function()
-    io.stderr:write( -- in one piece: other threads write beside it
-      "treadle: a rejected future was dropped unseen: " .. errors.text(err) .. "\n")
+    errors.tell("a rejected future was dropped unseen: " .. errors.text(err))
   end
   return proxy
 end

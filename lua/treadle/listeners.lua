@@ -36,9 +36,9 @@ function M.copy(list, name)
   return copy
 end
 
---- A listener has raised: that is its own, and goes to stderr, in one piece.
+--- A listener has raised: that is its own.
 function M.complain(err, name)
-  io.stderr:write(("treadle: error in a listener to '%s': %s\n"):format(name, errors.text(err)))
+  errors.tell(("error in a listener to '%s': %s"):format(name, errors.text(err)))
 end
 
 return M

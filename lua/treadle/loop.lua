@@ -192,8 +192,7 @@ local function fail(co, target, value)
     local ok, err = pcall(errors.raised, value, co)
     future:_reject(ok and err or errors.NO_MEMORY)
   else
-    io.stderr:write(("treadle: error in a coroutine: %s\n"):format(
-      debug.traceback(co, errors.text(value))))
+    errors.tell("error in a coroutine: " .. debug.traceback(co, errors.text(value)))
   end
 end
 

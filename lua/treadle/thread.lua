@@ -61,8 +61,7 @@ end
 
 local function tell_error(state, err)
   if not tell(state, "error", err) then
-    io.stderr:write( -- in one piece: other threads write beside it
-      ("treadle: error in thread '%s': %s\n"):format(state.name, errors.text(err)))
+    errors.tell(("error in thread '%s': %s"):format(state.name, errors.text(err)))
   end
 end
 

@@ -231,6 +231,16 @@ describe("LÖVE", function()
     assert.equal(7, code, err)
     assert.equal(1, #said, err)
     assert.truthy(said[1]:find "^error .*main%.lua:%d+: nobody catches this", said[1])
+    said, err, code = love(folder_of(files_of [[
+      local treadle = require "treadle"
+      function love.load()
+        treadle.spawn(function() treadle.sleep(0.001) error "nor this" end)
+      end
+      function love.update() collectgarbage() end
+    ]]))
+    assert.equal(7, code, err)
+    assert.equal(1, #said, err)
+    assert.truthy(said[1]:find "^error .*main%.lua:%d+: nor this", said[1])
   end)
 
   it("finds modules of the game in workers: in a folder, in a .love file", function()

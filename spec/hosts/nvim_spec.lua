@@ -152,14 +152,20 @@ describe("Neovim", function()
   end)
 
   it("tells of errors by vim.notify", function()
-    says({ "true 4" }, [[
+    local written = says({ "true 4", "true 4" }, [[
       local treadle = require "treadle"
+      local pool = treadle.pool("nvim_tasks", { threads = 1 })
       local told, level
       vim.notify = function(text, how) told, level = text, how end
       require("treadle.loop").defer(function() error "nobody catches this" end)
       vim.wait(20000, function() return told ~= nil end)
       say(told:find("nobody catches this", 1, true) ~= nil, level)
+      told = nil
+      treadle.spawn(function() pool.call.add(1, 2):await() error "nor this" end)
+      vim.wait(20000, function() collectgarbage() return told ~= nil end, 1)
+      say(told:find("nor this", 1, true) ~= nil, level)
     ]])
+    assert.equal("", written)
   end)
 
   it("ends a wait of main code by Ctrl-C", function()

@@ -63,7 +63,7 @@ function M.new(love, given)
     end
   end
 
-  local failed -- what the turn has raised
+  local failed -- what nobody has caught, of the turn or of a finalizer
 
   local function raise_failed()
     if failed then

@@ -127,8 +127,11 @@ function M.new()
     end
   end
 
+  --- Later: it may come from a finalizer, which may run in places where text must not change.
   function adapter.report(message)
-    vim.notify(message, vim.log.levels.ERROR)
+    vim.schedule(function()
+      vim.notify("treadle: " .. message, vim.log.levels.ERROR)
+    end)
   end
 
   --- Workers find modules where the editor does.
