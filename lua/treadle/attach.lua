@@ -187,7 +187,7 @@ local function begin_turn()
   local ok, events = pcall(loop.gather)
   gathers = false
   if not ok then
-    report(errors.text(events))
+    errors.tell(errors.text(events))
   end
   has_turned = has_turned or not ok or events > 0
   core.leave(false)

@@ -25,7 +25,7 @@ core.class("treadle.error", mt)
 local M = {}
 
 --- Tell of an error that no code is given: on standard error, in one piece, since other threads
--- write there, too; or by `M.teller`, where an attached host has a better place. Also in finalizers.
+-- write there, too; or by `M.teller`, where a host has a better place. Also in finalizers.
 function M.tell(message)
   if not (M.teller and pcall(M.teller, message)) then
     io.stderr:write("treadle: " .. message .. "\n")
