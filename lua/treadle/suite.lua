@@ -41,6 +41,8 @@ local NUMBERS = {
   timeout = { is_time, "must be a number, 0 or more" },
 }
 
+local WHOSE = { all = true, failed = true }
+
 local function number_of(name, value)
   local is_right, problem = unpack(NUMBERS[name])
   local number = tonumber(value)
@@ -62,6 +64,11 @@ local function define_options(cli, given)
     take_number)
   cli:option("--timeout=SECONDS", "treadle: end a file in which nothing happens for so long;"
     .. " 0: never", tostring(TIMEOUT), take_number)
+  cli:option("--print=WHOSE", "treadle: show what `all` files print, or the `failed` ones", "all",
+    function(_, value)
+      given.print = value
+      return WHOSE[value], "argument to --print must be all or failed"
+    end)
   cli:flag("--[no-]progress", "treadle: on a terminal, a line that says how far the run is", true,
     function(_, value)
       given.progress = value
@@ -77,6 +84,10 @@ local function complete(options, given)
       return nil, "busted: error: " .. problem
     end
     options[name] = number
+  end
+  options.print = given.print or options.print
+  if not WHOSE[options.print] then
+    return nil, "busted: error: argument to --print must be all or failed"
   end
   if given.progress ~= nil then
     options.progress = given.progress
@@ -173,10 +184,13 @@ local function run_file(session, file)
   end
   local files, job = session.run, session.job_of[file]
   local listener = replay.new(busted, file)
-  local has_started, is_done = false, false
+  local has_started, is_done, problems = false, false, session.problems
+  local prints_all = session.options.print == "all"
   for record in function() return files:next(job) end do
     session.progress.hide()
-    files:print(job, record[1], record[2])
+    if prints_all then
+      files:print(job, record[1], record[2])
+    end
     if record[3] == "event" then
       listener:event(record)
     end
@@ -189,10 +203,15 @@ local function run_file(session, file)
   end
   check_start(session, job, has_started)
   session.progress.hide()
-  files:print(job)
+  if prints_all then
+    files:print(job)
+  end
   local problem = problem_of(job, is_done)
   if problem then
     listener:fail(problem, core.now() - (job.over_at or core.now()))
+  end
+  if session.problems > problems then
+    files:print(job) -- if it has not been
   end
   files:drop(job)
   if session.signal then
@@ -251,6 +270,13 @@ local function prepare(session)
   once("busted.execute", function(real, busted)
     session.busted = busted
     busted.register("file", function(file) run_file(session, file) end, { envmode = "insulate" })
+    session.problems = 0
+    for _, outcome in ipairs { "error", "failure" } do
+      busted.subscribe({ outcome }, function()
+        session.problems = session.problems + 1
+        return nil, true
+      end, { priority = 1 })
+    end
     busted.subscribe({ "suite", "start" }, function()
       end_run(session)
       return nil, true

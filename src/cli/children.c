@@ -329,11 +329,20 @@ static int children_scratch(lua_State *L) {
   return 1;
 }
 
-/* write(fd, text): all of it, unless nobody reads any more */
+/* write(fd, text): all of it, unless nobody reads any more: which is told
+** otherwise, so that the signal for it is taken back. */
 static int children_write(lua_State *L) {
+  const struct timespec at_once = {0, 0};
   size_t size;
   const char *text = luaL_checklstring(L, 2, &size);
-  write_all((int)luaL_checkinteger(L, 1), text, size);
+  sigset_t pipe_signal, before;
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+  if (write_all((int)luaL_checkinteger(L, 1), text, size) != 0) {
+    sigtimedwait(&pipe_signal, NULL, &at_once);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   return 0;
 }
 
