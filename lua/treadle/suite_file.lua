@@ -284,6 +284,8 @@ return function(wire)
   for _, name in ipairs(LATER) do
     pcall(require, name) -- a part that this busted does not have is not missed before it is used
   end
+  collectgarbage() -- once, and not in each child
+  collectgarbage()
   write_all(ENDS, wire.encode "ready")
   while true do
     request = next_request()
