@@ -205,13 +205,16 @@ describe("the server", function()
   describe("refuses", function()
     local function refusal(options, text, status)
       options.handler = echo
+      options.linger_timeout = helpers.TIMEOUT
       serving(options, function(server)
         local client = connect(server.port)
-        client:send(text, true)
+        local sent = client:send(text, true)
         local response = client:response()
         assert.equal(status, response and response.status)
         assert.equal("close", response.headers.connection)
         assert.is_nil(client:response())
+        assert.is_nil(sent:await()) -- it is not reset, which might lose the answer
+        assert.equal("end of file", client.ended)
         client:close()
         assert.equal(0, server.counts.requests)
         assert.equal(1, server.counts.refused)
@@ -421,14 +424,14 @@ describe("the server", function()
   end)
 
   describe("'s tasks", function()
-    it("hash as the RFC's examples do", function()
+    it("hash as others do", function()
       serving_app({}, function()
         local client = connect(app.server.port)
         local response = client:ask("/hash?rounds=4096&salt=salt", "POST", "password")
         assert.matches("c5e478d59288c841aa530db6845c4c8d962893a001ce4e11a4963873aa98134a",
           response.body)
-        response = client:ask("/hash?rounds=80000&salt=NaCl", "POST", "Password")
-        assert.matches("4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56",
+        response = client:ask("/hash?rounds=2&salt=salt", "POST", "password")
+        assert.matches("ae4d0c95af6b46d32d0adff928f06dd02a303f8ef3c251dfd6e2d85a95474c43",
           response.body)
         local key = ("passwordPASSWORDpassword"):rep(4)
         local long = client:ask("/hash?rounds=1&salt=s", "POST", key).body
@@ -665,12 +668,11 @@ describe("the server", function()
         start(program)
         local client, other = connect(child.port), connect(child.port)
         client:send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
-          .. "GET /hash?rounds=300000 HTTP/1.1\r\nHost: h\r\n\r\n")
+          .. "GET /hash?rounds=20000 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert.equal(200, client:response().status) -- and then it goes on with the next
         assert.equal(200, other:ask("/health").status)
         child.kill(signal)
-        local response = client:response()
-        assert.same({ 200, "close" }, { response.status, response.headers.connection })
+        assert.equal(200, client:response().status)
         assert.is_nil(client:response())
         assert.is_nil(other:response())
         assert.same({ "", 0, 0 }, finished())

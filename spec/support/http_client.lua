@@ -13,13 +13,12 @@ local function await(f, what)
   return f:await()
 end
 
---- Send text; waits until the kernel has taken it, unless told not to.
+--- Send text; waits until the kernel has taken it, or returns at once a future of that.
+-- @return nil or the error
 function methods:send(text, at_once)
   local f, resolve = treadle.future()
   self.socket:write(text, function(err) resolve(err) end)
-  if not at_once then
-    return await(f, "a write")
-  end
+  return at_once and f or await(f, "a write")
 end
 
 function methods:start_reading()
