@@ -1,4 +1,5 @@
 --- Two calls of one task, at the same time on two cores: `treadle examples/hello.lua`
+-- prints the sum of their results.
 local treadle = require "treadle"
 local tasks = {}
 
