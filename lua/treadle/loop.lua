@@ -727,6 +727,13 @@ end
 loop.targets, loop.waiting, loop.fibers = targets, waiting, fibers
 loop.resume, loop.remove_waiter = resume, remove_waiter
 
+local make = coroutine.create
+
+--- Set what makes a coroutine of a function, for a host that has to prepare one; nil: LuaJIT does.
+function loop.set_maker(fn)
+  make = fn or coroutine.create
+end
+
 local function spawn(co, target, ...)
   targets[co] = target
   alive = alive + 1
@@ -738,7 +745,7 @@ end
 -- it spawns.
 -- @param future settled with what the function returns or raises
 function loop.spawn(future, fn, ...)
-  local co = coroutine.create(fn)
+  local co = make(fn)
   if runs or has_jobs then
     local scope = own_scope[runs]
     if scope then
@@ -755,7 +762,7 @@ end
 -- @param target see `targets`
 -- @param scope the group's
 function loop.spawn_in(scope, target, fn, ...)
-  local co = coroutine.create(fn)
+  local co = make(fn)
   outer[co], target.future[VALUE] = scope, co
   return spawn(co, target, ...)
 end
@@ -763,7 +770,7 @@ end
 --- The same for the runtime's own work: it is not cancelled with its future, nor with the coroutine
 -- that asks for it; with its job it is.
 function loop.work(future, fn, ...)
-  local co = coroutine.create(fn)
+  local co = make(fn)
   if has_jobs then
     join(co, scopes.job_here())
   end
@@ -774,7 +781,7 @@ end
 function loop.run_job(job, fn, ...)
   has_jobs = true
   scopes.expect_jobs()
-  local co = coroutine.create(fn)
+  local co = make(fn)
   fibers[co] = job
   resume(co, ...)
 end

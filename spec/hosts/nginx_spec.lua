@@ -85,6 +85,16 @@ end
 
 local servers = {} -- those that run
 
+--- Processes whose parent is nginx's master.
+local function workers(self)
+  local text = helpers.read(("/proc/%d/task/%d/children"):format(self.pid, self.pid))
+  local list = {}
+  for id in text:gmatch("%d+") do
+    list[#list + 1] = id
+  end
+  return list
+end
+
 --- @param locations text of the server block
 -- @param[opt] options `start`: text of the http block; `processes`
 local function serve(locations, options)
@@ -105,20 +115,10 @@ local function serve(locations, options)
   }, function(code, signal) resolve(code, signal) end))
   servers[self] = true
   helpers.poll_until(function()
-    return self.ended:state() ~= "pending" or helpers.read(self.folder .. "/nginx.pid") ~= ""
+    return self.ended:state() ~= "pending" or #workers(self) == (options.processes or 1)
   end, "nginx has started")
   assert.same("pending", self.ended:state())
   return self
-end
-
---- Processes whose parent is nginx's master.
-local function workers(self)
-  local text = helpers.read(("/proc/%d/task/%d/children"):format(self.pid, self.pid))
-  local list = {}
-  for id in text:gmatch("%d+") do
-    list[#list + 1] = id
-  end
-  return list
 end
 
 --- Lines of the log that tell of trouble.
@@ -359,6 +359,55 @@ describe("treadle in nginx", function()
     assert.same("2 nil", (get(server, "/callback"))) -- a callback has a coroutine of its own
     assert.same("15", get(server, "/group"))
     assert.same("1210", get(server, "/shared"))
+    ends_well()
+  end)
+
+  it("says in coroutines of its own, which may outlive a request, that there is none", function()
+    server = serve [[
+      location = /try {
+        content_by_lua_block {
+          local calls = {
+            function() return ngx.var.uri end,
+            function() ngx.sleep(0) end,
+            function() return ngx.socket.tcp() end,
+            function() ngx.say("lost") end,
+            function() return ngx.thread.spawn(print) end,
+            function() return coroutine.wrap(function() return ngx.var.uri end)() end,
+          }
+          local said = {}
+          for round = 1, 2 do
+            for i, call in ipairs(calls) do
+              local ok, err = treadle.spawn(function()
+                if round == 2 then treadle.sleep(0.001) end -- in the timer from here on
+                return call()
+              end):pawait()
+              said[#said + 1] = tostring(ok) .. " " .. (ok or err.message)
+            end
+          end
+          ngx.say(table.concat(said, "\n"))
+        }
+      }
+      location = /leave {
+        content_by_lua_block {
+          treadle.spawn(function()
+            treadle.sleep(0.01)
+            local ok = pcall(function() return ngx.var.uri end)
+            note(tostring(ok))
+          end)
+          ngx.say("left")
+        }
+      }
+    ]]
+    local child = workers(server)[1]
+    local lines = 0
+    for line in (get(server, "/try")):gmatch("[^\n]+") do
+      lines = lines + 1
+      assert.matches("^false .*no request", line)
+    end
+    assert.same(12, lines)
+    assert.same("left", (get(server, "/leave")))
+    await_note(server, "false")
+    assert.same({ child }, workers(server)) -- it has not crashed
     ends_well()
   end)
 

@@ -5,6 +5,7 @@
 -- @module treadle.adapters.nginx
 local attach = require "treadle.attach"
 local core = require "treadle.core"
+local coroutines = require "treadle.coroutines"
 local loop = require "treadle.loop"
 
 local M = {}
@@ -78,22 +79,39 @@ end
 --- Let `is_ours()` decide whose functions of coroutines the code that runs there gets.
 -- @return function that leaves them to nginx again
 local function share_coroutines(is_ours)
-  local library, theirs = coroutine, {}
+  local theirs = {}
   for _, name in ipairs(REPLACED) do
-    local plain, scheduled = library["_" .. name], library[name]
+    local plain, scheduled = coroutine["_" .. name], coroutine[name]
     theirs[name] = scheduled
-    library[name] = function(...)
+    rawset(coroutine, name, function(...)
       if is_ours() then
         return plain(...)
       end
       return scheduled(...)
-    end
+    end)
   end
   return function()
     for name, scheduled in pairs(theirs) do
-      library[name] = scheduled
+      rawset(coroutine, name, scheduled)
     end
   end
+end
+
+--- Let treadle's coroutines forget the request that they were made in. They may outlive it, and
+-- nginx's functions would go on with what it has freed; so these say that there is no request.
+local function forget_requests()
+  local ffi = require "ffi"
+  local ok, exdata = pcall(require, "thread.exdata") -- OpenResty's LuaJIT
+  if not ok then
+    return
+  end
+  local create, none = coroutines.create, ffi.cast("void *", nil)
+  loop.set_maker(function(fn)
+    return create(function(...)
+      exdata(none)
+      return fn(...)
+    end)
+  end)
 end
 
 --- @param ngx nginx's table of functions
@@ -223,8 +241,9 @@ function M.new(ngx)
     ngx.thread.wait(clock)
   end
 
+  --- In a coroutine of treadle's there is no request, hence no timer; whoever awaits it starts it.
   local function start()
-    if pump or not turn or ngx.get_phase() == "exit_worker" then
+    if pump or not turn or loop.is_spawned() or ngx.get_phase() == "exit_worker" then
       return
     end
     local self = { is_over = false, waits_until = 0, clock = semaphore.new() }
@@ -241,10 +260,12 @@ function M.new(ngx)
     end
     local give_back = share_coroutines(function() return is_turning or loop.is_spawned() end)
     turn = fn
+    forget_requests()
     start()
     hear_of_exit(ngx, process_ends)
     return function()
       give_back()
+      loop.set_maker(nil)
       turn = nil
       if pump then
         finish(pump)
@@ -279,6 +300,7 @@ function M.new(ngx)
     if NO_WAIT[phase] then
       error("nginx: cannot wait in " .. NO_WAIT[phase], 0)
     end
+    start()
     local place
     return {
       park = function(seconds)
