@@ -314,6 +314,28 @@ describe("treadle in nginx", function()
           ngx.say(sum)
         }
       }
+      location = /busy {
+        content_by_lua_block {
+          local is_over = false
+          local busy = treadle.spawn(function()
+            local n = 0
+            while not is_over do treadle.sleep(0) n = n + 1 end
+            return n
+          end)
+          for i = 1, 20 do ngx.sleep(0.001) end -- it leaves room for others
+          is_over = true
+          ngx.say(tostring(busy:await() > 0))
+        }
+      }
+      location = /own {
+        content_by_lua_block {
+          ngx.say(treadle.spawn(function()
+            local got, resolve = treadle.future()
+            coroutine.wrap(function() resolve(pool.call.add(20, 22):await()) end)()
+            return got:await()
+          end):await())
+        }
+      }
       location = /callback {
         content_by_lua_block {
           local said
@@ -356,6 +378,8 @@ describe("treadle in nginx", function()
     assert.same("110", get(server, "/threads"))
     assert.same("23", get(server, "/wrap"))
     assert.same("175", get(server, "/spawn"))
+    assert.same("true", (get(server, "/busy")))
+    assert.same("42", (get(server, "/own")))
     assert.same("2 nil", (get(server, "/callback"))) -- a callback has a coroutine of its own
     assert.same("15", get(server, "/group"))
     assert.same("1210", get(server, "/shared"))

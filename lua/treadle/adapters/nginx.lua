@@ -149,7 +149,7 @@ function M.new(ngx)
       is_turning = true
       local seconds = turn()
       is_turning = false
-      set_due(self, seconds)
+      set_due(self, seconds > 0 and seconds or math.huge) -- 0: the bell has been rung
     end
   end
 
@@ -193,13 +193,14 @@ function M.new(ngx)
       local left = math.max(0, due - core.now())
       if left == 0 then
         run_turn(self)
-      elseif is_exiting then
-        self.clock:wait(math.min(math.ceil(left * 1000) / 1000, EXIT_LOOK))
-        end_if_possible(self)
       else
-        self.waits_until = due
-        self.clock:wait(math.min(math.ceil(left * 1000) / 1000, LONGEST))
+        left = math.min(left, is_exiting and EXIT_LOOK or LONGEST)
+        self.waits_until = core.now() + left
+        self.clock:wait(math.ceil(left * 1000) / 1000)
         self.waits_until = 0
+        if is_exiting then
+          end_if_possible(self)
+        end
       end
     end
   end
@@ -296,15 +297,22 @@ function M.new(ngx)
   end
 
   function adapter.parker()
+    if is_turning or loop.is_spawned() then -- a coroutine that such code has made
+      return nil
+    end
     local phase = ngx.get_phase()
     if NO_WAIT[phase] then
       error("nginx: cannot wait in " .. NO_WAIT[phase], 0)
     end
     start()
-    local place
+    local place, is_woken
     return {
       park = function(seconds)
         place = place or semaphore.new()
+        if is_woken then -- by a finalizer
+          is_woken = false
+          return
+        end
         places[place] = true
         local ok, err = place:wait(math.min(math.max(math.ceil(seconds * 1000), 1) / 1000, LONGEST))
         places[place] = nil
@@ -315,6 +323,8 @@ function M.new(ngx)
       wake = function()
         if place then
           place:post()
+        else
+          is_woken = true
         end
       end,
     }
