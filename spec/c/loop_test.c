@@ -193,6 +193,7 @@ static void a_peer_is_whoever_this_process_connects(void) {
   *strrchr(folder, '/') = '\0';
   CHECK(stat(folder, &st) == 0 && (st.st_mode & 0777) == 0700);
   CHECK(tdl_peer_accept(&peer, &other) == TREADLE_ESYSTEM); /* none yet */
+  fflush(stdout);
   child = fork();
   if (child == 0) {
     _exit(connect_to(peer.path) >= 0 ? 0 : 1);
