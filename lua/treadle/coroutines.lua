@@ -1,6 +1,10 @@
---- LuaJIT's own functions of coroutines, as they were when treadle was loaded. A host that
--- schedules coroutines may have put others in their place; nginx keeps these beside them.
+--- LuaJIT's own functions of coroutines. nginx, which schedules coroutines, has put others in their
+-- place, and keeps these beside them; elsewhere they are where they always are.
 -- @module treadle.coroutines
+if not coroutine._create then
+  return coroutine
+end
+
 local M = {}
 
 for _, name in ipairs { "create", "resume", "running", "status", "yield" } do
