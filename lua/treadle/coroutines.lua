@@ -1,7 +1,7 @@
 --- LuaJIT's own functions of coroutines. nginx, which schedules coroutines, has put others in their
 -- place, and keeps these beside them; elsewhere they are where they always are.
 -- @module treadle.coroutines
-if not coroutine._create then
+if not rawget(coroutine, "_create") then
   return coroutine
 end
 
