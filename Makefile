@@ -366,6 +366,10 @@ hosts: setup-check ## in the programs that others run: real hosts, real clients
 	$(AGAIN) all
 	@$(SUITE) -t 180 $(call only,$(wildcard spec/hosts/*_spec.lua))
 
+.PHONY: docs
+docs: setup-check ## pages of the documentation, in build/docs; no warning, no link to nowhere
+	@$(LUAJIT) docs/site/make.lua build/docs
+
 # Everything, in circumstances that are rare elsewhere. They are slower: longer
 # limits. Static specs have nothing to find there.
 .PHONY: $(VARIANTS) variant pinned stress stress-build shaken-build fuzz fuzzers \
