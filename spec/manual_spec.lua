@@ -58,11 +58,14 @@ end)
 describe("the checker of the manual", function()
   it("reads a usage text", function()
     local help = function(command)
-      return "usage: treadle " .. command .. " FILE   do it\n  -o, --output=NAME   where\n"
+      return "usage: treadle " .. command
+        .. " FILE   do it\n  -o, --output=NAME   where\n  --[no-]x  y\n"
     end
     assert.same({
       [""] = { ["-e"] = true, ["-"] = true, ["-v"] = true, ["--version"] = true },
-      top = {}, make = { ["-o"] = true, ["--output"] = true, ["-h"] = true, ["--help"] = true },
+      top = {},
+      make = { ["-o"] = true, ["--output"] = true, ["-h"] = true, ["--help"] = true,
+        ["--x"] = true, ["--no-x"] = true },
     }, usage.read([[
 usage: treadle SCRIPT [ARGUMENT...]   run it
        treadle -e CODE                run CODE

@@ -126,7 +126,7 @@ function site.name(module, item)
   if name == "fields" then
     return "Fields"
   end
-  return module.name == "treadle" and "treadle." .. name or item.name
+  return module.name == "treadle" and "treadle." .. name or item.name:match("[%w_]+[.:][%w_]+$")
 end
 
 local function inline(text)
