@@ -26,7 +26,7 @@ local function words_of_zsh(text)
       set[word] = true
     end
   end
-  for word in text:gmatch("'%(?[%-%w* ]*%)?(%-%-?[%w%-]+)%[") do
+  for word in text:gmatch("'%(?[%-%w* ]*%)?%*?(%-%-?[%w%-]+)%[") do
     set[word] = true
   end
   for word in (text:match("commands=%((.-)\n  %)") or ""):gmatch("'(%l+):") do
@@ -38,8 +38,8 @@ end
 local function words_of_fish(text)
   local set = {}
   for line in text:gmatch("complete [^\n]+") do
-    for flag, word in line:gmatch(" %-([sla]) ([%w%-]+)") do
-      set[(flag == "s" and "-" or flag == "l" and "--" or "") .. word] = true
+    for flag, word in line:gmatch(" %-([slao]) ([%w%-]+)") do
+      set[((flag == "s" or flag == "o") and "-" or flag == "l" and "--" or "") .. word] = true
     end
   end
   return set

@@ -64,8 +64,8 @@ describe("the checker of the manual", function()
     assert.same({
       [""] = { ["-e"] = true, ["-"] = true, ["-v"] = true, ["--version"] = true },
       top = {},
-      make = { ["-o"] = true, ["--output"] = true, ["-h"] = true, ["--help"] = true,
-        ["--x"] = true, ["--no-x"] = true },
+      make = { ["-o"] = true, ["--output"] = true, ["--help"] = true, ["--x"] = true,
+        ["--no-x"] = true },
     }, usage.read([[
 usage: treadle SCRIPT [ARGUMENT...]   run it
        treadle -e CODE                run CODE

@@ -9,6 +9,7 @@ local USAGE = [[
 usage: treadle trace FILE                print a summary of a recording (pool:trace)
        treadle trace FILE --html [OUT]   write a page for a browser: FILE.html, or OUT
        treadle trace FILE --svg [OUT]    write a picture: FILE.svg, or OUT
+       treadle trace -h | --help         print this
 ]]
 
 local FORMATS = {

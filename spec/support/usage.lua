@@ -28,7 +28,7 @@ function usage.read(text, help)
       for own in help(command):gmatch("[^\n]+") do
         add_options(own:match("treadle " .. command .. "(.*)") or own, set)
       end
-      set["-h"], set["--help"] = true, true
+      set["--help"] = true
     else
       add_options(form, set)
     end
