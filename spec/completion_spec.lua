@@ -26,7 +26,7 @@ local function words_of_zsh(text)
       set[word] = true
     end
   end
-  for word in text:gmatch("'%(?[%-%w* ]*%)?%*?(%-%-?[%w%-]+)%[") do
+  for word in text:gsub("'%([^)\n]*%)", "'"):gmatch("'%*?(%-%-?[%w%-]+)%[") do
     set[word] = true
   end
   for word in (text:match("commands=%((.-)\n  %)") or ""):gmatch("'(%l+):") do
