@@ -1,8 +1,17 @@
 # Completion of treadle(1) in bash. Words are those of its usage: spec/completion_spec.lua.
 
 _treadle_options='-e - -v --version -h --help'
-_treadle_commands='top trace'
+_treadle_commands='top trace test'
 _treadle_trace_options='--html --svg -h --help'
+_treadle_test_options='--version -p --pattern --exclude-pattern -e -o --output -C --directory -f --config-file
+  --coverage-config-file -t --tags --exclude-tags --filter --filter-out -m --lpath --cpath
+  -r --run --repeat --seed --lang --loaders --helper --lua -Xoutput -Xhelper -c --coverage
+  --no-coverage -v --verbose --no-verbose -s --enable-sound --no-enable-sound -l --list
+  --ignore-lua --lazy --no-lazy --auto-insulate --no-auto-insulate -k --keep-going
+  --no-keep-going -R --recursive --no-recursive --shuffle --no-shuffle --shuffle-files
+  --no-shuffle-files --shuffle-tests --no-shuffle-tests --sort --no-sort --sort-files
+  --no-sort-files --sort-tests --no-sort-tests --suppress-pending --no-suppress-pending
+  --defer-print --no-defer-print --jobs --timeout --print --progress --no-progress --help'
 
 # Files whose names end in one of these words, and folders.
 _treadle_files() {
@@ -41,6 +50,14 @@ _treadle() {
         _treadle_files "$word" .json
       else
         _treadle_files "$word" ''
+      fi
+      return
+      ;;
+    test)
+      if [[ $word == -* ]]; then
+        _treadle_words "$word" "$_treadle_test_options"
+      else
+        _treadle_files "$word" .lua
       fi
       return
       ;;
