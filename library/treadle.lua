@@ -113,6 +113,30 @@ function attachment:detach() end
 ---@param given? treadle.adapter|string|table|userdata an adapter, a host's library or its name; nil: the host around
 ---@return treadle.attachment
 function treadle.attach(given) end
+---How a host runs its loop: docs/attach.md.
+---@class treadle.adapter
+---@field name? string for messages
+---@field watch fun(fd: integer, turn: fun(): number): fun()? calls `turn` when `fd` is readable, or it is time
+---@field block? fun(is_done: fun(): boolean, seconds: number) how code outside of coroutines waits
+---@field parker? fun(co: thread): table? how the host's own coroutines wait
+---@field rearm? fun(seconds: number) the next timer is earlier than was said
+---@field hold? function
+---@field report? fun(message: string) where errors go
+---@field close? function the host ends
+---@field budget? number seconds
+---@field boot? function
+
+---@class treadle.joint
+local joint = {}
+
+---Leave the loop of the host.
+function joint:detach() end
+
+---Join this state to a loop that somebody else runs.
+---@param given? string|table an adapter, the name of one, or a host's library; nil: the host that there is
+---@param opts? table options of an adapter that has some
+---@return treadle.joint
+function treadle.attach(given, opts) end
 
 ---Call `fn(x)`, then `x:close()`, whether it returned or raised.
 ---@generic T
