@@ -11,7 +11,7 @@ _treadle_test_options='--version -p --pattern --exclude-pattern -e -o --output -
   --no-keep-going -R --recursive --no-recursive --shuffle --no-shuffle --shuffle-files
   --no-shuffle-files --shuffle-tests --no-shuffle-tests --sort --no-sort --sort-files
   --no-sort-files --sort-tests --no-sort-tests --suppress-pending --no-suppress-pending
-  --defer-print --no-defer-print --jobs --timeout --progress --no-progress --help'
+  --defer-print --no-defer-print --jobs --timeout --print --progress --no-progress --help'
 
 # Files whose names end in one of these words, and folders.
 _treadle_files() {

@@ -85,6 +85,7 @@ complete -c treadle -n '__treadle_follows test' -l defer-print -d 'print when al
 complete -c treadle -n '__treadle_follows test' -l no-defer-print -d 'not: print when all is done'
 complete -c treadle -n '__treadle_follows test' -l jobs -r -d 'how many files run at once'
 complete -c treadle -n '__treadle_follows test' -l timeout -r -d 'end a file in which nothing happens for so long; 0: never'
+complete -c treadle -n '__treadle_follows test' -l print -r -d 'show what all files print, or the failed ones'
 complete -c treadle -n '__treadle_follows test' -l progress -d 'on a terminal, a line that says how far the run is'
 complete -c treadle -n '__treadle_follows test' -l no-progress -d 'not: on a terminal, a line that says how far the run is'
 complete -c treadle -n '__treadle_follows test' -l help -d 'print all options'
