@@ -97,6 +97,7 @@ function treadle.next_timeout() end
 ---@field budget? number seconds that a turn has
 ---@field report? fun(message: string) where errors go
 ---@field close? fun() for the host's end
+---@field boot? fun(boot: table) completes what a new pool's workers are told
 
 ---@class treadle.parker
 ---@field park fun(seconds: number) yields until `wake` was called, at most so long
@@ -111,32 +112,9 @@ function attachment:detach() end
 
 ---Join this state to the loop of a host.
 ---@param given? treadle.adapter|string|table|userdata an adapter, a host's library or its name; nil: the host around
+---@param options? table of an adapter that has some: its page names them
 ---@return treadle.attachment
-function treadle.attach(given) end
----How a host runs its loop: docs/attach.md.
----@class treadle.adapter
----@field name? string for messages
----@field watch fun(fd: integer, turn: fun(): number): fun()? calls `turn` when `fd` is readable, or it is time
----@field block? fun(is_done: fun(): boolean, seconds: number) how code outside of coroutines waits
----@field parker? fun(co: thread): table? how the host's own coroutines wait
----@field rearm? fun(seconds: number) the next timer is earlier than was said
----@field hold? function
----@field report? fun(message: string) where errors go
----@field close? function the host ends
----@field budget? number seconds
----@field boot? function
-
----@class treadle.joint
-local joint = {}
-
----Leave the loop of the host.
-function joint:detach() end
-
----Join this state to a loop that somebody else runs.
----@param given? string|table an adapter, the name of one, or a host's library; nil: the host that there is
----@param opts? table options of an adapter that has some
----@return treadle.joint
-function treadle.attach(given, opts) end
+function treadle.attach(given, options) end
 
 ---Call `fn(x)`, then `x:close()`, whether it returned or raised.
 ---@generic T

@@ -39,6 +39,7 @@ build = {
     BINDIR = "$(BINDIR)",
     LUALIBDIR = "$(LIBDIR)",
     INCDIR = "$(PREFIX)/include",
+    EMBED = "no",
   },
   copy_directories = { "docs", "examples" },
 }

@@ -223,7 +223,6 @@ describe("the definitions for editors", function()
       methods_of(treadle.computed(print), "computed_methods"), true)
     compare(problems, definitions, "gauge", methods_of(pool.signals.queued), true)
     compare(problems, definitions, "atomics", treadle.atomics)
-    compare(problems, definitions, "joint", upvalue(treadle.attach, "mt").__index, true)
     assert.same(names_of(upvalue(upvalue(treadle.attach, "check_adapter"), "SHAPE")),
       fields_of(definitions, "treadle.adapter"))
     pool:close()
@@ -249,7 +248,6 @@ describe("the definitions for editors", function()
       signal = treadle.abort().signal, task = treadle.task { fn = print },
       group = treadle.group(function(g) return g end),
       reactive = treadle.signal(), computed = treadle.computed(print),
-      joint = upvalue(treadle.attach, "mt").__index,
       gauge = treadle.computed(print), -- whose methods are the same
     }
     for id in pairs(definitions.functions) do
