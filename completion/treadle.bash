@@ -1,8 +1,9 @@
 # Completion of treadle(1) in bash. Words are those of its usage: spec/completion_spec.lua.
 
 _treadle_options='-e - -v --version -h --help'
-_treadle_commands='top trace test'
+_treadle_commands='top trace bench test'
 _treadle_trace_options='--html --svg -h --help'
+_treadle_bench_options='--seconds --threads -h --help'
 _treadle_test_options='--version -p --pattern --exclude-pattern -e -o --output -C --directory -f --config-file
   --coverage-config-file -t --tags --exclude-tags --filter --filter-out -m --lpath --cpath
   -r --run --repeat --seed --lang --loaders --helper --lua -Xoutput -Xhelper -c --coverage
@@ -51,6 +52,10 @@ _treadle() {
       else
         _treadle_files "$word" ''
       fi
+      return
+      ;;
+    bench)
+      _treadle_words "$word" "$_treadle_bench_options"
       return
       ;;
     test)

@@ -27,6 +27,11 @@ complete -c treadle -n '__treadle_follows trace' -l html -d 'write a page for a 
 complete -c treadle -n '__treadle_follows trace' -l svg -d 'write a picture'
 complete -c treadle -n '__treadle_follows trace' -s h -l help -d 'print how it is used'
 
+complete -c treadle -n __treadle_is_first -f -a bench -d 'measure what a call costs on this machine'
+complete -c treadle -n '__treadle_follows bench' -f -l seconds -r -d 'take about so long'
+complete -c treadle -n '__treadle_follows bench' -f -l threads -r -d 'workers of the parallel rows'
+complete -c treadle -n '__treadle_follows bench' -f -s h -l help -d 'print how it is used'
+
 complete -c treadle -n __treadle_is_first -f -a test -d 'run the specs of busted, files in parallel'
 complete -c treadle -n '__treadle_follows test' -l version -d 'print busted\'s version'
 complete -c treadle -n '__treadle_follows test' -s p -l pattern -r -d 'only files whose names match the Lua pattern'

@@ -321,4 +321,34 @@ describe("the treadle command", function()
       assert.same({ "called to its end", "treadle: interrupted\n", 130 }, { out, err, code })
     end)
   end)
+
+  describe("bench", function()
+    it("prints what each kind of call takes", function()
+      local out, err, code = helpers.shell("treadle bench --seconds 0.1 --threads 1")
+      assert.same({ "", 0 }, { err, code })
+      local rows = 0
+      for line in out:gmatch "[^\n]+" do
+        rows = rows + 1
+        if line:find "^map of " then
+          assert.matches("^map of [%d.e+]+ %S+ of work, 1 worker +[%d.]+ times as fast$", line)
+        else
+          assert.matches("^[%w ,]+  +[%d.e+]+ %S*s$", line)
+        end
+      end
+      assert.equal(7, rows)
+    end)
+
+    it("refuses what it does not know", function()
+      for arguments, message in pairs {
+        ["--secnds 1"] = "unknown option '--secnds', did you mean '--seconds'?",
+        ["--seconds"] = "option --seconds needs a number above 0",
+        ["--seconds 0"] = "option --seconds needs a number above 0",
+        ["--threads 1.5"] = "option --threads needs a whole number",
+      } do
+        local out, err, code = helpers.shell("treadle bench " .. arguments)
+        assert.same({ "", 2 }, { out, code })
+        assert.equal("treadle bench: " .. message, err:match "^[^\n]+")
+      end
+    end)
+  end)
 end)

@@ -15,6 +15,7 @@ usage: treadle SCRIPT [ARGUMENT...]    run a Lua script
        treadle - [ARGUMENT...]         run what comes from standard input
        treadle top SCRIPT ...          the same, and watch its pools
        treadle trace FILE [OPTION...]  show a recording of a pool (treadle trace --help)
+       treadle bench [OPTION...]       measure what a call costs here (treadle bench --help)
        treadle test [ARGUMENT...]      run busted's specs, files in parallel (treadle test --help)
        treadle -v | --version          print the versions
        treadle -h | --help             print this
@@ -142,6 +143,11 @@ end
 
 function commands.trace(args)
   return require("treadle.timeline_command").main(args)
+end
+
+function commands.bench(args)
+  local measure, code = require("treadle.bench").prepare(args)
+  return measure and run { chunk = measure, args = {} } or code
 end
 
 function commands.test(args)
