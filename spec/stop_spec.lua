@@ -30,6 +30,17 @@ local LOOPS = {
   ["without a hook"] = "while true do debug.sethook() end",
 }
 
+local function locked_mutex()
+  local mutex = ffi.new "spec_mutex"
+  ffi.C.pthread_mutex_init(mutex, nil)
+  ffi.C.pthread_mutex_lock(mutex)
+  return mutex
+end
+
+local function address_of(mutex)
+  return tonumber(ffi.cast("intptr_t", ffi.cast("void *", mutex)))
+end
+
 describe("a task that does not end", function()
   local done, pool
 
@@ -99,11 +110,20 @@ describe("a task that does not end", function()
   end
 
   it("is stopped at its deadline while the host computes", function()
-    local path = helpers.new_path()
     keep(1, "kept")
-    local f = pool:run("compiled", { path }, { worker = 1, timeout = 0.02, default = "late" })
-    local next_one = pool:run("wait", { path }, { worker = 1 })
-    helpers.eventually(function() return #helpers.lines(path) == 2 end) -- the next one has begun
+    local f, next_one
+    local timeout = 0.01
+    repeat -- until it has begun before its deadline
+      local path, next_path = helpers.new_path(), helpers.new_path()
+      timeout = timeout * 2
+      f = pool:run("compiled", { path }, { worker = 1, timeout = timeout, default = "late" })
+      next_one = pool:run("wait", { next_path }, { worker = 1 })
+      has_begun(next_path)
+      local began = #helpers.lines(path) == 1
+      if not began then
+        next_one:cancel()
+      end
+    until began
     assert.equal("late", f:await())
     next_one:cancel()
     assert.equal("fresh", keep(1, "kept"))
@@ -119,14 +139,8 @@ describe("a task that does not end", function()
     pool = treadle.pool("endless", { threads = 2 })
   end)
 
-  local function address_of(mutex)
-    return tonumber(ffi.cast("intptr_t", ffi.cast("void *", mutex)))
-  end
-
   it("is left to itself when it is stuck in C, and ends when that returns", function()
-    local mutex = ffi.new "spec_mutex"
-    ffi.C.pthread_mutex_init(mutex, nil)
-    ffi.C.pthread_mutex_lock(mutex)
+    local mutex = locked_mutex()
     local threads = helpers.threads()
     keep(1, "kept")
     keep(2, "kept")
@@ -160,9 +174,7 @@ describe("a task that does not end", function()
   end)
 
   it("in C takes the jobs that wait in its state with it", function()
-    local mutex = ffi.new "spec_mutex"
-    ffi.C.pthread_mutex_init(mutex, nil)
-    ffi.C.pthread_mutex_lock(mutex)
+    local mutex = locked_mutex()
     local other = treadle.pool("endless", { threads = 1, concurrency = 2 })
     local paths = { helpers.new_path(), helpers.new_path() }
     local waits = other:run("wait", { paths[1] })
@@ -266,23 +278,36 @@ describe("what is stopped while something else happens to it", function()
   end)
 
   describe("a task that turns the loop by itself", function()
-    for how, after in pairs {
-      ["is stuck in C"] = function(pool, log)
-        return pool:run("nap_then_stuck", { 0.02, log, 19 }, { timeout = 0.05 })
-      end,
-      ["computes on"] = function(pool, log)
-        return pool:run("nap_then_loop", { 0.02, "interpreted", log }, { timeout = 0.05 })
-      end,
-    } do
-      it("crashes with the task in it that " .. how, function()
-        local pool = open { concurrency = 2 }
-        local inner = after(pool, helpers.new_path())
-        local outer = pool.call.turn_the_loop()
-        assert.equal("timeout", helpers.outcome(inner))
-        assert.equal("crashed", helpers.outcome(outer))
-        assert.equal(1, pool.call.echo(1):await())
-      end)
+    -- Which waits until the other one has begun: from then on its coroutine is resumed in there.
+    local function outcomes_of_both(name, argument)
+      local pool = open { concurrency = 2 }
+      local gate, inner_log, outer_log = helpers.new_path(), helpers.new_path(), helpers.new_path()
+      local inner = pool.call[name](gate, inner_log, argument)
+      helpers.entered(gate .. ".entered")
+      local outer = pool.call.turn_the_loop(outer_log)
+      helpers.entered(outer_log)
+      helpers.write(gate, "open")
+      helpers.entered(inner_log)
+      inner:cancel { force = true }
+      local outcomes = { helpers.outcome(inner), helpers.outcome(outer) }
+      assert.equal(1, pool.call.echo(1):await())
+      return outcomes
     end
+
+    it("crashes with the task in it that computes on", function()
+      assert.same({ "cancelled", "crashed" }, outcomes_of_both("hold_then_loop", "interpreted"))
+    end)
+
+    it("crashes with the task in it that is stuck in C", function()
+      local mutex, threads = locked_mutex(), helpers.threads()
+      local outcomes = outcomes_of_both("hold_then_lock", address_of(mutex))
+      ffi.C.pthread_mutex_unlock(mutex)
+      helpers.poll_until(function()
+        return helpers.threads() <= threads + 2 -- the supervisor, and who has taken its place
+      end)
+      assert.same({ "cancelled", "crashed" }, outcomes)
+      assert.is_not_nil(mutex)
+    end)
   end)
 
   describe("recycling", function()
@@ -318,15 +343,19 @@ describe("what is stopped while something else happens to it", function()
 
   -- It was joined although it was detached, by then as the thread that had got its stack.
   it("a thread that was written off may end before its pool hears of it", function()
-    local pool = open()
+    local pool, log, mutex = open(), helpers.new_path(), locked_mutex()
     local threads = helpers.threads()
-    local f = pool:run("stuck", { nil, 19, n = 2 }, { timeout = 0.01 })
+    local f = pool.call.lock(log, address_of(mutex))
+    helpers.entered(log)
+    f:cancel { force = true }
     helpers.eventually(function() return pool:stats().written_off == 1 end, "written off")
+    ffi.C.pthread_mutex_unlock(mutex)
     helpers.eventually(function()
       return helpers.threads() <= threads + 1
     end, "ended")
     assert.equal(2, open().call.echo(2):await())
-    assert.equal("timeout", helpers.outcome(f))
+    assert.equal("cancelled", helpers.outcome(f))
+    assert.is_not_nil(mutex)
   end)
 
   -- It was freed with its slot, which it had kept, and once more as one that had lost it.
@@ -384,21 +413,30 @@ describe("what is stopped while something else happens to it", function()
 
   it("a thread that was written off goes on when it comes back to a loop", function()
     local ended = helpers.watch()
-    local pool = open()
-    local stuck = pool:run("stuck_then_loop", { 19 }, { timeout = 0.01 })
-    assert.equal("timeout", helpers.outcome(stuck))
+    local pool, log, mutex = open(), helpers.new_path(), locked_mutex()
+    local stuck = pool.call.lock_then_loop(log, address_of(mutex))
+    helpers.entered(log)
+    stuck:cancel { force = true }
+    assert.equal("cancelled", helpers.outcome(stuck))
     assert.equal(1, pool.call.age():await())
+    assert.equal(1, pool:stats().written_off)
+    ffi.C.pthread_mutex_unlock(mutex)
     pool:close()
     ended()
+    assert.is_not_nil(mutex)
   end)
 
   it("a task that is stuck in C is closed, not crashed, when another ends its pool", function()
-    local pool = open { threads = 2 }
-    local log = helpers.new_path()
-    local f = pool:run("stuck", { log, 20 }, { worker = 1 })
+    local ended = helpers.watch()
+    local pool, log, mutex = open { threads = 2 }, helpers.new_path(), locked_mutex()
+    local f = pool:run("lock", { log, address_of(mutex) }, { worker = 1 })
     helpers.entered(log)
     pool:run("terminate", { "enough" }, { worker = 2 })
     assert.equal("closed", helpers.outcome(f))
+    ffi.C.pthread_mutex_unlock(mutex)
+    pool:close()
+    ended()
+    assert.is_not_nil(mutex)
   end)
 
   -- The error that the interrupt had raised in their module was the pool's failure.

@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local treadle = require "treadle"
 
 ffi.cdef [[
+  int pthread_mutex_lock(void *);
   int sched_getaffinity(int, size_t, void *);
   int sched_setaffinity(int, size_t, const void *);
   int sched_setscheduler(int, int, const int *);
@@ -196,6 +197,11 @@ function M.nap_then_loop(seconds, name, log)
   return M.loop(name, log)
 end
 
+function M.hold_then_loop(gate, log, name)
+  M.hold(gate)
+  return M.loop(name, log)
+end
+
 -- --- stuck in C ----------------------------------------------------------------------------------
 
 --- One call into C of some 25 ms (18: 50, 19: 100, ...), that nothing ends early.
@@ -214,11 +220,23 @@ function M.nap_then_stuck(seconds, log, size)
   return M.stuck(log, size)
 end
 
+--- Until another thread unlocks the mutex at that address.
+function M.lock(log, address)
+  enter(log)
+  return ffi.C.pthread_mutex_lock(ffi.cast("void *", ffi.cast("intptr_t", address)))
+end
+
+--- The same behind a wait for the gate.
+function M.hold_then_lock(gate, log, address)
+  M.hold(gate)
+  return M.lock(log, address)
+end
+
 --- A finalizer that is stuck in C, and then in Lua.
-function M.stuck_then_loop(size)
+function M.lock_then_loop(log, address)
   local p = newproxy(true)
   getmetatable(p).__gc = function()
-    search(size)
+    M.lock(log, address)
     loops.counting()
   end
   p = nil -- luacheck: ignore
