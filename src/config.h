@@ -268,9 +268,13 @@
 #define TDL_INTERRUPT_IGNORED_SIGNALS 4
 #endif
 
-/* Signals until finalizers at the end of a state are left: a tenth of a second
-** of a thread that has a processor, at one each millisecond; before
-** TDL_STOP_CLOSE_NS, when the thread would be written off. */
+/* What finalizers at the end of a state have until they are left: so many
+** signals, which count where they stand still, or so much of a processor: on a
+** busy machine signals are few. Before TDL_STOP_CLOSE_NS, when the thread would
+** be written off; from then on it gets ten in a second. */
+#ifndef TDL_INTERRUPT_SEALED_NS
+#define TDL_INTERRUPT_SEALED_NS 100000000u
+#endif
 #ifndef TDL_INTERRUPT_SEALED_SIGNALS
 #define TDL_INTERRUPT_SEALED_SIGNALS 100
 #endif

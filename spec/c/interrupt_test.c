@@ -767,6 +767,45 @@ static void a_looping_finalizer_at_the_end_of_the_state_is_left(void) {
   CHECK(!failed);
 }
 
+/* Until its handler has run, and what it has left is done with; 1 at the end. */
+static int request_once(victim *v) {
+  int ended;
+  tdl_interrupt_request(&v->interrupt);
+  do {
+    ended = has_ended(v);
+    /* relaxed: a hint; the semaphore orders the rest */
+  } while (!ended &&
+           atomic_load_explicit(&v->interrupt.sent, memory_order_relaxed) != 0);
+  return ended;
+}
+
+/* As by a supervisor that hardly gets a processor. */
+static void
+a_finalizer_that_has_had_its_time_is_left_after_a_few_signals(void) {
+  victim v;
+  uint64_t before;
+  int signals = 1;
+  if (!is_stoppable(&shapes[0])) {
+    return;
+  }
+  victim_start(&v);
+  enter(&v, "last = newproxy(true) getmetatable(last).__gc = "
+            "function() entered() while true do end end "
+            "error('interrupted', 0)");
+  before = tdl_interrupt_used_ns(&v.interrupt);
+  while (tdl_interrupt_used_ns(&v.interrupt) - before <
+         TDL_INTERRUPT_SEALED_NS) {
+    sched_yield();
+  }
+  while (!request_once(&v)) {
+    signals++;
+  }
+  CHECK(v.is_close_left && signals < TDL_INTERRUPT_SEALED_SIGNALS / 2);
+  (void)ended_well(&v);
+  CHECK(v.is_fresh_right);
+  victim_end(&v);
+}
+
 static int run_and_withdraw(void *arg) {
   victim *v = arg;
   tdl_interrupt_request(&v->interrupt);
@@ -921,6 +960,7 @@ int main(void) {
   RUN(a_search_without_an_end_in_sight_ends_by_itself);
   RUN(code_that_foreign_c_has_called_is_waited_for);
   RUN(a_looping_finalizer_at_the_end_of_the_state_is_left);
+  RUN(a_finalizer_that_has_had_its_time_is_left_after_a_few_signals);
   RUN(a_request_that_is_taken_back_stops_nothing);
   RUN(what_is_taken_back_leaves_the_hook_of_the_script);
   RUN(no_request_reaches_a_thread_that_has_ended);

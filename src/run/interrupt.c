@@ -296,7 +296,15 @@ int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg) {
   return TDL_INTERRUPTED;
 }
 
+uint64_t tdl_interrupt_own_ns(void) {
+  struct timespec t = {0, 0};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* a handler may */
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void tdl_interrupt_seal(tdl_interrupt *i) {
+  i->sealed_ns = tdl_interrupt_own_ns(); /* before the handler asks for it */
+  atomic_signal_fence(memory_order_seq_cst);
   i->sealed = 1;
   (void)tdl_interrupt_withdraw(i);
 }

@@ -46,6 +46,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "../config.h"
 #include "interrupt_stack.h"
@@ -76,8 +77,9 @@ typedef struct tdl_interrupt {
   int (*is_meant)(const void *arg);
   const void *arg;
   sigjmp_buf base;
-  fenv_t floats;     /* the kernel resets them for the handler */
-  const void *limit; /* frames of fn lie below */
+  fenv_t floats;      /* the kernel resets them for the handler */
+  const void *limit;  /* frames of fn lie below */
+  uint64_t sealed_ns; /* what the thread had used of a processor by then */
   volatile sig_atomic_t running, sealed;
   volatile sig_atomic_t struck;  /* a hook was set since it was opened */
   volatile sig_atomic_t ignored; /* signals since the hook last acted, or since
@@ -113,7 +115,7 @@ int tdl_interrupt_run(tdl_interrupt *i, int (*fn)(void *), void *arg);
 
 /* the thread: from here on L is left, but not touched; fn of the next run may
 ** close it. Takes a request back; later ones give its finalizers a tenth of a
-** second (TDL_INTERRUPT_SEALED_SIGNALS). */
+** second at most (TDL_INTERRUPT_SEALED_NS). */
 void tdl_interrupt_seal(tdl_interrupt *i);
 
 /* the thread: takes back a request, which has not been obeyed yet, and the
@@ -122,6 +124,9 @@ int tdl_interrupt_withdraw(tdl_interrupt *i);
 
 /* the thread, in a handler, too: what it has open, or NULL. */
 tdl_interrupt *tdl_interrupt_here(void);
+
+/* the thread, in a handler, too: what it has used of a processor. */
+uint64_t tdl_interrupt_own_ns(void);
 
 /* the thread: 1 when what runs, or ran before, has felt a request. */
 static inline int tdl_interrupt_has_struck(const tdl_interrupt *i) {

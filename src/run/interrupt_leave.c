@@ -291,9 +291,16 @@ static int has_shadow_stack(void) {
   return shadow != 0;
 }
 
+/* A thread that is seldom asked, or seldom finds a processor to be asked on, is
+** not to take the longer for it. */
+static int has_time_left(tdl_interrupt *i) {
+  return ++i->ignored < TDL_INTERRUPT_SEALED_SIGNALS &&
+         tdl_interrupt_own_ns() - i->sealed_ns < TDL_INTERRUPT_SEALED_NS;
+}
+
 void tdl_leave(tdl_interrupt *i, ucontext_t *context, int is_hooked) {
   greg_t *regs = context->uc_mcontext.gregs;
-  if (i->sealed && ++i->ignored < TDL_INTERRUPT_SEALED_SIGNALS) {
+  if (i->sealed && has_time_left(i)) {
     return; /* finalizers have their time */
   }
   if (i->trapped ? only_ours_below_compiled(i, regs)
