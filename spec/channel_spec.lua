@@ -597,15 +597,20 @@ describe("channels between states", function()
 
   it("end a task's wait at its timeout", function()
     local ch = treadle.channel(0)
-    for _, fn in ipairs { "recv", "drain" } do
-      local f = pool:run(fn, { ch }, { timeout = 0.01 })
-      local ok, err = f:pawait()
-      assert.is_false(ok)
-      assert.equal("timeout", err.kind)
+    local single = treadle.pool("channel_tasks", { threads = 1, concurrency = 2 })
+    for _, fn in ipairs { "recv_after", "drain_after" } do
+      local f = helpers.with_limit(function(seconds)
+        local ready = treadle.event()
+        local f = single:run(fn, { ready, ch }, { timeout = seconds })
+        single.call.echo():await() -- in the same worker: `f` waits, if it has begun
+        return ready:is_set() and f
+      end)
+      assert.equal("timeout", helpers.outcome(f))
       local sent = treadle.spawn(ch.send, ch, fn)
       assert.same({ fn, true }, { ch:recv(helpers.TIMEOUT) })
       sent:await()
     end
+    single:close()
   end)
 
   it("nothing is left", function()

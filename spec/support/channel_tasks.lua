@@ -78,6 +78,11 @@ function M.recv_after(ready, ch)
   return ch:recv()
 end
 
+function M.drain_after(ready, ch)
+  ready:set()
+  return M.drain(ch)
+end
+
 function M.select(...)
   local cases = {}
   for i = 1, select("#", ...) do

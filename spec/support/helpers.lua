@@ -138,6 +138,22 @@ function helpers.entered(path, times)
   end, "the task has begun")
 end
 
+--- Interrupt something by a time limit that must have begun by then, however slow this machine is:
+-- call `fn(seconds)`, each time with twice the time, until it does not return nil or false, which
+-- say that the time was too short.
+-- @return what `fn` has returned
+function helpers.with_limit(fn)
+  local seconds = 0.01
+  while seconds < helpers.TIMEOUT do
+    local found = fn(seconds)
+    if found then
+      return found
+    end
+    seconds = seconds * 2
+  end
+  error("it never began in time", 2)
+end
+
 --- "resolved", the kind of a future's error, or "pending" if it does not settle.
 function helpers.outcome(f)
   if not f:wait(helpers.TIMEOUT) then
