@@ -466,12 +466,17 @@ describe("a thread", function()
     end)
 
     it("too late, is terminated #computing", function()
-      local entered = treadle.event()
-      local w, log = open { data = { closing = "spin", entered = entered } }
-      w:close(0.01)
-      assert.equal("terminated", log.exit.reason)
-      assert.matches("not finished within 0.01 s of closing the thread", log.exit.message)
-      assert.is_true(entered:is_set())
+      local limit
+      local exit = helpers.with_limit(function(seconds)
+        limit = seconds
+        local entered = treadle.event()
+        local w, log = open { data = { closing = "spin", entered = entered } }
+        w:close(seconds)
+        return entered:is_set() and log.exit
+      end)
+      assert.equal("terminated", exit.reason)
+      assert.matches(("not finished within %s s of closing the thread"):format(limit), exit.message,
+        1, true)
     end)
 
     it("in a task, ends when that has returned", function()
@@ -548,8 +553,10 @@ describe("a thread", function()
 
   --- How a state is lost: what brings it about, the kind of its call's error, and of the event.
   local LOSSES = {
-    { "a call that computes is timed out", "timeout", "crashed", function(w, entered)
-      return w:run("spin", { entered }, { timeout = 0.5 })
+    { "a call that computes is timed out", "timeout", "crashed", function(w, entered, _, seconds)
+      local f = w:run("spin", { entered }, { timeout = seconds })
+      helpers.poll_until(function() return entered:is_set() or f:state() ~= "pending" end)
+      return entered:is_set() and f
     end },
     { "a call that computes is cancelled by force", "cancelled", "crashed", function(w, entered)
       local f = w.call.spin(entered)
@@ -570,11 +577,17 @@ describe("a thread", function()
     local what, kind, event_kind, begin = case[1], case[2], case[3], case[4]
     it(("is over when %s, without a window #computing"):format(what), function()
       for _ = 1, 3 do
-        local closed, marks = treadle.counter(), treadle.counter()
-        local w, log = open { data = { closed = closed }, max_memory = 2 ^ 24 }
-        local got, entered, gate = collect(w), treadle.event(), helpers.new_path()
-        w.call.pass(10):await()
-        local f, go = begin(w, entered, gate)
+        local closed, w, log, got, go
+        local marks, gate = treadle.counter(), helpers.new_path()
+        local f = helpers.with_limit(function(seconds)
+          closed = treadle.counter()
+          w, log = open { data = { closed = closed }, max_memory = 2 ^ 24 }
+          got = collect(w)
+          w.call.pass(10):await()
+          local f
+          f, go = begin(w, treadle.event(), gate, seconds)
+          return f
+        end)
         local queued = {}
         for i = 1, 50 do
           queued[i] = w.call.mark(marks)
@@ -615,22 +628,33 @@ describe("a thread", function()
   end
 
   it("loses all that waits in the state with it #computing", function()
-    local w, log = open { concurrency = 3 }
-    local entered = treadle.event()
-    local waits = w.call.wait(entered)
-    assert.is_true(entered:wait(TIMEOUT))
-    local f = w:run("spin", { treadle.event() }, { timeout = 0.5 })
-    assert.same({ "timeout", "crashed" }, { helpers.outcome(f), helpers.outcome(waits) })
+    local log, waits
+    helpers.with_limit(function(seconds)
+      local w
+      w, log = open { concurrency = 3 }
+      local entered, spins = treadle.event(), treadle.event()
+      waits = w.call.wait(entered)
+      assert.is_true(entered:wait(TIMEOUT))
+      assert.equal("timeout", helpers.outcome(w:run("spin", { spins }, { timeout = seconds })))
+      return spins:is_set()
+    end)
+    assert.equal("crashed", helpers.outcome(waits))
     assert.equal("crashed", ended(log))
   end)
 
   it("is over when its state is lost while it closes #computing", function()
-    local w, log = open()
-    assert.equal(1, w.call.count():await())
-    local f = w:run("spin", { treadle.event() }, { timeout = 0.5 })
-    local g = w.call.count()
-    w:close()
-    assert.equal("timeout", helpers.outcome(f))
+    local log, g
+    helpers.with_limit(function(seconds)
+      local w
+      w, log = open()
+      assert.equal(1, w.call.count():await())
+      local entered = treadle.event()
+      local f = w:run("spin", { entered }, { timeout = seconds })
+      g = w.call.count()
+      w:close()
+      assert.equal("timeout", helpers.outcome(f))
+      return entered:is_set()
+    end)
     assert.matches("the state is lost", select(2, g:pawait()).message)
     assert.equal("crashed", ended(log))
   end)
