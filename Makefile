@@ -307,8 +307,8 @@ only     = $(if $(ONLY),$(foreach f,$(1),$(if $(strip \
 SUITE    = .ci/suite -b $(B) -t $(SECONDS) -l '$(ALONE)'
 
 # Specs that nothing else may run beside, with the reason.
-# stats, trace: a short deadline must find its task running. stress: both processors are theirs.
-ALONE := spec/stats_spec.lua spec/trace_spec.lua $(STRESS_SPECS)
+# stress: both processors are theirs.
+ALONE := $(STRESS_SPECS)
 
 # `make test` runs the C tests twice: as shipped, and shrunk.
 RUN_TESTS = $(call only,$(call test_bins,$(C_TESTS)))
