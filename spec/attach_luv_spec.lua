@@ -88,10 +88,9 @@ describe("attached to luv", function()
   end)
 
   it("main code runs luv's loop while it waits", function()
-    local rang
-    after(1, function() rang = true end)
-    treadle.sleep(0.01)
-    assert.is_true(rang)
+    local rang, ring = treadle.future()
+    after(1, ring)
+    assert.is_true(rang:wait(helpers.TIMEOUT))
     assert.equal(3, pool.call.add(1, 2):await())
     assert.is_false(treadle.future():wait(0.005))
   end)
@@ -118,18 +117,19 @@ describe("attached to luv", function()
 
   it("an earlier sleep in a callback is in time, behind a later one", function()
     local log = {}
-    treadle.spawn(function()
-      treadle.sleep(0.05)
+    local late = treadle.spawn(function()
+      treadle.sleep(helpers.TIMEOUT)
       log[#log + 1] = "late"
     end)
     after(1, function()
       treadle.spawn(function()
         treadle.sleep(0.001)
         log[#log + 1] = "early"
+        late:cancel()
       end)
     end)
     uv.run()
-    assert.same({ "early", "late" }, log)
+    assert.same({ "early" }, log)
   end)
 
   it("an error in what a turn runs is told, and the loop goes on", function()
@@ -161,11 +161,10 @@ describe("attached to luv", function()
 
   it("detached, treadle runs luv's loop in its own waits again", function()
     for _ = 1, 10 do
-      local rang = false
+      local rang, ring = treadle.future()
       attachment:detach()
-      after(1, function() rang = true end)
-      treadle.sleep(0.005)
-      assert.is_true(rang)
+      after(1, ring)
+      assert.is_true(rang:wait(helpers.TIMEOUT))
       assert.equal(3, pool.call.add(1, 2):await())
       attachment = treadle.attach(uv)
       pool.call.echo(1):and_then(function() rang = 1 end)
