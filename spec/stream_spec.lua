@@ -344,17 +344,15 @@ describe("a stream", function()
     f:cancel { force = true }
   end
 
-  --- `how` and `task`: what the task does in the end; `act`: what its caller does; `kind`: of the
-  -- error.
+  --- `how`: what the task does in the end; `late` and `default`: it is timed out; `act`: what its
+  -- caller does; `kind`: of the error.
   local ENDS = {
     result = { how = "result" },
     error = { how = "error", kind = "task" },
-    ["a timeout"] = { task = "late", how = "wait", kind = "timeout" },
-    ["a timeout with a default"] = { task = "late_default", how = "wait", results = "late" },
-    ["a timeout of what computes #computing"] = {
-      task = "late", how = "compute", kind = "timeout",
-    },
-    ["a timeout of what is stuck in C"] = { task = "late", how = "stuck", kind = "timeout" },
+    ["a timeout"] = { late = true, how = "wait", kind = "timeout" },
+    ["a timeout with a default"] = { late = true, default = "late", how = "wait" },
+    ["a timeout of what computes #computing"] = { late = true, how = "compute", kind = "timeout" },
+    ["a timeout of what is stuck in C"] = { late = true, how = "stuck", kind = "timeout" },
     cancel = { how = "wait", kind = "cancelled", act = function(f) f:cancel() end },
     ["cancel by force #computing"] = {
       how = "compute", kind = "cancelled", act = function(f) f:cancel { force = true } end,
@@ -370,7 +368,7 @@ describe("a stream", function()
     assert.same(range(n), list)
     assert.equal(stop.kind, err and err.kind)
     if not stop.kind then
-      assert.equal(stop.results or "result", f:await())
+      assert.equal(stop.default or "result", f:await())
     end
     assert.equal(stop.kind or "resolved", helpers.outcome(f))
   end
@@ -379,13 +377,22 @@ describe("a stream", function()
     for _, n in ipairs { 0, SOME } do
       for _, when in ipairs { "first", "before the end", "after the end" } do
         it(("asked for %s, of %d values, ends as %s says"):format(when, n, name), function()
-          local own = treadle.pool("stream_tasks", { threads = 1, concurrency = 2 })
-          own.call.count(0):await() -- it is loaded: the time of the next call is its own
-          local entered = treadle.event()
-          local f = own.call[stop.task or "produce"](n, stop.how, entered)
-          local next_value = when == "first" and f:stream()
-          assert.is_true(entered:wait(helpers.TIMEOUT))
-          next_value = next_value or when == "before the end" and f:stream()
+          local own, f, next_value
+          helpers.with_limit(function(seconds)
+            own = treadle.pool("stream_tasks", { threads = 1, concurrency = 2 })
+            own.call.count(0):await() -- it is loaded: the time of the next call is its own
+            local entered = treadle.event()
+            f = own:run("produce", { n, stop.how, entered },
+              { timeout = stop.late and seconds or nil, default = stop.default })
+            next_value = when == "first" and f:stream()
+            helpers.poll_until(function() return entered:is_set() or f:state() ~= "pending" end)
+            next_value = next_value or when == "before the end" and f:stream()
+            local is_early = when ~= "before the end" or f:state() == "pending"
+            if entered:is_set() and (is_early or not stop.late) then
+              return true
+            end
+            own:terminate()
+          end)
           if stop.act then
             stop.act(f, own)
           end
@@ -402,13 +409,21 @@ describe("a stream", function()
 
     if stop.kind and stop.how == "wait" then
       it("of a task that waits in emit ends as " .. name .. " says", function()
-        local own = treadle.pool("stream_tasks", { threads = 1, concurrency = 2 })
-        own.call.count(0):await()
-        local outcomes, entered = treadle.channel(2), treadle.event()
-        local f = own:run("until_refused", { outcomes, entered },
-          { timeout = stop.task == "late" and 0.2 or nil })
-        local next_value = f:stream()
-        assert.is_true(entered:wait(helpers.TIMEOUT))
+        local own, f, next_value, outcomes
+        helpers.with_limit(function(seconds)
+          own = treadle.pool("stream_tasks", { threads = 1, concurrency = 2 })
+          own.call.count(0):await()
+          local entered = treadle.event()
+          outcomes = treadle.channel(2)
+          f = own:run("until_refused", { outcomes, entered },
+            { timeout = stop.late and seconds or nil })
+          next_value = f:stream()
+          helpers.poll_until(function() return entered:is_set() or f:state() ~= "pending" end)
+          if entered:is_set() then
+            return true
+          end
+          own:terminate()
+        end)
         if stop.act then
           stop.act(f, own)
         end

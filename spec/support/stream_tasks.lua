@@ -202,7 +202,4 @@ function M.mortal(log, deaths, entered)
   return "done"
 end
 
-M.late = treadle.task { fn = M.produce, timeout = 0.2 }
-M.late_default = treadle.task { fn = M.produce, timeout = 0.2, default = "late" }
-
 return M
