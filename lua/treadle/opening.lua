@@ -131,9 +131,6 @@ local function open(given, opts, level, only, thread)
     boot.tasks = describe_tasks(given, boot.file, what, level + 1)
     boot.arg = type(arg) == "table" and arg or nil
   end
-  if package.loaded["treadle.attach"] then
-    require("treadle.attach").complete(boot)
-  end
   local min, max = 1, 1
   if not thread then
     min, max = sizes(opts, level)
@@ -141,6 +138,9 @@ local function open(given, opts, level, only, thread)
   local name = opts.name or boot.module or boot.file and boot.file:match("([^/]+)%.lua$")
     or boot.file or what
   boot.name = name
+  if package.loaded["treadle.attach"] then
+    require("treadle.attach").complete(boot)
+  end
   local record = {
     what = what,
     started = future.new(),

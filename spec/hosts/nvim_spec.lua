@@ -246,6 +246,16 @@ describe("Neovim", function()
     ]]):format(EXAMPLE, EXAMPLE, EXAMPLE .. "/plugin/treadle_grep.lua"))
   end)
 
+  it("sends the functions of a table, and runs no script of the editor's in a worker", function()
+    says({ "before", "2" }, [[
+      local treadle = require "treadle"
+      say "before" -- who runs the head of this script again empties the file that this is in
+      local pool = treadle.pool({ second = function(list) return list[2] end }, { threads = 2 })
+      say(pool.call.second({ 1, 2 }):await())
+      pool:close()
+    ]])
+  end)
+
   it("runs the examples of its page", function()
     local count = 0
     for block in helpers.read(helpers.folder .. "/../../docs/neovim.md")

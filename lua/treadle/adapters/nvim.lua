@@ -134,10 +134,12 @@ function M.new()
     end)
   end
 
-  --- Workers find modules where the editor does.
+  --- Workers find modules where the editor does. They do not run the editor's scripts again, which
+  -- are not made for that: tasks of a table are sent.
   function adapter.boot(boot)
     path = not vim.in_fast_event() and runtime_path() or path
     boot.path = (path and path .. ";" or "") .. boot.path
+    boot.file = nil
   end
 
   --- The editor ends. It does not close its Lua state: what that would do is done here.
