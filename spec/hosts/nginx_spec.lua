@@ -19,6 +19,7 @@ local module_path = assert(package.searchpath("treadle", package.cpath)):match("
 local TASKS = [[
   local M = {}
   function M.add(a, b) return a + b end
+  function M.hash(password) return "hash of " .. password end
   function M.boom() error("no such luck", 0) end
   function M.spin() while true do end end
 
@@ -45,13 +46,19 @@ worker_processes %d;
 pid nginx.pid;
 error_log error.log notice;
 events { worker_connections 512; }
+]]
+
+--- What a block of http begins with that runs in a folder of its own.
+local PLACE = [[
 http {
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   access_log off;
-  lua_package_path "$prefix/?.lua;%s/usr/share/lua/5.1/?.lua;;";
   lua_package_cpath "%s/?.so;;";
-  lua_check_client_abort on;
+]]
+
+local SEARCH = [[
+  lua_package_path "$prefix/?.lua;%s/usr/share/lua/5.1/?.lua;;";
 ]]
 
 local START = [[
@@ -96,16 +103,24 @@ local function workers(self)
 end
 
 --- @param locations text of the server block
--- @param[opt] options `start`: text of the http block; `processes`
+-- @param[opt] options `start`: text of the http block; `processes`; `http`: a whole http block in
+-- the place of all that, with "listen 8080;" in it
 local function serve(locations, options)
   options = options or {}
   local self = { folder = helpers.new_path ".nginx", port = free_port() }
   assert(lfs.mkdir(self.folder))
   assert(os.execute("chmod 777 " .. quote(self.folder) .. " " .. quote(helpers.scratch())) == 0)
   helpers.write(self.folder .. "/tasks.lua", TASKS)
+  local address, place = ("listen %s:%d;"):format(HOST, self.port), PLACE:format(module_path)
+  local search = SEARCH:format(unpacked)
+  local http = options.http
+    and options.http:gsub("^http {\n", function() return place end)
+      :gsub(" *lua_package_path[^\n]*\n", function() return search end)
+      :gsub("listen 8080;", function() return address end)
+    or place .. search .. "lua_check_client_abort on;\n" .. (options.start or START)
+      .. ("server { %s\n%s\n}\n}\n"):format(address, locations)
   helpers.write(self.folder .. "/nginx.conf", HEAD:format(unpacked, unpacked,
-    options.processes or 1, unpacked, module_path) .. (options.start or START)
-    .. ("server { listen %s:%d;\n%s\n}\n}\n"):format(HOST, self.port, locations))
+    options.processes or 1) .. http)
   local future, resolve = treadle.future()
   self.ended = future
   self.process, self.pid = assert(uv.spawn(program, {
@@ -273,6 +288,19 @@ describe("treadle in nginx", function()
       assert.matches("nginx: cannot wait in " .. phase .. "_by_lua", told, 1, true)
     end
     ends_well()
+  end)
+
+  it("runs the blocks of its page", function()
+    local count = 0
+    for block in helpers.read(helpers.folder .. "/../../docs/nginx.md")
+      :gmatch "```nginx\n(.-)```" do
+      count = count + 1
+      server = block:find "^http {\n" and serve(nil, { http = block }) or serve(block)
+      local path = assert(block:match "location = (%S+)", "there is nothing to ask for")
+      assert.same("hash of abc", get(server, path .. "?password=abc"))
+      ends_well()
+    end
+    assert.is_true(count >= 2)
   end)
 
   it("awaits in light threads, in coroutines of nginx's and in its own", function()
