@@ -96,7 +96,6 @@ function treadle.next_timeout() end
 ---@field hold? fun(is_held: boolean) whether treadle has something to do
 ---@field budget? number seconds that a turn has
 ---@field report? fun(message: string) where errors go
----@field close? fun() for the host's end
 ---@field boot? fun(boot: table) completes what a new pool's workers are told
 
 ---@class treadle.parker

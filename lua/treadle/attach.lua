@@ -13,8 +13,8 @@ local require = require -- the script may have its own
 --- What an adapter may have.
 local SHAPE = {
   name = "string", watch = "function", block = "function", parker = "function",
-  rearm = "function", hold = "function", report = "function", close = "function",
-  budget = "number", boot = "function",
+  rearm = "function", hold = "function", report = "function", budget = "number",
+  boot = "function",
 }
 
 --- Adapters that come with treadle. `find()` is the host if the state is in it, `is(x)` whether a

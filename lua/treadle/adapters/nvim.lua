@@ -70,6 +70,13 @@ function M.new()
     end
   end
 
+  --- The editor ends. It does not close its Lua state: what that would do is done here.
+  local function leave()
+    ending.end_pools()
+    leaving = nil
+    return true -- the autocommand is over
+  end
+
   function adapter.watch(fd, turn)
     poll, timer = uv.new_poll(fd), uv.new_timer()
     function run()
@@ -87,7 +94,7 @@ function M.new()
     safely(function()
       if not over then
         path = runtime_path()
-        leaving = vim.api.nvim_create_autocmd("VimLeavePre", { callback = adapter.close })
+        leaving = vim.api.nvim_create_autocmd("VimLeavePre", { callback = leave })
       end
     end)
     return function()
@@ -140,13 +147,6 @@ function M.new()
     path = not vim.in_fast_event() and runtime_path() or path
     boot.path = (path and path .. ";" or "") .. boot.path
     boot.file = nil
-  end
-
-  --- The editor ends. It does not close its Lua state: what that would do is done here.
-  function adapter.close()
-    ending.end_pools()
-    leaving = nil
-    return true -- the autocommand is over
   end
 
   return adapter
