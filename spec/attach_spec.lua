@@ -505,6 +505,42 @@ describe("attach", function()
     assert.equal(3, pool.call.add(1, 2):await())
   end)
 
+  --- The next turn's look at what has arrived fails.
+  local function fail_to_gather(message)
+    local gather = loop.gather
+    function loop.gather()
+      loop.gather = gather
+      error(message, 0)
+    end
+  end
+
+  it("an error while what has arrived is taken is told, and it is taken the next time", function()
+    attach()
+    local sum
+    pool.call.add(1, 2):and_then(function(value) sum = value end)
+    fail_to_gather "not enough memory"
+    host.run(function() return sum end)
+    assert.equal(3, sum)
+    assert.equal(1, #host.reports)
+    assert.matches("^not enough memory", host.reports[1])
+  end)
+
+  it("Ctrl-C meanwhile ends the host's turn, as it does in what that runs", function()
+    local function interrupt()
+      error("interrupted", 0)
+    end
+    attach()
+    fail_to_gather "interrupted"
+    assert.same({ false, "interrupted" }, { pcall(host.step) })
+    loop.defer(interrupt)
+    assert.same({ false, "interrupted" }, { pcall(host.step) })
+    assert.same({}, host.reports)
+    assert.equal(3, pool.call.add(1, 2):await())
+    fail_to_gather "interrupted"
+    assert.same({ false, "interrupted" }, { pcall(treadle.sleep, 60) })
+    assert.equal(3, pool.call.add(1, 2):await())
+  end)
+
   it("without 'report', or when it fails itself, they go to standard error", function()
     local out, err, code = helpers.child("luajit", [[
       local treadle, loop = require "treadle", require "treadle.loop"

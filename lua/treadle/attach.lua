@@ -178,20 +178,19 @@ end
 
 --- Take what has arrived. What comes from here on the descriptor says: what a turn runs may run the
 -- host's loop.
+-- @return as `loop.host_turn`
 local function begin_turn()
   if core.now() >= wakes_at then -- the host sleeps until no time now
     wakes_at = math.huge
   end
   core.disarm()
   gathers = true
-  local ok, events = pcall(loop.gather)
+  local ok, events = xpcall(loop.gather, describe)
   gathers = false
-  if not ok then
-    errors.tell(errors.text(events))
-  end
   has_turned = has_turned or not ok or events > 0
   core.leave(false)
   rearm()
+  return ok, events
 end
 
 local function turn_of(self)
@@ -200,14 +199,10 @@ local function turn_of(self)
       return math.huge
     end
     turning = turning + 1
-    begin_turn()
-    if blocking > 0 then -- who waits in main code runs the rest, outside of the host's loop
-      turning = turning - 1
-      local seconds = leave()
-      wakes_at = core.now() + seconds
-      return seconds
+    local ok, events = begin_turn()
+    if ok and blocking == 0 then -- else who waits in main code runs the rest, outside of this loop
+      ok, events = loop.host_turn(describe, self.adapter.budget)
     end
-    local ok, events = loop.host_turn(describe, self.adapter.budget)
     turning = turning - 1
     has_turned = has_turned or not ok or events > 0
     if not ok then
