@@ -557,6 +557,18 @@ ok 3 - group after
       end
     end)
 
+    it("wrong ones in .busted are, too", function()
+      for _, field in ipairs { "jobs = 'many'", "timeout = -1", "print = 3" } do
+        local out, err, code = treadle_in(folder_of {
+          [".busted"] = "return { default = { " .. field .. " } }",
+          ["spec/a_spec.lua"] = "it('is not run', function() end)",
+        })
+        assert.same({ "", 1 }, { out, code })
+        assert.matches(("^busted: error: argument to %%-%%-%s must be [^\n]+\n$"):format(
+          field:match "^%a+"), err)
+      end
+    end)
+
     it("--lua runs the files by another LuaJIT, as busted's does", function()
       local folder = folder_of { ["spec/a_spec.lua"] = [[it("tells", function()
         io.write(io.popen("readlink /proc/$PPID/exe"):read "*a")

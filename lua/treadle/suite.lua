@@ -253,7 +253,9 @@ local function prepare(session)
     local parse = cli.parse
     function cli.parse(...)
       local options, problem = parse(...)
-      options, problem = options and complete(options, given), problem
+      if options then
+        options, problem = complete(options, given)
+      end
       if options then
         session.options = options
         session.words = words_of(options, session.ignores_lua)
