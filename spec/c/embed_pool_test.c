@@ -505,6 +505,26 @@ static void another_thread_ends_a_poll_that_blocks(void) {
   treadle_loop_close(w.loop);
 }
 
+#ifdef TDL_TEST_ALLOC
+static void out_of_memory_is_told_from_the_first_request_on(void) {
+  treadle_pool_options o = options();
+  treadle_loop *loop;
+  treadle_pool *pool = NULL;
+  CHECK(treadle_loop_open(&loop) == 0);
+  for (long n = 0; n < 3; n++) {
+    char error[100];
+    memset(error, '?', sizeof(error));
+    tdl_alloc_fail_in(TDL_ALLOC_OWN, n);
+    CHECK(treadle_pool_open(loop, &o, &pool, error, sizeof(error)) ==
+          TREADLE_ENOMEM);
+    CHECK(strcmp(error, treadle_status_text(TREADLE_ENOMEM)) == 0);
+  }
+  tdl_alloc_fail_in(TDL_ALLOC_OWN, -1);
+  CHECK(pool == NULL);
+  treadle_loop_close(loop);
+}
+#endif
+
 int main(void) {
   RUN(a_wrong_option_is_named);
   RUN(a_source_that_does_not_compile_tells_why);
@@ -519,5 +539,8 @@ int main(void) {
   RUN(what_has_not_started_can_be_cancelled_alone);
   RUN(a_budget_ends_a_poll_and_the_rest_comes_later);
   RUN(another_thread_ends_a_poll_that_blocks);
+#ifdef TDL_TEST_ALLOC
+  RUN(out_of_memory_is_told_from_the_first_request_on);
+#endif
   return check_any_failed;
 }

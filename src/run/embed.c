@@ -190,12 +190,17 @@ typedef struct embedded_pool {
   size_t error_size;
 } embedded_pool;
 
-static void tell(embedded_pool *e, const char *text, size_t length) {
+static void tell(const embedded_pool *e, const char *text, size_t length) {
   if (e->error != NULL && e->error_size > 0) {
     size_t n = length < e->error_size ? length : e->error_size - 1;
     memcpy(e->error, text, n);
     e->error[n] = 0;
   }
+}
+
+static void tell_status(const embedded_pool *e, int status) {
+  const char *text = tdl_status_text(status);
+  tell(e, text, strlen(text));
 }
 
 static void read_error(embedded_pool *e, const tdl_bytes *report) {
@@ -271,19 +276,22 @@ static int open_pool(treadle_loop *loop, const treadle_pool_options *options,
 
 int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
                       treadle_pool **out, char *error, size_t error_size) {
+  const embedded_pool begin = {.status = 1,
+                               .timeout =
+                                   options->timeout > 0 ? options->timeout : -1,
+                               .error = error,
+                               .error_size = error_size};
   embedded_pool *e = tdl_calloc(sizeof(*e));
   treadle_pool *pool = NULL;
   int status;
   if (e == NULL) {
+    tell_status(&begin, TREADLE_ENOMEM);
     return TREADLE_ENOMEM;
   }
-  e->status = 1;
-  e->timeout = options->timeout > 0 ? options->timeout : -1;
-  e->error = error;
-  e->error_size = error_size;
+  *e = begin;
   status = open_pool(loop, options, e, &pool);
   if (status != 0) {
-    tell(e, tdl_status_text(status), strlen(tdl_status_text(status)));
+    tell_status(e, status);
     tdl_free(e);
     return status;
   }
@@ -293,7 +301,7 @@ int treadle_pool_open(treadle_loop *loop, const treadle_pool_options *options,
   if (e->status != 0) {
     status = e->status;
     if (status != TREADLE_ELOAD) {
-      tell(e, tdl_status_text(status), strlen(tdl_status_text(status)));
+      tell_status(e, status);
     }
     e->error = NULL;
     treadle_pool_terminate(pool);
