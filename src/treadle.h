@@ -300,8 +300,8 @@ TREADLE_API int treadle_writer_new(unsigned count, treadle_writer **out);
 TREADLE_API void treadle_writer_free(treadle_writer *writer);
 
 /* What was put, as bytes that can be kept; they are the writer's. Fails with the
-** first failure of a put; TREADLE_EPAYLOAD also for a wrong count, and for what
-** cannot be kept, a buffer. */
+** first failure of a put; TREADLE_EINVAL also for a wrong count, TREADLE_EPAYLOAD
+** for what cannot be kept, a buffer. */
 TREADLE_API int treadle_writer_bytes(treadle_writer *writer, const void **bytes,
                                      size_t *size);
 
