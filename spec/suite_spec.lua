@@ -484,6 +484,13 @@ ok 3 - group after
     end)
   end)
 
+  it("says which folder has no room for temporary files", function()
+    local folder = folder_of { ["spec/a_spec.lua"] = "it('is not run', function() end)" }
+    local out, err, code = run_in(folder, "TMPDIR=./missing treadle test")
+    assert.same({ "", 1 }, { out, code })
+    assert.equal("treadle test: no temporary file in ./missing: No such file or directory\n", err)
+  end)
+
   it("collects the figures of luacov from all files, whole, and reports once", function()
     -- A luacov that counts how often files ran, and adds to its file as the real one does.
     local folder = folder_of {

@@ -286,7 +286,12 @@ local function prepare(session)
     local execute = real(busted)
     return function(...)
       children.catch()
-      session.lock = children.scratch()
+      local has_room, lock = pcall(children.scratch)
+      if not has_room then
+        io.stderr:write("treadle test: ", lock, "\n")
+        require("busted.compatibility").exit(1)
+      end
+      session.lock = lock
       execute(...)
       end_run(session)
     end

@@ -129,13 +129,16 @@ static int own_pipe(int ends[2]) {
   return ends[0] < 0 || ends[1] < 0 ? -1 : 0;
 }
 
+static const char *scratch_folder(void) {
+  const char *folder = getenv("TMPDIR");
+  return folder != NULL && folder[0] != '\0' ? folder : "/tmp";
+}
+
 /* An empty file that has no name any more. */
 static int open_scratch(void) {
-  const char *folder = getenv("TMPDIR");
   char path[PATH_BYTES];
   int fd;
-  snprintf(path, sizeof(path), "%s/treadle-test-XXXXXX",
-           folder != NULL && folder[0] != '\0' ? folder : "/tmp");
+  snprintf(path, sizeof(path), "%s/treadle-test-XXXXXX", scratch_folder());
   fd = mkostemp(path, O_CLOEXEC);
   if (fd >= 0) {
     unlink(path);
@@ -323,7 +326,8 @@ static int children_start(lua_State *L) {
 static int children_scratch(lua_State *L) {
   int fd = open_scratch();
   if (fd < 0) {
-    return luaL_error(L, "no temporary file: %s", strerror(errno));
+    return luaL_error(L, "no temporary file in %s: %s", scratch_folder(),
+                      strerror(errno));
   }
   lua_pushinteger(L, fd);
   return 1;
