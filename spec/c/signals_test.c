@@ -201,6 +201,38 @@ static void signals_that_others_have_taken_meanwhile_stay_theirs(void) {
   CHECK(count_changed(before, &mine) == 2 && mine == 4);
 }
 
+/* Who blocks a signal everywhere and fetches it is not to lose it, nor the
+** process, to a worker. */
+static void a_signal_that_the_host_waits_for_is_left_to_it(void) {
+  int s = SIGRTMAX - 2;
+  const struct timespec patience = {30, 0};
+  sigset_t set;
+  rig r;
+  sigemptyset(&set);
+  sigaddset(&set, s);
+  CHECK(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+  CHECK(rig_open(&r));
+  CHECK(kill(getpid(), s) == 0);
+  CHECK(all_serve(&r));
+  CHECK(sigtimedwait(&set, NULL, &patience) == s);
+  CHECK(stop_one(&r));
+  CHECK(kill(getpid(), s) == 0);
+  CHECK(sigtimedwait(&set, NULL, &patience) == s);
+  CHECK(all_serve(&r));
+  rig_close(&r);
+}
+
+static void a_host_that_blocks_all_signals_can_stop_tasks(void) {
+  sigset_t all;
+  rig r;
+  sigfillset(&all);
+  CHECK(pthread_sigmask(SIG_SETMASK, &all, NULL) == 0);
+  CHECK(rig_open(&r));
+  CHECK(stop_one(&r));
+  CHECK(all_serve(&r));
+  rig_close(&r);
+}
+
 /* --- each in a process of its own ------------------------------------------- */
 
 static void in_a_process(const char *name, void (*test)(void)) {
@@ -227,5 +259,7 @@ int main(void) {
   RUN_ALONE(calls_that_end_by_themselves_install_no_handler);
   RUN_ALONE(a_task_that_must_be_stopped_takes_two_unused_signals);
   RUN_ALONE(signals_that_others_have_taken_meanwhile_stay_theirs);
+  RUN_ALONE(a_signal_that_the_host_waits_for_is_left_to_it);
+  RUN_ALONE(a_host_that_blocks_all_signals_can_stop_tasks);
   return check_any_failed;
 }

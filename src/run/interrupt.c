@@ -157,18 +157,31 @@ static int is_unused(const struct sigaction *action) {
 }
 
 /* From SIGRTMAX - 1 down: SIGRTMAX is valgrind's, the lowest ones are taken by
-** runtimes. */
-static int choose_signals(void) {
+** runtimes. Returns how many. */
+static int choose_signals_but(const sigset_t *except) {
   int s = SIGRTMAX - TDL_INTERRUPT_SIGNAL_BELOW_MAX, n = 0;
   sigemptyset(&process.signals);
   for (; s >= SIGRTMIN && n < TDL_INTERRUPT_SIGNALS; s--) {
     struct sigaction now;
-    if (sigaction(s, NULL, &now) == 0 && is_unused(&now)) {
+    if (sigismember(except, s) == 0 && sigaction(s, NULL, &now) == 0 &&
+        is_unused(&now)) {
       sigaddset(&process.signals, s);
       n++;
     }
   }
-  return n >= 2 ? 0 : TREADLE_ESYSTEM;
+  return n;
+}
+
+/* What this thread blocks somebody may wait for (sigwait, signalfd): to a worker
+** that does not block it, it would be the process's end. A thread that blocks
+** all of them says nothing. */
+static int choose_signals(void) {
+  sigset_t blocked, none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+  return choose_signals_but(&blocked) >= 2 || choose_signals_but(&none) >= 2
+             ? 0
+             : TREADLE_ESYSTEM;
 }
 
 /* The highest one below `s` that still nobody uses has that handler now; or 0.
