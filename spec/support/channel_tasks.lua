@@ -51,8 +51,9 @@ function M.send_moved(ch, buf)
   ch:send(treadle.move(buf))
 end
 
+--- Nil if nothing was to be sent.
 function M.was_moved()
-  return tostring(kept) == "treadle.buffer (moved)"
+  return kept and tostring(kept) == "treadle.buffer (moved)"
 end
 
 --- Receives all there is.
