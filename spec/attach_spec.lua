@@ -536,8 +536,12 @@ describe("attach", function()
     assert.same({ false, "interrupted" }, { pcall(host.step) })
     assert.same({}, host.reports)
     assert.equal(3, pool.call.add(1, 2):await())
-    fail_to_gather "interrupted"
-    assert.same({ false, "interrupted" }, { pcall(treadle.sleep, 60) })
+    local never = treadle.future()
+    host.spawn(function()
+      fail_to_gather "interrupted"
+      core.leave(true) -- so there is a turn
+    end)
+    assert.same({ false, "interrupted" }, { pcall(never.await, never) })
     assert.equal(3, pool.call.add(1, 2):await())
   end)
 
@@ -688,6 +692,38 @@ describe("attach", function()
     loop.defer(function() other = true end)
     host.run(function() return other end)
     assert.equal(3, pool.call.add(1, 2):await())
+  end)
+
+  it("may be detached and attached again in a turn: a timer is told as before", function()
+    attach "rearm"
+    local is_back
+    loop.defer(function()
+      attachment:detach()
+      attach()
+      is_back = true
+    end)
+    host.run(function() return is_back end)
+    local turns
+    repeat -- until there is nothing to do
+      turns = host.turns
+      host.step(0)
+    until host.turns == turns
+    local timer = core.timer(50)
+    host.step(0)
+    assert.equal(turns + 1, host.turns)
+    core.timer_stop(timer)
+  end)
+
+  it("may be detached and attached again by the host while main code waits", function()
+    attach()
+    host.spawn(function()
+      attachment:detach()
+      attach()
+    end)
+    treadle.sleep(0.001)
+    assert.equal(3, pool.call.add(1, 2):await())
+    host.run(function() return host.held[#host.held] == false end)
+    assert.equal(3, in_thread(function() return pool.call.add(1, 2):await() end))
   end)
 
   it("a turn that is called too late does nothing", function()

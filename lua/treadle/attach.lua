@@ -359,7 +359,7 @@ function M.attach(given, opts)
   if type(stop) ~= "function" then
     error(("treadle.attach: 'watch' of %s returned no function"):format(self.name), 2)
   end
-  self.stop, attached, turning, blocking, wakes_at = stop, self, 0, 0, math.huge
+  self.stop, attached, wakes_at = stop, self, math.huge
   core.timer = timer
   loop.set_host(joint)
   errors.teller = adapter.report
