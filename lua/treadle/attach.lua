@@ -3,6 +3,7 @@
 -- @module treadle.attach
 local core = require "treadle.core"
 local errors = require "treadle.error"
+local hosted = require "treadle.hosted"
 local loop = require "treadle.loop"
 local options = require "treadle.options"
 local owners = require "treadle.owners"
@@ -310,7 +311,7 @@ local function parker(co)
   return attached.adapter.parker and attached.adapter.parker(co)
 end
 
-joint = {
+joint = hosted.complete {
   ready = ready, polled = leave, sleep = sleep, check_block = check_block, is_its = is_its,
   parker = parker,
 }

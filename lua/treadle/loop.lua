@@ -124,7 +124,7 @@ local owner_in_c
 
 --- The owner of what the code that runs here takes; 0: C knows.
 function loop.owner()
-  local co = host and loop.hosts_own()
+  local co = host and host.own()
   if co then
     return owners.number(co)
   end
@@ -139,8 +139,9 @@ function loop.track_owners(in_c, ended)
 end
 
 --- Whether the code that runs is a coroutine's of treadle's.
-function loop.is_spawned()
-  return runs ~= nil
+-- @param[opt] co and of this one
+function loop.is_spawned(co)
+  return runs ~= nil and (co == nil or co == runs)
 end
 
 --- What a waiting coroutine yields: C and `ended` tell it from a stray yield by this.
@@ -451,15 +452,6 @@ local function running()
 end
 loop.running = running
 
---- The coroutine that runs, if the host schedules it: the code that runs is its own, whoever may
--- have run the host's loop.
-function loop.hosts_own()
-  local co = running()
-  if co and co ~= runs and not targets[co] and not fibers[co] and host.is_its(co) then
-    return co
-  end
-end
-
 --- The future for which the main chunk runs the loop until it is settled, if it does that now; and
 -- how many such loops there are, one within another.
 local driving, depth = nil, 0
@@ -567,6 +559,11 @@ function loop.check()
   check(runs)
 end
 
+--- The same for code that waits for a future.
+function loop.check_wait(future)
+  check(runs, future)
+end
+
 --- Whether the job or the coroutine that runs here was given up.
 function loop.cancelled()
   return scopes.reason_here(runs) ~= nil
@@ -574,7 +571,7 @@ end
 
 --- The scope of what the code that runs here spawns, or nil; and its coroutine.
 local function scope_here()
-  local co = host and loop.hosts_own() or runs or coroutine.running()
+  local co = host and host.own() or runs or coroutine.running()
   return scopes.here(co, co and targets[co] ~= nil), co
 end
 loop.scope_here = scope_here
@@ -621,77 +618,17 @@ local function suspend(co, future, deadline, is_shielded)
   return target -- until here it is not collected
 end
 
---- A coroutine of the host's -> what ends its present wait, which it has on its stack.
-local parked = setmetatable({}, { __mode = "kv" })
-
---- Not a closure of the coroutine that waits: nginx ends coroutines where they wait, and uses their
--- stacks for others, without closing what closures have there.
-local function teller(wake)
-  return function() wake() end
-end
-
---- The way to wait of a coroutine that the host schedules.
-local function park(co, parker, future, deadline, is_shielded)
-  local tell = teller(parker.wake)
-  while future[STATE] == PENDING do
-    local left = deadline and deadline - core.now() or math.huge
-    if left <= 0 then
-      loop.poll()
-      break
-    end
-    add_waiter(future, tell)
-    if not is_shielded then
-      waiting[co], parked[co] = future, tell
-    end
-    local ok, err = pcall(parker.park, left)
-    remove_waiter(future, tell)
-    waiting[co], parked[co] = nil, nil
-    if not ok then
-      error(err, 0)
-    elseif not is_shielded then
-      check(runs, future)
-    end
-  end
-end
+--- Ends the wait of a coroutine that a host schedules, or has scheduled: hosted.lua sets it.
+-- @return whether this is one
+function loop.wake(_) return false end
 
 --- End the wait of a coroutine that was cancelled.
 function loop.end_wait(co, future)
   waiting[co] = nil
-  local wake = parked[co]
-  if wake then
-    wake()
-  else
+  if not loop.wake(co) then
     remove_waiter(future, co)
     resume(co)
   end
-end
-
---- The code is in a place that cannot wait. A timer was only made for that.
-local function refuse(future, err)
-  if (future[SLOT] or 0) < 0 then
-    core.timer_stop(future)
-  end
-  error(err, 0)
-end
-
---- Wait in a state that was joined to somebody else's loop.
-local function wait_in_host(co, future, deadline, is_shielded)
-  local ok, parker = true, nil
-  if not co then
-    ok, parker = pcall(host.check_block, deadline)
-  elseif not (targets[co] or fibers[co]) then
-    ok, parker = pcall(host.parker, co)
-  end
-  if not ok then
-    refuse(future, parker)
-  elseif parker then
-    park(co, parker, future, deadline, is_shielded)
-  elseif co then
-    suspend(co, future, deadline, is_shielded)
-  else
-    drive(future, deadline)
-  end
-  return future[STATE] ~= PENDING
 end
 
 --- Wait until a future is settled: yields in a coroutine, runs the loop in a main chunk.
@@ -708,7 +645,8 @@ function loop.wait_for(future, deadline, is_shielded)
   end
   loop.check_allowed(3)
   if host then
-    return wait_in_host(co, future, deadline, is_shielded)
+    host.wait(co, future, deadline, is_shielded)
+    return future[STATE] ~= PENDING
   end
   if not deadline and not helper and (not co or is_sole(co)) and settles_soon(future) then
     return true
@@ -723,9 +661,10 @@ end
 
 -- --- making coroutines ---------------------------------------------------------------------------
 
---- For cancel.lua.
+--- For cancel.lua, hosted.lua.
 loop.targets, loop.waiting, loop.fibers = targets, waiting, fibers
 loop.resume, loop.remove_waiter = resume, remove_waiter
+loop.suspend, loop.drive = suspend, drive
 
 local make = coroutine.create
 
@@ -790,7 +729,7 @@ end
 
 --- Join this state to a loop, see attach.lua; nil: take it away.
 -- @tparam[opt] table joined functions: `ready`, something is to be run; `polled`, the loop was;
--- `sleep`, `check_block`, `parker`, `is_its`, whether it schedules a coroutine
+-- `sleep`; and hosted.lua's `wait` and `own`
 function loop.set_host(joined)
   host, home, host_turns = joined, nil, 0
   must_tell = in_worker or joined ~= nil

@@ -65,23 +65,11 @@ local function export_names(module, exports)
   return names
 end
 
---- Raise what is wrong with a path in the place of a module's name, unless there is such a module.
-local function check_name(module)
-  local is_path = module:find("/", 1, true) or module:find("%.lua$")
-  if not is_path or package.loaded[module] or package.preload[module]
-    or package.searchpath(module, package.path) or package.searchpath(module, package.cpath) then
-    return
-  end
-  local name = module:gsub("%.lua$", ""):gsub("^%./", "")
-  local folder, file = name:match("^(/.*)/([^/]+)$")
-  error(("module '%s' not found: this takes a module's name, as `require` does, not a path: '%s'%s")
-    :format(module, file or name:gsub("/", "."),
-      folder and (", with '%s/?.lua' in package.path"):format(folder) or ""), 0)
-end
-
 --- All tasks of a module.
 local function from_module(module)
-  check_name(module)
+  if module:find("%.lua$") or module:find("/", 1, true) then -- a path, it seems
+    require("treadle.provide").check_name(module)
+  end
   local exports = require(module)
   local names, fns, opts = export_names(module, exports), {}, {}
   for i, name in ipairs(names) do
@@ -178,33 +166,6 @@ local function take_on_close(names, fns, opts)
   end
 end
 
---- A searcher for `package.loaders`: modules that the host has sent because no file has them.
--- @tparam table sources name of a file, "a/b.lua" or "a/b/init.lua" -> its text
-local function searcher(sources)
-  return function(name)
-    local path = name:gsub("%.", "/")
-    for _, file in ipairs { path .. ".lua", path .. "/init.lua" } do
-      if sources[file] then
-        return assert(loadstring(sources[file], "@" .. file))
-      end
-    end
-    return ("\n\tnothing sent by the host as '%s.lua'"):format(path)
-  end
-end
-
---- What a C program says of the compiler: "off", or its parameters.
-local function set_jit(text)
-  if text == "off" then
-    jit.off()
-    return
-  end
-  local list = {}
-  for parameter in text:gmatch "[^,%s]+" do
-    list[#list + 1] = parameter
-  end
-  require("jit.opt").start(unpack(list))
-end
-
 --- Boot the worker.
 -- @return the tasks' functions, `fail`, teardown or false, leave or false; then for the host:
 -- names, options
@@ -214,14 +175,8 @@ function M.boot(boot)
   if boot.arg then
     _G.arg = boot.arg
   end
-  if boot.sources then
-    table.insert(package.loaders, 2, searcher(boot.sources))
-  end
-  if boot.jit then
-    set_jit(boot.jit)
-  end
-  if boot.source then -- a C program has brought its module along
-    package.preload[boot.module] = assert(loadstring(boot.source, "@" .. boot.module))
+  if boot.sources or boot.source or boot.jit then
+    require("treadle.provide").take(boot)
   end
   local info = M.info
   info.name, info.data = boot.name, boot.data
