@@ -162,12 +162,16 @@ local function describe(err)
   return errors.is(err) and tostring(err) or debug.traceback(errors.text(err), 2)
 end
 
+--- Times that differ by less are the same: timers count milliseconds, and the clock is read a moment
+-- after what is left of one.
+local SAME = 0.0005
+
 --- The next turn may be due earlier than the host knows.
 -- @tparam boolean is_nested the host's loop runs within a turn, whose end would tell it
 local function rearm(is_nested)
   local seconds = core.next_timeout()
   local due = seconds and core.now() + seconds
-  if due and due < wakes_at then
+  if due and due < wakes_at - SAME then
     wakes_at = due
     if attached.adapter.rearm then
       attached.adapter.rearm(seconds)
