@@ -162,8 +162,8 @@ local function describe(err)
   return errors.is(err) and tostring(err) or debug.traceback(errors.text(err), 2)
 end
 
---- Times that differ by less are the same: timers count milliseconds, and the clock is read a moment
--- after what is left of one.
+--- Times that differ by less are the same: timers count milliseconds, and the clock is read after
+-- what is left of one.
 local SAME = 0.0005
 
 --- The next turn may be due earlier than the host knows.
