@@ -610,7 +610,7 @@ describe("the server", function()
     end)
   end)
 
-  it("leaves nothing after 100,000 requests", function()
+  it("leaves nothing after 100,000 requests #resident", function()
     local BATCH, LIMIT = 1000, 2 ^ 20
     serving({ handler = echo }, function(server)
       local function ask(n)
