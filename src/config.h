@@ -159,6 +159,16 @@
 #define TDL_BUFFER_GARBAGE_BYTES (64u << 20)
 #endif
 
+/* Memory of several processes: the name that /proc/PID/maps shows, and how much
+** of it is asked for at a time, so that a thread that gets signals gets on (as
+** much as the kernel zeroes in 0.2 ms). */
+#ifndef TDL_REGION_NAME
+#define TDL_REGION_NAME "treadle"
+#endif
+#ifndef TDL_REGION_FILL_BYTES
+#define TDL_REGION_FILL_BYTES (1u << 20)
+#endif
+
 /* Lists of those who wait for an integer in shared memory to change: more than
 ** threads that enter one at the same moment. */
 #ifndef TDL_ATOMICS_LISTS

@@ -1,5 +1,6 @@
 #include "alloc.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,11 +94,22 @@ void *tdl_alloc_aligned(size_t align, size_t size) {
   return counted(ptr);
 }
 
-void *tdl_alloc_pages(size_t size) {
-  void *ptr = refused() ? MAP_FAILED
-                        : mmap(NULL, size, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+static void *map(size_t size, int flags, int fd) {
+  void *ptr = MAP_FAILED;
+  if (refused()) {
+    errno = ENOMEM;
+  } else {
+    ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+  }
   return counted(ptr == MAP_FAILED ? NULL : ptr);
+}
+
+void *tdl_alloc_pages(size_t size) {
+  return map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+void *tdl_map_pages(int fd, size_t size) {
+  return map(size, MAP_SHARED, fd);
 }
 
 void tdl_free_pages(void *ptr, size_t size) {

@@ -16,7 +16,11 @@ void tdl_free(void *ptr);                           /* any of them, or NULL */
 
 /* Zeroed pages, which are there only once they are written. */
 void *tdl_alloc_pages(size_t size);
-void tdl_free_pages(void *ptr, size_t size); /* ptr may be NULL */
+
+/* The pages of a file, shared with all who have it. NULL with errno. */
+void *tdl_map_pages(int fd, size_t size);
+
+void tdl_free_pages(void *ptr, size_t size); /* of either; ptr may be NULL */
 
 /* Blocks that are allocated now: what a leak test compares. */
 long tdl_alloc_live(void);

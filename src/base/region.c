@@ -1,0 +1,147 @@
+#include "region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "../config.h"
+#include "../treadle.h"
+#include "alloc.h"
+
+#ifndef MFD_NOEXEC_SEAL /* Linux 6.3: not executable, and never made so */
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* The size of the file; 0: there can be none so large. */
+static size_t round_up(size_t bytes) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  if (bytes > (size_t)PTRDIFF_MAX - page) {
+    return 0;
+  }
+  return (bytes > 0 ? (bytes + page - 1) / page : 1) * page;
+}
+
+/* Whether the kernel grants private memory of that size: it refuses what the
+** machine, its overcommit or RLIMIT_AS do not allow. For a file it would only
+** find out page by page, with the OOM killer behind it. */
+static int can_be(size_t size) {
+  void *pages = tdl_alloc_pages(size);
+  tdl_free_pages(pages, size);
+  return pages != NULL;
+}
+
+/* Beyond that limit a file that grows is a SIGXFSZ. */
+static int is_within_limit(size_t size) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || size > limit.rlim_cur) {
+    errno = EFBIG;
+    return 0;
+  }
+  return 1;
+}
+
+static int make_file(void) {
+  unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  int fd = memfd_create(TDL_REGION_NAME, flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) { /* an older kernel */
+    fd = memfd_create(TDL_REGION_NAME, flags);
+  }
+  return fd;
+}
+
+/* G2. In pieces: a signal interrupts one, and the next try goes on from there,
+** however often signals come. */
+static int fill_file(int fd, size_t size) {
+  size_t at = 0;
+  while (at < size) {
+    size_t left = size - at;
+    size_t n = left < TDL_REGION_FILL_BYTES ? left : TDL_REGION_FILL_BYTES;
+    if (fallocate(fd, 0, (off_t)at, (off_t)n) == 0) {
+      at += n;
+    } else if (errno == ENOSPC || errno == ENOMEM) {
+      return TREADLE_ENOMEM;
+    } else if (errno != EINTR) {
+      return TREADLE_ESYSTEM;
+    }
+  }
+  return 0;
+}
+
+int tdl_region_open(size_t bytes, tdl_region *out) {
+  size_t size = round_up(bytes);
+  uint8_t *data;
+  int fd, status, saved;
+  if (size == 0 || !can_be(size)) {
+    return TREADLE_ENOMEM;
+  }
+  fd = is_within_limit(size) ? make_file() : -1;
+  if (fd < 0) {
+    return errno == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
+  }
+  status = fill_file(fd, size);
+  if (status != 0) {
+    goto fail;
+  }
+  if (fcntl(fd, F_ADD_SEALS, SEALS) != 0) { /* G1 */
+    status = TREADLE_ESYSTEM;
+    goto fail;
+  }
+  data = tdl_map_pages(fd, size);
+  if (data == NULL) {
+    status = TREADLE_ENOMEM;
+    goto fail;
+  }
+  out->data = data;
+  out->bytes = size;
+  out->fd = fd;
+  return 0;
+fail:
+  saved = errno;
+  close(fd);
+  errno = saved;
+  return status;
+}
+
+/* G3. Neither a file of huge pages, whose holes need not be filled again, nor
+** one that can be written through this descriptor only in part. */
+static int is_region(int fd, size_t size) {
+  struct stat file;
+  struct statfs system;
+  int seals = fcntl(fd, F_GET_SEALS);
+  return seals >= 0 && (seals & SEALS) == SEALS &&
+         (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR && fstat(fd, &file) == 0 &&
+         S_ISREG(file.st_mode) && (size_t)file.st_size == size &&
+         fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+}
+
+int tdl_region_adopt(int fd, size_t bytes, tdl_region *out) {
+  size_t size = round_up(bytes);
+  uint8_t *data;
+  if (size == 0 || !is_region(fd, size)) {
+    return TREADLE_EINVAL;
+  }
+  data = tdl_map_pages(fd, size);
+  if (data == NULL) { /* sealed against writing, or no memory for the map */
+    return errno == EPERM ? TREADLE_EINVAL : TREADLE_ENOMEM;
+  }
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  out->data = data;
+  out->bytes = size;
+  out->fd = fd;
+  return 0;
+}
+
+void tdl_region_close(tdl_region *r) {
+  if (r->fd >= 0) {
+    tdl_free_pages(r->data, r->bytes);
+    close(r->fd);
+    *r = (tdl_region)TDL_REGION_NONE;
+  }
+}
