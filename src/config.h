@@ -452,4 +452,42 @@
 #define TDL_SHARED_LOOKS_SHARE 8
 #endif
 
+/* The memory that a worker's process shares with its parent begins with a page of
+** words; the ring of each direction takes calls by the hundred; and of the memory
+** for long payloads so much stays once it was used. */
+#ifndef TDL_LINK_PAGE_BYTES
+#define TDL_LINK_PAGE_BYTES 4096u
+#endif
+#ifndef TDL_LINK_GRAIN_BYTES /* of a ring: a cache line of the processor's */
+#define TDL_LINK_GRAIN_BYTES 64u
+#endif
+#ifndef TDL_LINK_RING_BYTES
+#define TDL_LINK_RING_BYTES 262144u
+#endif
+#ifndef TDL_LINK_KEEP_BYTES
+#define TDL_LINK_KEEP_BYTES 4194304u
+#endif
+
+/* Long payloads have at least so much, for what a worker reports of its start. */
+#ifndef TDL_LINK_BULK_BYTES
+#define TDL_LINK_BULK_BYTES 1048576u
+#endif
+
+/* What a worker's process prints leaves it in whole lines of up to so much. */
+#ifndef TDL_CHILD_LINE_BYTES
+#define TDL_CHILD_LINE_BYTES 65536u
+#endif
+
+/* From one look of a process to the next whether there is room for a result. */
+#ifndef TDL_FAR_ROOM_NS
+#define TDL_FAR_ROOM_NS 100000
+#endif
+
+/* How long a process has to end what it was told to end, before it is killed: its
+** own supervisor is done within a tenth of that, but for a process that is
+** stopped, or does not listen. */
+#ifndef TDL_KEEPER_PATIENCE_NS
+#define TDL_KEEPER_PATIENCE_NS 1000000000u
+#endif
+
 #endif

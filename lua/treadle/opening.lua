@@ -21,6 +21,7 @@ local POOL_OPTIONS = {
   min_threads = "tally", max_threads = "count", idle_timeout = "seconds",
   recycle_after = "count", recycle_memory = "bytes", isolate = "boolean", max_memory = "bytes",
   max_queue = "limit", on_full = "on_full", balancer = "balancer", inline = "boolean",
+  runtime = "runtime", command = "texts",
   debug = function(value) return require("treadle.debug").check(value) end,
 }
 
@@ -77,6 +78,8 @@ local function check_options(opts, level)
     problem = ("%s is for a host: a worker has tasks of its own to run"):format(runs_here)
   elseif runs_here and opts.init then
     problem = ("%s lets tasks run in the host, where 'init' does not run"):format(runs_here)
+  elseif opts.command and opts.runtime ~= "process" then
+    problem = "'command' starts processes: it needs runtime = \"process\""
   end
   if problem then
     options.bad_argument(2, "pool", problem, level + 1)
@@ -181,6 +184,8 @@ local function open(given, opts, level, only, thread)
     inline = opts.inline,
     debug = mask,
     mortal = thread ~= nil,
+    processes = opts.runtime == "process",
+    command = opts.command,
   }
   local ok, handle = pcall(core.pool_open, record, shape, boot)
   if not ok then

@@ -138,6 +138,7 @@ end
 
 checks.priority = choice("high", "normal", "low")
 checks.on_full = choice("reject", "wait", "run")
+checks.runtime = choice("thread", "process")
 checks.balancer_name = choice("shared", "round_robin", "least_busy", "random")
 
 function checks.balancer(value)
@@ -150,6 +151,15 @@ end
 
 function checks.list(value)
   return type(value) == "table", "a list"
+end
+
+--- A command and its arguments.
+function checks.texts(value)
+  local fine = type(value) == "table" and #value > 0
+  for i = 1, fine and #value or 0 do
+    fine = fine and type(value[i]) == "string" and not value[i]:find("%z")
+  end
+  return fine, "a list of strings"
 end
 
 function checks.any()

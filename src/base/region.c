@@ -74,18 +74,19 @@ static int fill_file(int fd, size_t size) {
   return 0;
 }
 
-int tdl_region_open(size_t bytes, tdl_region *out) {
+static int open_region(size_t bytes, int is_sparse, tdl_region *out) {
   size_t size = round_up(bytes);
   uint8_t *data;
   int fd, status, saved;
-  if (size == 0 || !can_be(size)) {
+  if (size == 0 || (!is_sparse && !can_be(size))) {
     return TREADLE_ENOMEM;
   }
   fd = is_within_limit(size) ? make_file() : -1;
   if (fd < 0) {
     return errno == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
   }
-  status = fill_file(fd, size);
+  status = is_sparse ? (ftruncate(fd, (off_t)size) == 0 ? 0 : TREADLE_ESYSTEM)
+                     : fill_file(fd, size);
   if (status != 0) {
     goto fail;
   }
@@ -107,6 +108,14 @@ fail:
   close(fd);
   errno = saved;
   return status;
+}
+
+int tdl_region_open(size_t bytes, tdl_region *out) {
+  return open_region(bytes, 0, out);
+}
+
+int tdl_region_open_sparse(size_t bytes, tdl_region *out) {
+  return open_region(bytes, 1, out);
 }
 
 /* G3. Neither a file of huge pages, whose holes need not be filled again, nor

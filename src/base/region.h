@@ -32,6 +32,9 @@ typedef struct tdl_region {
 /* At least so many zeroed bytes, and one page. */
 int tdl_region_open(size_t bytes, tdl_region *out);
 
+/* The same without G2: each page is there once it is written. */
+int tdl_region_open_sparse(size_t bytes, tdl_region *out);
+
 /* The one that a tdl_region_open with so many bytes has made, here or in another
 ** process, by a descriptor of it. TREADLE_EINVAL when it is none, or another
 ** size. Takes the descriptor, which no new program inherits from then on; on

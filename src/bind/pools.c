@@ -5,6 +5,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/board.h"
+#include "../run/keeper.h"
 #include "../run/phase.h"
 #include "../run/watch.h"
 #include "../run/worker.h"
@@ -183,6 +184,46 @@ static double number_field(lua_State *L, const char *key) {
   return value;
 }
 
+/* The list at `key` of the table at index 2 as `out`, ended by NULL, whose texts the
+** table keeps; NULL: there is none. */
+static const char *const *text_list(lua_State *L, const char *key) {
+  const char **out = NULL;
+  lua_getfield(L, 2, key);
+  if (lua_istable(L, -1)) {
+    size_t n = lua_objlen(L, -1);
+    out = lua_newuserdata(L, (n + 1) * sizeof(*out)); /* on the stack from now */
+    for (size_t i = 0; i < n; i++) {
+      lua_rawgeti(L, -2, (int)i + 1);
+      out[i] = lua_tostring(L, -1);
+      lua_pop(L, 1);
+    }
+    out[n] = NULL;
+  }
+  return out;
+}
+
+/* What its processes are started with, if the shape says that it has any. */
+static tdl_keeper_plan *make_plan(lua_State *L) {
+  tdl_keeper_plan *plan = NULL;
+  char tried[512];
+  int top = lua_gettop(L), status;
+  lua_getfield(L, 2, "processes");
+  if (lua_toboolean(L, -1)) {
+    status = tdl_keeper_plan_new(text_list(L, "command"), tried, sizeof(tried),
+                                 &plan);
+    if (status == TREADLE_ESYSTEM) {
+      luaL_error(L,
+                 "option 'runtime': the treadle command, which runs such "
+                 "workers, is not next to the library: looked for %s",
+                 tried);
+    } else if (status != 0) {
+      luaL_error(L, "not enough memory");
+    }
+  }
+  lua_settop(L, top);
+  return plan;
+}
+
 /* pool_open(record, shape, boot...) -> handle. The record is kept until the pool
 ** is over, for the hooks. The shape has the fields read here: counts, bytes and
 ** seconds, checked by the caller. */
@@ -224,6 +265,7 @@ static int core_pool_open(lua_State *L) {
   }
   h->number = ++h->bind->pool_count;
   set_record(h, L, 1);
+  o.plan = make_plan(L);
   o.boot = &h->boot;
   o.event = on_event;
   o.ctx = h;

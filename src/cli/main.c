@@ -15,8 +15,10 @@
 #include <uv.h>
 
 #include "../bind/bind.h"
+#include "../run/child.h"
 #include "../run/heap.h"
 #include "../run/loop.h"
+#include "../run/spawn.h"
 #include "../treadle.h"
 #include "children.h"
 #include "live.h"
@@ -198,7 +200,11 @@ static int protected_main(lua_State *L) {
 int main(int argc, char **argv) {
   arguments a = {argc, argv, EXIT_FAILURE};
   tdl_heap heap;
-  lua_State *L = tdl_heap_open(&heap, TDL_HEAP_KEEP_BYTES);
+  lua_State *L;
+  if (argc == 2 && strcmp(argv[1], TDL_SPAWN_ARGUMENT) == 0) {
+    return tdl_child_main();
+  }
+  L = tdl_heap_open(&heap, TDL_HEAP_KEEP_BYTES);
   if (L == NULL) {
     fputs("treadle: not enough memory\n", stderr);
     return EXIT_FAILURE;

@@ -155,6 +155,10 @@ int tdl_job_start(tdl_job *job) {
   return move(job, word & ~7u, TDL_JOB_QUEUED, TDL_JOB_RUNNING);
 }
 
+int tdl_job_requeue(tdl_job *job) {
+  return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_QUEUED);
+}
+
 int tdl_job_finish(tdl_job *job) {
   return move(job, tdl_job_generation(job), TDL_JOB_RUNNING, TDL_JOB_DONE);
 }

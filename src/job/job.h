@@ -16,7 +16,7 @@
 **
 ** J1  Only the home state moves a word to IDLE and to QUEUED.
 ** J2  Only the worker that took it from a queue moves QUEUED to RUNNING and
-**     RUNNING to DONE; where it finds SETTLED instead, it sends the job home
+**     RUNNING to DONE, or back to QUEUED if its process has never begun it; where it finds SETTLED instead, it sends the job home
 **     as it is.
 ** J3  Whoever settles it reports to the caller; then nobody else does.
 ** J4  A submitted job comes home exactly once, settled or not; only then is it
@@ -154,6 +154,10 @@ void tdl_jobs_withdraw(tdl_jobs *jobs, tdl_job *job);
 
 /* worker; QUEUED to RUNNING. 0 when it was settled meanwhile (J2). */
 int tdl_job_start(tdl_job *job);
+
+/* worker; RUNNING to QUEUED, since nothing of it has run: its worker pushes it
+** again. 0 when it was settled meanwhile (J2). */
+int tdl_job_requeue(tdl_job *job);
 
 /* worker; RUNNING to DONE. 0 when it was settled meanwhile (J2). */
 int tdl_job_finish(tdl_job *job);

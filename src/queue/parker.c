@@ -17,6 +17,8 @@ void tdl_parker_init(tdl_parker *p) {
   atomic_init(&p->state, TDL_AWAKE);
   p->bell = NULL;
   p->arg = NULL;
+  p->rouse = NULL;
+  p->sleeper = NULL;
 }
 
 void tdl_parker_announce(tdl_parker *p, enum tdl_parker_state how) {
@@ -66,6 +68,8 @@ void tdl_parker_wake(tdl_parker *p) {
     syscall(SYS_futex, &p->state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
   } else if (how == TDL_BELLED) { /* <parker.W4> */
     p->bell(p->arg);
+  } else if (how == TDL_ELSEWHERE) {
+    p->rouse(p->sleeper);
   }
 }
 

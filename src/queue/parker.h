@@ -17,13 +17,16 @@
 enum tdl_parker_state {
   TDL_AWAKE = 0,
   TDL_ASLEEP, /* in the futex */
-  TDL_BELLED  /* in some event loop; the bell makes a descriptor readable */
+  TDL_BELLED, /* in some event loop; the bell makes a descriptor readable */
+  TDL_ELSEWHERE /* on something that others wake, too */
 };
 
 typedef struct tdl_parker {
   _Atomic uint32_t state;
   void (*bell)(void *arg); /* set by the owner before the first TDL_BELLED */
   void *arg;
+  void (*rouse)(void *sleeper); /* set by the owner before TDL_ELSEWHERE */
+  void *sleeper;
 } tdl_parker;
 
 void tdl_parker_init(tdl_parker *p);

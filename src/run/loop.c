@@ -9,6 +9,7 @@
 #include "../base/stall.h"
 #include "../base/stamp.h"
 #include "pool.h"
+#include "pump.h"
 #include "supervisor.h"
 #include "trace.h"
 
@@ -41,6 +42,19 @@ int tdl_loop_new(treadle_loop **out) {
 void tdl_loop_hold(treadle_loop *loop) {
   /* relaxed: the holder has a reference already */
   atomic_fetch_add_explicit(&loop->refs, 1, memory_order_relaxed);
+}
+
+/* --- processes ------------------------------------------------------------ */
+
+static int has_far_results(const treadle_loop *loop) {
+  return TDL_UNLIKELY(loop->far_pools != NULL) && tdl_pump_ready(loop);
+}
+
+/* Its processes ring from now on, or need not any more (far.h, F4). */
+static void set_away(treadle_loop *loop, int away) {
+  if (TDL_UNLIKELY(loop->far_pools != NULL)) {
+    tdl_pump_away(loop, away);
+  }
 }
 
 /* --- libuv: timers, and the descriptor for foreign loops ----------------- */
@@ -244,6 +258,7 @@ int tdl_loop_join(treadle_loop *loop, int socket) {
 
 int tdl_loop_arm(treadle_loop *loop) {
   loop->belled = 1;
+  set_away(loop, 1);
   tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L1> */
   if (tdl_loop_has_work(loop)) {
     tdl_loop_disarm(loop);
@@ -254,6 +269,7 @@ int tdl_loop_arm(treadle_loop *loop) {
 
 void tdl_loop_leave(treadle_loop *loop, int ready) {
   loop->belled = 1;
+  set_away(loop, 1);
   tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L2> */
   if (ready || tdl_loop_has_work(loop)) {
     tdl_parker_wake(&loop->parker);
@@ -263,6 +279,7 @@ void tdl_loop_leave(treadle_loop *loop, int ready) {
 void tdl_loop_disarm(treadle_loop *loop) { /* <parker.L3> */
   if (loop->belled) {
     loop->belled = 0;
+    set_away(loop, 0);
     tdl_parker_awake(&loop->parker);
     TDL_STALL();
     uv_run(loop->uv, UV_RUN_NOWAIT); /* takes the ring off the descriptor */
@@ -470,7 +487,13 @@ static void arrive(treadle_loop *loop, tdl_node *node) {
 static tdl_node *next_node(treadle_loop *loop) {
   tdl_node *node = loop->held;
   loop->held = NULL;
-  return node != NULL ? node : tdl_queue_pop(&loop->inbox);
+  if (node == NULL) {
+    node = tdl_queue_pop(&loop->inbox);
+  }
+  if (node == NULL && loop->far_pools != NULL && tdl_pump_home(loop) > 0) {
+    node = tdl_queue_pop(&loop->inbox);
+  }
+  return node;
 }
 
 tdl_job *tdl_loop_next_home(treadle_loop *loop) {
@@ -548,16 +571,17 @@ int tdl_loop_has_rest(const treadle_loop *loop) {
 
 int tdl_loop_is_ready(const treadle_loop *loop) {
   return tdl_queue_ready(&loop->inbox) || tdl_loop_has_rest(loop) ||
-         tdl_loop_next_ns(loop) == 0;
+         tdl_loop_next_ns(loop) == 0 || has_far_results(loop);
 }
 
 int tdl_loop_has_work(const treadle_loop *loop) {
   return !tdl_queue_empty(&loop->inbox) || tdl_loop_has_rest(loop) ||
-         tdl_loop_next_ns(loop) == 0;
+         tdl_loop_next_ns(loop) == 0 || has_far_results(loop);
 }
 
-static int has_arrived(const void *loop) {
-  return tdl_queue_ready(&((const treadle_loop *)loop)->inbox);
+static int has_arrived(const void *arg) {
+  const treadle_loop *loop = arg;
+  return tdl_queue_ready(&loop->inbox) || has_far_results(loop);
 }
 
 int tdl_loop_spin(treadle_loop *loop) {
@@ -582,11 +606,15 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   }
   tdl_jobs_trim(&loop->jobs);
   TDL_STALL();
+  set_away(loop, 1);
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);
-  if (!tdl_queue_empty(&loop->inbox)) { /* <parker.A2> [park] */
+  if (!tdl_queue_empty(&loop->inbox) || /* <parker.A2> [park] */
+      has_far_results(loop)) {
     tdl_parker_awake(&loop->parker);
+    set_away(loop, 0);
     return;
   }
   tdl_parker_sleep(&loop->parker, end == TDL_NEVER ? TDL_NEVER : end - start);
+  set_away(loop, 0);
   tdl_spin_slept(&loop->spin, tdl_now_ns() - start);
 }

@@ -79,6 +79,7 @@ struct treadle_loop {
   int scripted;    /* a Lua host's: what arrives may run Lua and raise */
   /* what the code of its state holds (hold.h); NULL until there are locks */
   struct tdl_holds *holds;
+  struct treadle_pool *far_pools; /* its pools whose workers are processes */
 };
 
 int tdl_loop_init(treadle_loop *loop);

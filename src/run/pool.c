@@ -9,9 +9,11 @@
 #include "debug.h"
 #include "guests.h"
 #include "hooks.h"
+#include "keeper.h"
 #include "known.h"
 #include "news.h"
 #include "phase.h"
+#include "pump.h"
 #include "supervisor.h"
 #include "thread.h"
 #include "trace.h"
@@ -104,6 +106,7 @@ static void free_pool(treadle_pool *pool) {
   tdl_backlog_fini(&pool->run);
   tdl_hook_drop(pool);
   tdl_known_free(pool->known);
+  tdl_keeper_plan_free(pool->plan);
   tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   /* relaxed: the last reference (P1) */
@@ -111,6 +114,16 @@ static void free_pool(treadle_pool *pool) {
   tdl_loop_drop(pool->home);
   tdl_free(pool);
   tdl_supervisor_drop();
+}
+
+void tdl_pool_unlist(treadle_pool *pool) {
+  treadle_pool **at = &pool->home->far_pools;
+  while (*at != NULL && *at != pool) {
+    at = &(*at)->next_far;
+  }
+  if (*at == pool) {
+    *at = pool->next_far;
+  }
 }
 
 void tdl_pool_hold(treadle_pool *pool) {
@@ -159,6 +172,12 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->regulated = options->max_queue != TDL_POOL_NO_LIMIT ||
                     options->helped || options->balanced;
   pool->debug = options->debug;
+  pool->plan = options->plan;
+  pool->far = options->far;
+  if (pool->plan != NULL) {
+    pool->next_far = home->far_pools;
+    home->far_pools = pool;
+  }
   pool->event = options->event;
   pool->ctx = options->ctx;
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
@@ -250,6 +269,13 @@ static void wake_abroad(treadle_pool *pool) {
 }
 
 void tdl_pool_wake_one(treadle_pool *pool) {
+  if (pool->plan != NULL) {
+    tdl_pump_feed(pool);
+    if (may_ask(pool) && !tdl_backlog_empty(&pool->run)) {
+      tdl_size_ask(pool);
+    }
+    return;
+  }
   while (any_idle(pool)) { /* <wake.W1> */
     int expected = 0, worker;
     TDL_STALL();
@@ -384,7 +410,8 @@ static inline void submit(tdl_job *job, enum tdl_rank rank) {
   tdl_backlog_push(&pool->run, &job->node, rank); /* <wake.S1> */
   TDL_STALL();
   /* <wake.S2> */
-  if ((TDL_UNLIKELY(any_idle(pool)) || may_ask(pool)) && !is_taken_soon(pool)) {
+  if ((TDL_UNLIKELY(any_idle(pool)) || may_ask(pool)) &&
+      (TDL_UNLIKELY(pool->plan != NULL) || !is_taken_soon(pool))) {
     tdl_pool_wake_one(pool);
   }
   if (TDL_UNLIKELY(regulated) && pool->helped) {
@@ -436,7 +463,12 @@ tdl_worker *tdl_pool_settled(const tdl_job *job, int state) {
 }
 
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
-  int state = tdl_job_settle(job, tdl_job_generation(job), to);
+  return tdl_pool_settle_use(job, tdl_job_generation(job), to);
+}
+
+int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
+                        enum tdl_job_state to) {
+  int state = tdl_job_settle(job, generation, to);
   tdl_worker *w;
   tdl_pool_count_settled(job, state, TREADLE_ECANCELLED);
   TDL_STALL();
@@ -574,6 +606,7 @@ void tdl_pool_abandon(treadle_pool *pool) {
     }
   }
   tdl_news_end(pool);
+  tdl_pool_unlist(pool);
   pool->event = NULL;
   if (pool->stats != NULL) {
     tdl_stats_closed(pool->stats, 1);

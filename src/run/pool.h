@@ -71,7 +71,9 @@ enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 
 #define TDL_POOL_NO_LIMIT UINT32_MAX
 
+struct tdl_far;
 struct tdl_hook;
+struct tdl_keeper_plan;
 struct tdl_worker;
 struct tdl_vm;
 
@@ -107,6 +109,8 @@ typedef struct tdl_pool_options {
   uint64_t cap_bytes;     /* of a worker's Lua heap; 0: none */
   uint32_t debug;         /* a set of enum tdl_debug */
   const char *name;       /* thread names; copied */
+  struct tdl_keeper_plan *plan; /* its workers are processes; taken. Or NULL */
+  struct tdl_far *far; /* it is a worker's, in such a process; or NULL */
   tdl_bytes *boot; /* payload for the workers' boot function; taken, from the
                    ** heap */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
@@ -136,6 +140,8 @@ struct treadle_pool {
   uint32_t debug; /* which lines are said: see debug.h */
   int regulated;  /* the short question: a limit, helped, or balanced */
   int mortal;     /* P11 */
+  struct tdl_keeper_plan *plan; /* its workers are processes (keeper.h) */
+  struct tdl_far *far; /* or it is in one: where its calls come from, too */
   char name[32];
   tdl_bytes boot;
   tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
@@ -151,6 +157,7 @@ struct treadle_pool {
   uint32_t got;            /* from the run queue (K2) */
   uint32_t heard;          /* of `news`, and not yet told on */
   int watches;             /* how often it has begun to watch (P7) */
+  struct treadle_pool *next_far; /* of its pools with a plan */
   tdl_note note;           /* P8 */
   struct tdl_known *known; /* its tasks, for callers in C; NULL: not asked */
   /* the supervisor's: workers without a slot */
@@ -214,10 +221,17 @@ static inline void tdl_pool_load(treadle_pool *pool, int jobs) {
   }
 }
 
+/* home; it is over, or left to itself: no result is to be had any more. */
+void tdl_pool_unlist(treadle_pool *pool);
+
 /* any thread that keeps the job from being recycled; settles it (J3), and if it
 ** runs wakes its worker so that its waits end. The state that it was in; 0 when
 ** somebody was first. Counts as cancelled. */
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
+
+/* The same of that use of it alone. */
+int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
+                        enum tdl_job_state to);
 
 /* who settled it otherwise: `state` is what it was, or 0, and its caller hears
 ** `status`. */
@@ -261,6 +275,9 @@ void tdl_pool_lose(treadle_pool *pool, struct tdl_worker *worker);
 /* home; told to whoever opened the pool, while it listens; may raise (L3). */
 static inline void tdl_pool_tell(treadle_pool *pool, tdl_pool_event event,
                                  uint32_t worker, const tdl_bytes *bytes) {
+  if (event == TDL_POOL_CLOSED) {
+    tdl_pool_unlist(pool);
+  }
   if (pool->event != NULL) {
     pool->event(pool, event, worker, bytes, pool->ctx);
   }

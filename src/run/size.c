@@ -3,6 +3,7 @@
 #include "../base/stall.h"
 #include "news.h"
 #include "phase.h"
+#include "pump.h"
 #include "supervisor.h"
 #include "thread.h"
 
@@ -248,7 +249,11 @@ void tdl_size_sent(treadle_pool *pool, tdl_slot *slot) {
     }
     tdl_supervisor_unlock();
   }
-  tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
+  if (pool->plan != NULL) {
+    tdl_pump_sent(tdl_slot_worker(slot));
+  } else {
+    tdl_parker_wake(&tdl_slot_worker(slot)->loop.parker);
+  }
 }
 
 /* --- growing and shrinking (Z4, Z5) --------------------------------------- */

@@ -251,6 +251,11 @@ void tdl_stats_waited(tdl_tally *tally, const tdl_job *job, uint64_t now) {
   }
 }
 
+void tdl_stats_taken_back(tdl_tally *tally, const tdl_job *job) {
+  tdl_count *started = &tdl_tally_task(tally, tdl_job_task(job))->started;
+  set(started, own(started) - 1);
+}
+
 static int is_cancelled(int status) {
   return status == TREADLE_ECLOSED || status == TREADLE_ECANCELLED;
 }

@@ -194,6 +194,9 @@ static inline void tdl_stats_started(tdl_tally *tally, const tdl_job *job) {
   tdl_count_add(&tdl_tally_task(tally, job->task)->started, 1);
 }
 
+/* worker, before it goes back to a queue: it was not started, after all. */
+void tdl_stats_taken_back(tdl_tally *tally, const tdl_job *job);
+
 /* worker; the same for a stamped job, and now is the clock. */
 void tdl_stats_waited(tdl_tally *tally, const tdl_job *job, uint64_t now);
 

@@ -42,6 +42,10 @@ static void list_locked(tdl_worker *w, uint64_t due) {
   if (tdl_worker_life(w) == TDL_ENDED || s->written_off) {
     return;
   }
+  if (w->keeper != NULL) { /* its own thread looks at the clock (H4) */
+    tdl_parker_wake(&w->loop.parker);
+    return;
+  }
   if (!s->listed) {
     s->listed = 1;
     s->next = sv.listed;
@@ -405,10 +409,15 @@ void tdl_supervisor_forget(tdl_job *job) {
 }
 
 int tdl_supervisor_force(tdl_job *job) {
+  return tdl_supervisor_stop(job, tdl_job_generation(job), TDL_JOB_FORCED);
+}
+
+int tdl_supervisor_stop(tdl_job *job, uint32_t generation,
+                        enum tdl_job_state to) {
   int settled;
   pthread_mutex_lock(&sv.lock);
   start_locked(); /* without a thread it is a cancellation like any */
-  settled = force_locked(job, tdl_job_generation(job), TDL_JOB_FORCED);
+  settled = force_locked(job, generation, to);
   pthread_mutex_unlock(&sv.lock);
   return settled;
 }

@@ -68,6 +68,11 @@ void tdl_supervisor_forget(tdl_job *job);
 ** somebody was first. */
 int tdl_supervisor_force(tdl_job *job);
 
+/* any thread; the same of that use of it, if it still is that one, as FORCED or
+** EXPIRED. */
+int tdl_supervisor_stop(tdl_job *job, uint32_t generation,
+                        enum tdl_job_state to);
+
 /* any thread that keeps the pool; whatever the worker runs must end within
 ** `ns`. */
 void tdl_supervisor_end(struct tdl_worker *worker, uint64_t ns);

@@ -7,7 +7,9 @@
 
 #include "../base/stall.h"
 #include "../codec/payload.h"
+#include "far.h"
 #include "hooks.h"
+#include "keeper.h"
 #include "phase.h"
 #include "state.h"
 #include "turns.h"
@@ -251,8 +253,8 @@ void tdl_thread_tell_renewed(tdl_worker *w) {
   }
 }
 
-static int boot(tdl_worker *w, tdl_bytes *report) {
-  uint64_t start = tdl_now_ns();
+/* A state of its own, on this thread. */
+static int boot_vm(tdl_worker *w, tdl_bytes *report) {
   int status = tdl_state_open(w, &w->vm);
   if (status == 0) {
     w->booting = report;
@@ -268,17 +270,31 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
       tdl_payload_clear(report);
     }
     if (status != 0) {
-      if (tdl_watched(w->pool) != 0) {
-        tdl_watch_load_failed(w, report, status);
-      }
       close_vm(w);
     }
   }
+  if (w->pool->far != NULL) {
+    tdl_far_report(w->pool->far, report, w->vm != NULL ? w->vm->task_count : 0);
+  }
+  return status;
+}
+
+static int boot(tdl_worker *w, tdl_bytes *report) {
+  uint64_t start = tdl_now_ns();
+  int status =
+      w->keeper != NULL ? tdl_keeper_boot(w, report) : boot_vm(w, report);
+  if (status != 0 && tdl_watched(w->pool) != 0) {
+    tdl_watch_load_failed(w, report, status);
+  }
+  w->has_state = status == 0;
   if (status == 0) {
-    tdl_stats_begin(w->pool->stats, w->loop.tally, w->vm->task_count);
+    tdl_stats_begin(w->pool->stats, w->loop.tally,
+                    w->keeper != NULL ? w->keeper->tasks : w->vm->task_count);
     /* release: who reads the count sees the state before it ended */
     atomic_fetch_add_explicit(&w->slot->states, 1, memory_order_release);
-    tdl_hook_renew(w);
+    if (w->keeper == NULL) {
+      tdl_hook_renew(w);
+    }
     tdl_supervisor_counts(w, 1);
     if (tdl_watched(w->pool) != 0) {
       tdl_watch_worker_started(w, start);
@@ -287,15 +303,42 @@ static int boot(tdl_worker *w, tdl_bytes *report) {
   return status;
 }
 
+/* What is left when its state has ended; 1 when another one follows. */
+static int has_ended(tdl_worker *w, const char *reason) {
+  int stopped = tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
+  tdl_supervisor_counts(w, 0);
+  if (tdl_watched(w->pool) != 0) {
+    tdl_watch_worker_ends(w, stopped ? "closed" : reason);
+  }
+  w->has_state = 0;
+  return !stopped && !w->pool->mortal;
+}
+
+/* The same of its process. */
+static int end_process(tdl_worker *w) {
+  const char *reason;
+  tdl_turns_get_up(w);
+  tdl_worker_set_life(w, TDL_CLOSING);
+  reason = tdl_keeper_end(w);
+  tdl_loop_renew(&w->loop, 1);
+  return has_ended(w, reason);
+}
+
 /* Ends the state; 1 when it was asked to, so that another one follows. */
 static int end_state(tdl_worker *w) {
-  int stopped = tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
   int condemned = is_condemned(w);
+  const char *reason = condemned                          ? "stopped"
+                       : w->vm->leaving && !w->vm->retiring ? "resized"
+                                                            : "recycled";
+  int goes_on;
   tdl_turns_get_up(w);
   tdl_turns_stop_searching(w);
   /* relaxed: see note_idle */
   atomic_store_explicit(&w->idle_ns, TDL_NEVER, memory_order_relaxed);
   tdl_vm_abort_all(w->vm); /* may look at whose code runs */
+  if (w->pool->far != NULL) {
+    tdl_far_flush(w->pool->far);
+  }
   tdl_pool_lose_state(w->pool,
                       w->vm->heap.is_over ? TREADLE_ENOMEM : TREADLE_ECRASHED);
   tdl_worker_runs(w, NULL);
@@ -304,16 +347,10 @@ static int end_state(tdl_worker *w) {
   if (!condemned) {
     run_part(w, in_teardown);
   }
-  tdl_supervisor_counts(w, 0);
-  if (tdl_watched(w->pool) != 0) {
-    tdl_watch_worker_ends(w, stopped                              ? "closed"
-                             : condemned                          ? "stopped"
-                             : w->vm->leaving && !w->vm->retiring ? "resized"
-                                                                  : "recycled");
-  }
+  goes_on = has_ended(w, reason);
   close_vm(w);
   w->patience = TDL_UNASKED; /* its timer went with the state's */
-  return !stopped && !w->pool->mortal;
+  return goes_on;
 }
 
 /* Without a state, until it is to boot one or to end (Z2). */
@@ -340,11 +377,16 @@ static enum tdl_standing live(tdl_worker *w) {
   for (;;) {
     int goes_on;
     enum tdl_standing standing;
-    if (w->vm != NULL) {
+    if (w->has_state) {
       tdl_worker_set_life(w, TDL_SERVING);
       tdl_size_serves(w->pool);
-      run_part(w, in_service);
-      goes_on = end_state(w);
+      if (w->keeper != NULL) {
+        tdl_keeper_serve(w);
+        goes_on = end_process(w);
+      } else {
+        run_part(w, in_service);
+        goes_on = end_state(w);
+      }
     } else {
       goes_on = tdl_pool_phase(w->pool) != TDL_POOL_STOPPED;
     }

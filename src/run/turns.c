@@ -3,6 +3,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../base/stamp.h"
+#include "far.h"
 #include "news.h"
 #include "phase.h"
 
@@ -22,7 +23,7 @@ void tdl_turns_stop_searching(tdl_worker *w) {
 
 /* What was sent to its slot goes first, but not for ever: see
 ** TDL_BACKLOG_TURNS. */
-static tdl_node *take_sent(tdl_worker *w) {
+tdl_node *tdl_turns_take_sent(tdl_worker *w) {
   if (w->sent % TDL_BACKLOG_TURNS == TDL_BACKLOG_TURNS - 1 &&
       tdl_backlog_ready(&w->pool->run)) {
     w->sent = 0;
@@ -38,6 +39,19 @@ static int takes_any(const tdl_worker *w) {
   return tdl_vm_has_room(w->vm) && (!w->vm->leaving || w->vm->exempt > 0);
 }
 
+/* From another process. */
+static tdl_job *take_far(tdl_worker *w) {
+  tdl_job *job = tdl_far_take(w->pool->far, w);
+  if (job != NULL) {
+    tdl_turns_stop_searching(w);
+  }
+  return job;
+}
+
+static int is_far_ready(const tdl_worker *w) {
+  return TDL_UNLIKELY(w->pool->far != NULL) && tdl_far_ready(w->pool->far);
+}
+
 /* The next job to run, or NULL. */
 static tdl_job *take(tdl_worker *w) {
   tdl_node *node;
@@ -46,7 +60,7 @@ static tdl_job *take(tdl_worker *w) {
     return NULL;
   }
   if (TDL_UNLIKELY(tdl_queue_ready(&w->slot->calls)) &&
-      (node = take_sent(w)) != NULL) {
+      (node = tdl_turns_take_sent(w)) != NULL) {
     tdl_turns_stop_searching(w);
     TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
     return TDL_CONTAINER(node, tdl_job, node);
@@ -57,7 +71,7 @@ static tdl_job *take(tdl_worker *w) {
   }
   node = tdl_backlog_pop(&w->pool->run, &w->got); /* <wake.T1> */
   if (node == NULL) {
-    return NULL;
+    return w->pool->far != NULL ? take_far(w) : NULL;
   }
   TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
   TDL_STALL();
@@ -85,13 +99,14 @@ int tdl_turns_have_work(const tdl_worker *w) {
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
          tdl_pool_is_watched(w->pool) != w->watched ||
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->slot->calls)) ||
-         (takes_any(w) && !tdl_backlog_empty(&w->pool->run));
+         (takes_any(w) &&
+          (!tdl_backlog_empty(&w->pool->run) || is_far_ready(w)));
 }
 
 static int is_called(const void *arg) {
   const tdl_worker *w = arg;
   return tdl_backlog_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
-         tdl_queue_ready(&w->slot->calls) ||
+         tdl_queue_ready(&w->slot->calls) || is_far_ready(w) ||
          tdl_pool_phase(w->pool) != w->phase;
 }
 
@@ -104,6 +119,9 @@ static int is_called_home(const void *arg) { /* no room for another job */
 
 static int search(tdl_worker *w) {
   uint64_t limit = tdl_loop_next_ns(&w->loop);
+  if (TDL_UNLIKELY(w->pool->far != NULL) && !w->pool->far->spins) {
+    return 0; /* others do, for the processors that there are */
+  }
   if (!takes_any(w)) {
     return tdl_spin_until(&w->loop.spin, is_called_home, w, limit);
   }
@@ -130,6 +148,9 @@ static int spin(tdl_worker *w) {
 }
 
 int tdl_turns_go_abroad(tdl_worker *w) {
+  if (w->pool->far != NULL) {
+    tdl_far_announce(w->pool->far, w, TDL_LINK_IN_LOOP);
+  }
   if (takes_any(w)) {
     w->is_abroad = 1;
     TDL_STALL();
@@ -143,6 +164,9 @@ int tdl_turns_go_abroad(tdl_worker *w) {
 }
 
 void tdl_turns_are_back(tdl_worker *w) {
+  if (w->pool->far != NULL) {
+    tdl_link_awake(&w->pool->far->link);
+  }
   if (w->is_abroad) {
     w->is_abroad = 0;
     /* relaxed: who finds it rings in vain */
@@ -275,7 +299,11 @@ void tdl_turns_get_up(tdl_worker *w) {
 static void sleep_on_parker(tdl_worker *w, uint64_t start) {
   uint64_t ns = tdl_loop_next_ns(&w->loop);
   int is_short = ns > TDL_HEAP_TRIM_NS && tdl_heap_has_excess(&w->vm->heap);
-  tdl_parker_sleep(&w->loop.parker, is_short ? TDL_HEAP_TRIM_NS : ns);
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_far_sleep(w->pool->far, w, is_short ? TDL_HEAP_TRIM_NS : ns);
+  } else {
+    tdl_parker_sleep(&w->loop.parker, is_short ? TDL_HEAP_TRIM_NS : ns);
+  }
   ns = tdl_now_ns() - start;
   tdl_spin_slept(&w->loop.spin, ns);
   if (is_short && ns >= TDL_HEAP_TRIM_NS) {
@@ -293,6 +321,22 @@ static void note_idle(tdl_worker *w, uint64_t now) {
   }
   /* relaxed: a late look is repeated */
   atomic_store_explicit(&w->idle_ns, since, memory_order_relaxed);
+}
+
+static void announce(tdl_worker *w) {
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_far_announce(w->pool->far, w, TDL_LINK_SLEEPS);
+  } else {
+    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
+  }
+}
+
+static void wake_up(tdl_worker *w) {
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_far_awake(w->pool->far, w);
+  } else {
+    tdl_parker_awake(&w->loop.parker);
+  }
 }
 
 static void sleep_on(tdl_worker *w) {
@@ -315,9 +359,9 @@ static void sleep_on(tdl_worker *w) {
   tdl_stats_sleeps(w->loop.tally, start);
   if (!tdl_vm_wait(w->vm)) {
     lie_idle(w);
-    tdl_parker_announce(&w->loop.parker, TDL_ASLEEP); /* <wake.Z2> */
+    announce(w); /* <wake.Z2> */
     if (tdl_turns_have_work(w)) { /* <wake.Z4> the second look [park] */
-      tdl_parker_awake(&w->loop.parker);
+      wake_up(w);
     } else {
       sleep_on_parker(w, start); /* <wake.Z5> */
     }
@@ -383,6 +427,9 @@ void tdl_turns(tdl_vm *vm) {
       if (arrived) {
         rest_awake(w);
       }
+    }
+    if (TDL_UNLIKELY(w->pool->far != NULL)) {
+      tdl_far_flush(w->pool->far);
     }
     job = take(w); /* 3 */
     if (job != NULL) {

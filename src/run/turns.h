@@ -25,6 +25,10 @@ void tdl_turns_get_up(tdl_worker *worker);
 /* The same of its search: others are woken if there is work. */
 void tdl_turns_stop_searching(tdl_worker *worker);
 
+/* Whoever takes for a worker: the next call that was sent to its slot; NULL when
+** there is none, or when the run queue is to have its turn. */
+tdl_node *tdl_turns_take_sent(tdl_worker *worker);
+
 /* 1 when a turn would find something to do. The second look before it sleeps
 ** [park]. */
 int tdl_turns_have_work(const tdl_worker *worker);

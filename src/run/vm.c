@@ -10,6 +10,7 @@
 #include "../codec/codec.h"
 #include "../codec/payload.h"
 #include "../share/hold.h"
+#include "far.h"
 #include "phase.h"
 #include "vm_calls.h"
 #include "watch.h"
@@ -389,6 +390,9 @@ void tdl_vm_run(tdl_vm *vm, tdl_job *job) {
     return;
   }
   tdl_payload_clear(&job->bytes); /* Lua holds what it refers to */
+  if (TDL_UNLIKELY(vm->worker->pool->far != NULL)) {
+    tdl_far_decoded(vm->worker->pool->far, job);
+  }
   TDL_STAMP(job, DECODED);
   status = lua_resume(co, tdl_job_task(job) > 0 ? n : n - 1);
   TDL_STAMP(job, RAN);

@@ -7,6 +7,7 @@
 #include "../codec/reader.h"
 #include "debug.h"
 #include "events.h"
+#include "far.h"
 #include "news.h"
 #include "trace.h"
 #include "vm.h"
@@ -69,9 +70,14 @@ static const char *outcome_text(int status) {
 
 /* --- lines ----------------------------------------------------------------- */
 
+/* In a worker's process. */
+static int is_from_parent(const tdl_job *job) {
+  return job->pool->far != NULL && job->home == job->pool->far->home;
+}
+
 /* Who made the call: a worker of the pool, or 0. */
 static uint32_t caller_of(const tdl_job *job) {
-  return job->home == job->pool->home
+  return job->home == job->pool->home || is_from_parent(job)
              ? 0
              : TDL_CONTAINER(job->home, const tdl_worker, loop)->id;
 }
@@ -195,28 +201,46 @@ static tdl_trace *trace_of_worker(const tdl_worker *w) {
   return trace != NULL && !tdl_worker_is_left_alone(w) ? trace : NULL;
 }
 
-void tdl_watch_started(tdl_vm *vm, tdl_entry *e) {
-  tdl_worker *w = vm->worker;
+void tdl_watch_call_started(tdl_worker *w, const tdl_job *job) {
   tdl_trace *trace = trace_of_worker(w);
   if (is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(w->pool, w->id, "job_start", tdl_job_task(e->job), NULL, 0);
+    tdl_events_post(w->pool, w->id, "job_start", tdl_job_task(job), NULL, 0);
   }
   tell_counts(w->pool);
   if (is_watched_by(w->pool, TDL_WATCH_DEBUG)) {
     char name[16];
     tdl_debug_say(w->pool, w->id, TDL_DEBUG_JOB, "started %s",
-                  tdl_debug_name(w->pool, e->job->task, name));
+                  tdl_debug_name(w->pool, job->task, name));
   }
   if (trace != NULL) {
-    tdl_trace_left_queue(trace, e->job, w->id);
+    tdl_trace_left_queue(trace, job, w->id);
   }
+}
+
+void tdl_watch_started(tdl_vm *vm, tdl_entry *e) {
+  const tdl_trace *trace = trace_of_worker(vm->worker);
+  tdl_watch_call_started(vm->worker, e->job);
   e->heard_ns = tdl_now_ns();
   vm->piece_ns = trace != NULL ? e->heard_ns : 0;
 }
 
+/* To all but the recording. */
+static void tell_ended(tdl_worker *w, const tdl_job *job, uint64_t heard_ns,
+                       uint64_t now, int status) {
+  if (heard_ns != 0 && is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
+    tdl_events_post(w->pool, w->id, status == 0 ? "job_done" : "job_error",
+                    tdl_job_task(job),
+                    status == 0 ? NULL : tdl_status_kind(status),
+                    (double)(now - heard_ns) * 1e-9);
+  }
+  if (is_watched_by(w->pool, TDL_WATCH_DEBUG)) {
+    say_ended(w, job, status, heard_ns);
+  }
+  tell_counts(w->pool);
+}
+
 void tdl_watch_ended(tdl_vm *vm, tdl_entry *e, int status) {
-  tdl_worker *w = vm->worker;
-  tdl_trace *trace = trace_of_worker(w);
+  tdl_trace *trace = trace_of_worker(vm->worker);
   uint64_t now = tdl_now_ns();
   status = outcome(e->job, status);
   if (trace != NULL && vm->piece_ns != 0 && e == &vm->entries[vm->current]) {
@@ -224,16 +248,20 @@ void tdl_watch_ended(tdl_vm *vm, tdl_entry *e, int status) {
   } else if (trace != NULL) {
     tell_wait(vm, trace, e, now, 0);
   }
-  if (e->heard_ns != 0 && is_watched_by(w->pool, TDL_WATCH_EVENTS)) {
-    tdl_events_post(w->pool, w->id, status == 0 ? "job_done" : "job_error",
-                    tdl_job_task(e->job),
-                    status == 0 ? NULL : tdl_status_kind(status),
-                    (double)(now - e->heard_ns) * 1e-9);
+  tell_ended(vm->worker, e->job, e->heard_ns, now, status);
+}
+
+/* What it did in between is not known: one piece. */
+void tdl_watch_call_ended(tdl_worker *w, tdl_job *job, uint64_t heard_ns,
+                          int status) {
+  tdl_trace *trace = trace_of_worker(w);
+  uint64_t now = tdl_now_ns();
+  status = outcome(job, status);
+  if (trace != NULL && heard_ns != 0) {
+    put(trace, w, job, TDL_TRACE_RUN, heard_ns, now - heard_ns,
+        outcome_text(status));
   }
-  if (is_watched_by(w->pool, TDL_WATCH_DEBUG)) {
-    say_ended(w, e->job, status, e->heard_ns);
-  }
-  tell_counts(w->pool);
+  tell_ended(w, job, heard_ns, now, status);
 }
 
 void tdl_watch_switches(tdl_vm *vm, uint32_t to) {

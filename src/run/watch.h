@@ -50,6 +50,11 @@ void tdl_watch_withdrawn(tdl_job *job);
 void tdl_watch_started(struct tdl_vm *vm, struct tdl_entry *entry);
 void tdl_watch_ended(struct tdl_vm *vm, struct tdl_entry *entry, int status);
 
+/* keeper; the same of a job that its process is given, and that has come back. */
+void tdl_watch_call_started(struct tdl_worker *worker, const tdl_job *job);
+void tdl_watch_call_ended(struct tdl_worker *worker, tdl_job *job,
+                          uint64_t heard_ns, int status);
+
 /* worker; the code of another entry takes over, or of none: 0. `current` is the
 ** one that ran. */
 void tdl_watch_switches(struct tdl_vm *vm, uint32_t entry);

@@ -6,6 +6,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/payload.h"
+#include "keeper.h"
 #include "news.h"
 #include "phase.h"
 #include "thread.h"
@@ -19,6 +20,13 @@ void tdl_worker_take_place(tdl_worker *w) {
   if (w->pool->max_queue != TDL_POOL_NO_LIMIT) {
     /* relaxed: the job was in `load` before, and stays there */
     atomic_fetch_add_explicit(&w->places, 1, memory_order_relaxed);
+  }
+}
+
+void tdl_worker_give_place(tdl_worker *w) {
+  if (w->pool->max_queue != TDL_POOL_NO_LIMIT) {
+    /* relaxed: the job stays in `load` */
+    atomic_fetch_sub_explicit(&w->places, 1, memory_order_relaxed);
   }
 }
 
@@ -142,6 +150,13 @@ int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
   w->pool = pool;
   w->slot = slot;
   w->id = id;
+  if (pool->plan != NULL) {
+    status = tdl_keeper_new(w, &w->keeper);
+    if (status != 0) {
+      tdl_loop_drop(&w->loop);
+      return status;
+    }
+  }
   w->loop.child_home = on_child_home;
   tdl_thread_init(w);
   w->stop.end_ns = w->stop.leave_ns = TDL_NEVER;
@@ -161,6 +176,7 @@ void tdl_worker_free(tdl_worker *w) {
   tdl_payload_clear(&w->last_words);
   tdl_bytes_reset(&w->last_words, NULL, 0);
   pthread_mutex_destroy(&w->lock);
+  tdl_keeper_free(w->keeper);
   tdl_loop_drop(&w->loop); /* pools that its tasks made may hold it (L1) */
 }
 

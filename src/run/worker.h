@@ -42,6 +42,7 @@ typedef struct tdl_worker {
   _Atomic uint32_t life;   /* enum tdl_worker_life */
   tdl_stop stop;           /* the supervisor's */
   _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
+  struct tdl_keeper *keeper; /* its state is in a process; or NULL */
   tdl_interrupt interrupt; /* open while there is a state */
   pthread_t thread;
   pthread_mutex_t lock; /* guards `seen`, its entries' `held`, and `look` */
@@ -56,6 +57,7 @@ typedef struct tdl_worker {
   tdl_bytes report;         /* in `started` */
   tdl_bytes last_words;     /* in `failed` */
   tdl_bytes *booting;       /* where the boot's report goes */
+  int has_state;            /* it has booted one, which has not ended */
   uint32_t tries;           /* states in a row that could not load */
   int lies_idle;            /* its idle bit was set, by itself */
   _Atomic uint64_t idle_ns; /* no job since then; for size.h */
@@ -91,6 +93,7 @@ static inline uint32_t tdl_worker_is_asked(const tdl_worker *w) {
 /* P6. The worker has started a job; as many hold a place of its more, or fewer.
 ** The supervisor: it is written off. */
 void tdl_worker_take_place(tdl_worker *worker);
+void tdl_worker_give_place(tdl_worker *worker); /* back to who waits */
 void tdl_worker_load(tdl_worker *worker, int jobs);
 void tdl_worker_lose_places(tdl_worker *worker);
 void tdl_worker_set_running(tdl_worker *worker, uint32_t jobs);

@@ -1,0 +1,319 @@
+#include "link.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../base/compiler.h"
+#include "../base/stall.h"
+#include "../treadle.h"
+
+#define LINE    ((uint64_t)TDL_LINK_GRAIN_BYTES)
+#define VERSION 1u
+
+/* A payload that is longer lies in the bulk. */
+#define INLINE_BYTES (TDL_LINK_RING_BYTES / 8)
+
+static uint64_t round_up(uint64_t n, uint64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+/* --- opening -------------------------------------------------------------- */
+
+static void set_up(tdl_link *link, int is_parent) {
+  tdl_link_page *page = (tdl_link_page *)link->region.data;
+  uint64_t ring = page->ring_bytes, bulk = page->bulk_bytes;
+  uint8_t *rings = link->region.data + TDL_LINK_PAGE_BYTES;
+  uint8_t *bulks = rings + 2 * ring;
+  int in = is_parent, out = !is_parent; /* 0: down, 1: up */
+  link->page = page;
+  link->in = (tdl_link_reader){
+      .ring = rings + (in ? ring : 0),
+      .bulk = bulks + (in ? bulk : 0),
+      .taken = in ? &page->up_taken : &page->down_taken,
+      .ring_bytes = ring,
+      .bulk_bytes = bulk,
+  };
+  link->out = (tdl_link_writer){
+      .ring = rings + (out ? ring : 0),
+      .bulk = bulks + (out ? bulk : 0),
+      .taken = out ? &page->up_taken : &page->down_taken,
+      .ring_bytes = ring,
+      .bulk_bytes = bulk,
+  };
+}
+
+static size_t size_of(uint64_t bulk_bytes) {
+  return (size_t)(TDL_LINK_PAGE_BYTES + 2 * TDL_LINK_RING_BYTES +
+                  2 * bulk_bytes);
+}
+
+int tdl_link_open(size_t most, tdl_link *out) {
+  uint64_t bulk = round_up(most + LINE, TDL_LINK_PAGE_BYTES);
+  tdl_link_page *page;
+  int status = tdl_region_open_sparse(size_of(bulk), &out->region);
+  if (status != 0) {
+    return status;
+  }
+  page = (tdl_link_page *)out->region.data;
+  page->version = VERSION;
+  page->ring_bytes = TDL_LINK_RING_BYTES;
+  page->bulk_bytes = bulk;
+  set_up(out, 1);
+  return 0;
+}
+
+int tdl_link_join(int fd, tdl_link *out) {
+  uint64_t head[3];
+  const tdl_link_page *page;
+  int status;
+  if (pread(fd, head, sizeof(head), offsetof(tdl_link_page, version)) !=
+          (ssize_t)sizeof(head) ||
+      head[0] != VERSION || head[1] != TDL_LINK_RING_BYTES ||
+      head[2] > SIZE_MAX / 4) {
+    return TREADLE_EINVAL;
+  }
+  status = tdl_region_adopt(fd, size_of(head[2]), &out->region);
+  if (status != 0) {
+    return status;
+  }
+  page = (const tdl_link_page *)out->region.data;
+  if (page->ring_bytes != head[1] || page->bulk_bytes != head[2]) {
+    tdl_link_close(out);
+    return TREADLE_EINVAL;
+  }
+  set_up(out, 0);
+  return 0;
+}
+
+void tdl_link_reset(tdl_link *link) {
+  tdl_link_page *page = link->page;
+  uint64_t ring = page->ring_bytes, bulk = page->bulk_bytes;
+  madvise(link->region.data, link->region.bytes, MADV_REMOVE); /* zeros */
+  page->version = VERSION;
+  page->ring_bytes = ring;
+  page->bulk_bytes = bulk;
+  set_up(link, 1);
+}
+
+void tdl_link_close(tdl_link *link) {
+  tdl_region_close(&link->region);
+  link->page = NULL;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+/* N3 */
+static int look_at_taken(tdl_link_writer *w) {
+  /* [link-taken] acquire: what it has taken, it has copied */
+  uint64_t taken = atomic_load_explicit(w->taken, memory_order_acquire);
+  if (taken < w->seen || taken > w->put) {
+    return TREADLE_EINVAL;
+  }
+  w->seen = taken;
+  if (taken >= w->lent) { /* N4 */
+    w->bulk_at = 0;
+  }
+  return 0;
+}
+
+static tdl_record *record_at(uint8_t *ring, uint64_t size, uint64_t at) {
+  return (tdl_record *)(ring + (at & (size - 1)));
+}
+
+/* Makes what begins at `put` and takes `bytes` a record. */
+static void publish(tdl_link_writer *w, uint64_t bytes) {
+  tdl_record *record = record_at(w->ring, w->ring_bytes, w->put);
+  tdl_record *next = record_at(w->ring, w->ring_bytes, w->put + bytes);
+  /* relaxed: before the next line (N2) */
+  atomic_store_explicit(&next->stamp, 0, memory_order_relaxed);
+  TDL_STALL();
+  /* [link-stamp] release: the record is written */
+  atomic_store_explicit(&record->stamp, w->put + 1, memory_order_release);
+  w->put += bytes;
+}
+
+/* Whether so much, and the stamp behind it, may be written. */
+static int has_room(const tdl_link_writer *w, uint64_t bytes) {
+  return w->ring_bytes - (w->put - w->seen) >= bytes + LINE;
+}
+
+int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
+  uint64_t n = head->len, at = 0;
+  int is_bulk = n > INLINE_BYTES;
+  uint64_t bytes =
+      round_up(sizeof(tdl_record) + (is_bulk ? sizeof(at) : n), LINE);
+  uint64_t end = w->ring_bytes - (w->put & (w->ring_bytes - 1));
+  uint64_t all = bytes + (bytes > end ? end : 0);
+  tdl_record *record;
+  if (n > w->bulk_bytes) {
+    return TREADLE_EPAYLOAD;
+  }
+  if (TDL_UNLIKELY(is_bulk) || !has_room(w, all)) {
+    int status = look_at_taken(w);
+    if (status != 0 || !has_room(w, all) ||
+        (is_bulk && w->bulk_at + n > w->bulk_bytes)) {
+      return status;
+    }
+  }
+  if (bytes > end) { /* on to the beginning of the ring */
+    record_at(w->ring, w->ring_bytes, w->put)->kind = 0;
+    publish(w, end);
+  }
+  record = record_at(w->ring, w->ring_bytes, w->put);
+  record->len = head->len;
+  record->kind = head->kind;
+  record->is_bulk = (uint8_t)is_bulk;
+  record->status = head->status;
+  record->ticket = head->ticket;
+  record->task = head->task;
+  record->when = head->when;
+  if (TDL_UNLIKELY(is_bulk)) {
+    at = w->bulk_at;
+    memcpy(w->bulk + at, data, n);
+    memcpy(record + 1, &at, sizeof(at));
+    w->bulk_at = round_up(at + n, LINE);
+    w->bulk_most = w->bulk_at > w->bulk_most ? w->bulk_at : w->bulk_most;
+    w->lent = w->put + bytes;
+  } else if (n > 0) {
+    memcpy(record + 1, data, n);
+  }
+  publish(w, bytes);
+  return 1;
+}
+
+int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put) {
+  /* relaxed: who needs the room looks in earnest */
+  return atomic_load_explicit(w->taken, memory_order_relaxed) >= put;
+}
+
+void tdl_link_trim(tdl_link_writer *w) {
+  if (w->bulk_most > TDL_LINK_KEEP_BYTES && look_at_taken(w) == 0 &&
+      w->bulk_at == 0) {
+    madvise(w->bulk + TDL_LINK_KEEP_BYTES,
+            (size_t)(w->bulk_bytes - TDL_LINK_KEEP_BYTES), MADV_REMOVE);
+    w->bulk_most = 0;
+  }
+}
+
+/* --- reading -------------------------------------------------------------- */
+
+static void advance(tdl_link_reader *r, uint64_t bytes) {
+  /* relaxed: our own */
+  uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed) + bytes;
+  atomic_store_explicit(&r->got, got, memory_order_relaxed);
+  /* [link-taken] release: it was copied */
+  atomic_store_explicit(r->taken, got, memory_order_release);
+}
+
+/* N1: nothing of the shared memory is read twice. */
+int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
+  const tdl_record *record;
+  /* relaxed: our own */
+  uint64_t at = atomic_load_explicit(&r->got, memory_order_relaxed) &
+                (r->ring_bytes - 1);
+  uint64_t bytes, offset;
+  if (!tdl_link_ready(r)) {
+    return 0;
+  }
+  record = (const tdl_record *)(r->ring + at);
+  memcpy((void *)head, (const void *)record, sizeof(*head));
+  if (TDL_UNLIKELY(head->kind == 0)) {
+    if (at == 0) {
+      return TREADLE_EINVAL;
+    }
+    advance(r, r->ring_bytes - at);
+    return tdl_link_look(r, head, data); /* at 0 */
+  }
+  bytes = head->is_bulk ? sizeof(offset) : head->len;
+  if (bytes > r->ring_bytes - at - sizeof(*head)) {
+    return TREADLE_EINVAL;
+  }
+  *data = (const uint8_t *)(record + 1);
+  if (TDL_UNLIKELY(head->is_bulk)) {
+    memcpy(&offset, *data, sizeof(offset));
+    if (offset > r->bulk_bytes || head->len > r->bulk_bytes - offset) {
+      return TREADLE_EINVAL;
+    }
+    *data = r->bulk + offset;
+  }
+  return 1;
+}
+
+void tdl_link_take(tdl_link_reader *r, const tdl_record *head) {
+  advance(r, round_up(sizeof(*head) +
+                          (head->is_bulk ? sizeof(uint64_t) : head->len),
+                      LINE));
+}
+
+/* --- sleeping ------------------------------------------------------------- */
+
+/* What the word was; whoever sleeps on it is woken. */
+static uint32_t rouse(tdl_link *link) {
+  /* [link-rest] acq_rel: one rings, and the sleeper sees what it is for */
+  uint32_t how = atomic_exchange_explicit(&link->page->rest, TDL_LINK_AWAKE,
+                                          memory_order_acq_rel);
+  if (how == TDL_LINK_SLEEPS) {
+    syscall(SYS_futex, &link->page->rest, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+  }
+  return how;
+}
+
+int tdl_link_wake(tdl_link *link) {
+  TDL_STALL();
+  /* [park] seq_cst: between the record that was put and the look */
+  atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: behind the fence */
+  return TDL_UNLIKELY(atomic_load_explicit(&link->page->rest,
+                                           memory_order_relaxed) !=
+                      TDL_LINK_AWAKE) &&
+         rouse(link) == TDL_LINK_IN_LOOP;
+}
+
+void tdl_link_announce(tdl_link *link, enum tdl_link_rest how) {
+  /* [park] seq_cst: before the second look */
+  atomic_store_explicit(&link->page->rest, how, memory_order_seq_cst);
+  TDL_STALL();
+}
+
+void tdl_link_awake(tdl_link *link) {
+  /* relaxed: who still sees the old word rings once in vain */
+  atomic_store_explicit(&link->page->rest, TDL_LINK_AWAKE,
+                        memory_order_relaxed);
+}
+
+void tdl_link_rouse(tdl_link *link) {
+  rouse(link);
+}
+
+void tdl_link_sleep(tdl_link *link, uint64_t ns) {
+  struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+  /* relaxed: the futex compares again in the kernel */
+  while (atomic_load_explicit(&link->page->rest, memory_order_relaxed) ==
+         TDL_LINK_SLEEPS) {
+    if (syscall(SYS_futex, &link->page->rest, FUTEX_WAIT, TDL_LINK_SLEEPS, &t,
+                NULL, 0) != 0 &&
+        errno != EAGAIN) {
+      break; /* time, or a signal */
+    }
+  }
+}
+
+void tdl_link_set_away(tdl_link *link, int away) {
+  /* [link-away] seq_cst: before the second look at the ring; and back, in
+  ** whatever order */
+  atomic_store_explicit(&link->page->away, (uint32_t)away,
+                        memory_order_seq_cst);
+}
+
+int tdl_link_is_away(const tdl_link *link) {
+  /* [link-away] seq_cst: between the record that was put and the look */
+  atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: behind the fence */
+  return (int)atomic_load_explicit(&link->page->away, memory_order_relaxed);
+}

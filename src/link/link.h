@@ -1,0 +1,159 @@
+/* tdl_link: the memory that a worker in a process of its own shares with its
+** parent: a ring of records for each direction, and words to sleep on.
+** Threads: one writes and one reads in each direction; who that is may change,
+**          if a lock hands it on.
+** Owns:    the region.
+** Fails:   with a treadle_status; put answers 0 when there is no room.
+**
+**   page | ring down | ring up | bulk down | bulk up
+**
+** A record is a header of half a cache line, followed by its payload. Where that
+** is long, it lies in the direction's bulk memory instead, which is as large as
+** the longest one, and has pages only where it was used.
+**
+** N1  The child trusts its parent, who made what the child reads. The parent
+**     trusts nothing: it copies a header before it looks at it, checks what it
+**     says against what it knows itself, and copies a payload before anything
+**     decodes it.
+** N2  A record is there when its stamp is its position, plus 1. That is written
+**     last [link-stamp], in the cache line of the header. Before it the stamp
+**     behind the record is cleared: what lies there from another lap, which a
+**     caller may have chosen, is no record.
+** N3  `taken` is the reader's: up to there it has copied all records, and their
+**     bulk. The writer looks when it needs the room, and believes it only
+**     between what it has seen taken and what it has put.
+** N4  Bulk memory is given out in the order of the records, and starts anew when
+**     all of them are taken, so that the pages in use stay few and warm.
+** N5  `rest` is the child's way to sleep [park]: announce, look again, sleep;
+**     whoever has put a record looks at it. `away` says that the parent's home
+**     sleeps: who has put a record for it rings the keeper's bell then. */
+#ifndef TDL_LINK_H
+#define TDL_LINK_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../base/region.h"
+#include "../config.h"
+
+/* What a record begins with; the reader works on a copy. */
+typedef struct tdl_record {
+  _Atomic uint64_t stamp; /* N2; private */
+  uint32_t len;           /* of the payload */
+  uint8_t kind;           /* 0: the rest of the ring is skipped */
+  uint8_t is_bulk;        /* private; the payload says where it lies */
+  int16_t status;
+  uint32_t ticket;
+  uint32_t task;
+  uint64_t when;
+} tdl_record;
+
+_Static_assert(sizeof(tdl_record) == TDL_LINK_GRAIN_BYTES / 2, "half a line");
+
+/* The words that both sides see. */
+typedef struct tdl_link_page {
+  uint64_t version, ring_bytes, bulk_bytes; /* the parent's, before the start */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t down_taken; /* N3: the child's */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t up_taken;   /* the parent's */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint32_t rest;       /* N5 */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint32_t away;       /* N5 */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t heap_bytes; /* the child says so */
+} tdl_link_page;
+
+enum tdl_link_rest {
+  TDL_LINK_AWAKE = 0,
+  TDL_LINK_SLEEPS, /* on the word itself */
+  TDL_LINK_IN_LOOP /* in its script's loop: a message wakes it */
+};
+
+typedef struct tdl_link_writer {
+  uint8_t *ring, *bulk;
+  const _Atomic uint64_t *taken; /* the reader's word */
+  uint64_t ring_bytes, bulk_bytes;
+  uint64_t put;       /* records end here */
+  uint64_t seen;      /* of `taken` (N3) */
+  uint64_t bulk_at;   /* given out up to here */
+  uint64_t bulk_most; /* pages up to here */
+  uint64_t lent;      /* where the last record with bulk ends */
+} tdl_link_writer;
+
+typedef struct tdl_link_reader {
+  uint8_t *ring, *bulk;
+  _Atomic uint64_t *taken;
+  uint64_t ring_bytes, bulk_bytes;
+  _Atomic uint64_t got; /* records were read up to here; others may ask ready */
+} tdl_link_reader;
+
+typedef struct tdl_link {
+  tdl_region region;
+  tdl_link_page *page; /* NULL: it is not open */
+  tdl_link_writer out;
+  tdl_link_reader in;
+} tdl_link;
+
+/* parent; for payloads of at most that many bytes. And the same in the child, by
+** the descriptor, which it takes: TREADLE_EINVAL when it is none. */
+int tdl_link_open(size_t most, tdl_link *out);
+int tdl_link_join(int fd, tdl_link *out);
+
+/* parent, when the child has gone: as it was when it was opened. */
+void tdl_link_reset(tdl_link *link);
+
+/* For one that is not open, too. */
+void tdl_link_close(tdl_link *link);
+
+/* --- writing -------------------------------------------------------------- */
+
+/* Of the header, len, kind, status, ticket, task and when are the caller's; the
+** bytes are copied. 1 when it is put; 0 when there is no room now, and nothing
+** has happened; below 0: the payload never fits (TREADLE_EPAYLOAD), or the
+** reader has taken what there never was (TREADLE_EINVAL). */
+int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data);
+
+/* Whether the reader has taken what ends there, at an earlier `put`: a look. */
+int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put);
+
+/* Gives back the pages that long payloads have left, if none is under way. */
+void tdl_link_trim(tdl_link_writer *w);
+
+/* --- reading -------------------------------------------------------------- */
+
+/* 1 when there is a record. */
+static inline int tdl_link_ready(const tdl_link_reader *r) {
+  /* relaxed: the reader's own; who does not read looks for a hint */
+  uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
+  const tdl_record *record =
+      (const tdl_record *)(r->ring + (got & (r->ring_bytes - 1)));
+  /* [link-stamp] acquire: the record was written */
+  return atomic_load_explicit(&record->stamp, memory_order_acquire) == got + 1;
+}
+
+/* The oldest record: 1, with a copy of its header, and where its payload lies,
+** which is the writer's memory still. 0: there is none; below 0: it is nonsense
+** (N1). */
+int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data);
+
+/* That one was copied: its memory is the writer's again. */
+void tdl_link_take(tdl_link_reader *r, const tdl_record *head);
+
+/* --- sleeping (N5) -------------------------------------------------------- */
+
+/* parent, after it has put something: 1 when the child is to be sent a message
+** for that, because it rests in a loop. */
+int tdl_link_wake(tdl_link *link);
+
+/* child; as tdl_parker has them. `ns`: how long at most. */
+void tdl_link_announce(tdl_link *link, enum tdl_link_rest how);
+void tdl_link_sleep(tdl_link *link, uint64_t ns);
+
+/* child; it does not rest any more: another thread of it, which wakes it too. */
+void tdl_link_awake(tdl_link *link);
+void tdl_link_rouse(tdl_link *link);
+
+/* parent: its home sleeps from now on, or not any more. child, after it has put
+** something: whether it does. */
+void tdl_link_set_away(tdl_link *link, int away);
+int tdl_link_is_away(const tdl_link *link);
+
+#endif

@@ -1,0 +1,173 @@
+#include "child.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "../base/alloc.h"
+#include "../codec/payload.h"
+#include "far.h"
+#include "phase.h"
+#include "spawn.h"
+#include "supervisor.h"
+#include "worker.h"
+
+typedef struct child {
+  treadle_loop *loop;
+  treadle_pool *pool;
+  tdl_far *far;
+  int line;
+  int over; /* its worker has ended */
+} child;
+
+static void stop(child *c, uint64_t ns) {
+  tdl_pool_stop(c->pool, TDL_POOL_STOPPED);
+  if (ns != TDL_NEVER) {
+    tdl_pool_force(c->pool, ns);
+  }
+}
+
+static void say_booted(const child *c, int status) {
+  tdl_message m = {.kind = TDL_LINE_BOOTED,
+                   .ticket = c->far->tasks,
+                   .value = (uint64_t)-status};
+  if (tdl_line_send(c->line, &m, TDL_LINE_HEAD_BYTES) != 0) {
+    _exit(EXIT_FAILURE);
+  }
+}
+
+static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
+                     const tdl_bytes *bytes, void *ctx) {
+  child *c = ctx;
+  (void)pool;
+  (void)worker;
+  (void)bytes;
+  switch (event) {
+  case TDL_POOL_STARTED:
+    say_booted(c, 0);
+    break;
+  case TDL_POOL_FAILED:
+    say_booted(c, bytes->len == 0 ? TREADLE_ENOMEM : TREADLE_ELOAD);
+    stop(c, TDL_NEVER);
+    break;
+  case TDL_POOL_CLOSED:
+    c->over = 1;
+    break;
+  default:
+    break;
+  }
+}
+
+static int open_pool(child *c, const tdl_hello *hello, const tdl_link *link) {
+  tdl_pool_options o = {.min_threads = 1,
+                        .max_threads = 1,
+                        .idle_ns = TDL_NEVER,
+                        .concurrency = hello->concurrency,
+                        .max_payload = hello->max_payload,
+                        .max_queue = TDL_POOL_NO_LIMIT,
+                        .mortal = 1,
+                        .terminate_ns = hello->terminate_ns,
+                        .recycle_after = hello->recycle_after,
+                        .recycle_bytes = hello->recycle_bytes,
+                        .cap_bytes = hello->cap_bytes,
+                        .name = hello->name,
+                        .event = on_event,
+                        .ctx = c};
+  tdl_bytes boot;
+  int status = tdl_far_new(link, hello, &c->far);
+  tdl_bytes_init(&boot, NULL, 0);
+  if (status == 0) {
+    status = tdl_bytes_append(&boot, link->in.bulk, hello->boot_bytes);
+  }
+  if (status == 0) {
+    o.boot = &boot;
+    o.far = c->far;
+    status = tdl_pool_open(c->loop, &o, &c->pool);
+  }
+  return status;
+}
+
+/* What the parent says; 0 when that is nothing more. */
+static int hear(child *c) {
+  tdl_message m;
+  int got;
+  while ((got = tdl_line_receive(c->line, &m, 0)) == 1) {
+    switch (m.kind) {
+    case TDL_LINE_SETTLE:
+      m.text[m.length] = '\0';
+      tdl_far_settle(c->far, &m);
+      break;
+    case TDL_LINE_STOP:
+      stop(c, m.value);
+      break;
+    case TDL_LINE_WAKE:
+      tdl_pool_wake_all(c->pool);
+      break;
+    default:
+      return 0;
+    }
+  }
+  return got == 0;
+}
+
+/* Until its worker has ended; 0 when the parent has, first. */
+static int live(child *c) {
+  struct pollfd fds[2] = {{c->line, POLLIN, 0},
+                          {tdl_loop_fd(c->loop), POLLIN, 0}};
+  while (!c->over) {
+    tdl_loop_dispatch(c->loop);
+    if (!hear(c)) {
+      return 0;
+    }
+    if (!c->over && tdl_loop_arm(c->loop)) {
+      poll(fds, 2, -1);
+      tdl_loop_disarm(c->loop);
+    }
+  }
+  return 1;
+}
+
+/* Ctrl-C goes to all processes of a terminal: it is the parent's to handle. Not
+** ignored, so that programs that a task starts do not inherit that. */
+static void on_interrupt(int signal) {
+  (void)signal;
+}
+
+static void set_up_process(void) {
+  struct sigaction action;
+  prctl(PR_SET_PDEATHSIG, SIGKILL); /* where the parent started it itself */
+  memset(&action, 0, sizeof(action));
+  action.sa_handler = on_interrupt;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, NULL);
+  setvbuf(stdout, NULL, _IOLBF, TDL_CHILD_LINE_BYTES);
+}
+
+int tdl_child_main(void) {
+  child c = {.line = TDL_SPAWN_LINE};
+  tdl_hello hello;
+  tdl_link link;
+  set_up_process();
+  if (tdl_line_receive_hello(c.line, &hello) != 0 ||
+      tdl_link_join(TDL_SPAWN_MEMORY, &link) != 0 ||
+      hello.boot_bytes > link.in.bulk_bytes) {
+    fputs("treadle: " TDL_SPAWN_ARGUMENT " is for treadle itself: a worker's "
+          "process, which a pool with runtime = \"process\" starts\n",
+          stderr);
+    return EXIT_FAILURE;
+  }
+  if (tdl_loop_new(&c.loop) != 0 || open_pool(&c, &hello, &link) != 0) {
+    fputs("treadle: a worker's process cannot start: not enough memory\n",
+          stderr);
+    return EXIT_FAILURE;
+  }
+  if (!live(&c)) {
+    _exit(EXIT_FAILURE); /* nobody is left who could want anything of it */
+  }
+  fflush(stdout);
+  _exit(EXIT_SUCCESS); /* a thread may be stuck in C */
+}

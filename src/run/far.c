@@ -1,0 +1,276 @@
+#include "far.h"
+
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "../base/stall.h"
+#include "../codec/payload.h"
+#include "spawn.h"
+#include "supervisor.h"
+#include "worker.h"
+
+int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out) {
+  tdl_far *far = tdl_calloc(sizeof(*far));
+  int status = far == NULL ? TREADLE_ENOMEM : tdl_loop_new(&far->home);
+  if (status != 0) {
+    tdl_free(far);
+    return status;
+  }
+  far->link = *link;
+  far->spins = (int)hello->spins;
+  pthread_mutex_init(&far->lock, NULL);
+  *out = far;
+  return 0;
+}
+
+/* Of its block of entries nobody has one any more. */
+void tdl_far_free(tdl_far *far) {
+  for (uint32_t i = 0; i < TDL_FAR_BLOCKS; i++) {
+    /* relaxed: the last one to know it */
+    tdl_free(atomic_load_explicit(&far->blocks[i], memory_order_relaxed));
+  }
+  tdl_loop_drop(far->home);
+  tdl_link_close(&far->link);
+  pthread_mutex_destroy(&far->lock);
+  tdl_free(far);
+}
+
+/* --- tickets (F2) ---------------------------------------------------------- */
+
+/* NULL without memory. */
+static tdl_far_entry *entry_of(tdl_far *far, uint32_t ticket) {
+  _Atomic(tdl_far_entry *) *at;
+  tdl_far_entry *block, *other = NULL;
+  uint32_t i = TDL_FAR_INDEX(ticket);
+  at = &far->blocks[i / TDL_FAR_ENTRIES];
+  /* [far-block] acquire: its zeros */
+  block = atomic_load_explicit(at, memory_order_acquire);
+  if (TDL_UNLIKELY(block == NULL)) {
+    block = tdl_calloc(TDL_FAR_ENTRIES * sizeof(*block));
+    /* [far-block] release: its zeros; acquire: the other one's */
+    if (block != NULL && !atomic_compare_exchange_strong_explicit(
+                             at, &other, block, memory_order_acq_rel,
+                             memory_order_acquire)) {
+      tdl_free(block);
+      block = other;
+    }
+  }
+  return block == NULL ? NULL : &block[i % TDL_FAR_ENTRIES];
+}
+
+/* F2 */
+static uint64_t word_of(uint32_t ticket, uint32_t state) {
+  return (uint64_t)ticket << 32 | state;
+}
+
+/* --- results --------------------------------------------------------------- */
+
+static void ring(void) {
+  uint64_t one = 1;
+  ssize_t n = write(TDL_SPAWN_BELL, &one, sizeof(one));
+  (void)n; /* full: it is ringing */
+}
+
+/* The keeper makes room as soon as it hears the bell. */
+static void put(tdl_far *far, const tdl_record *head, const void *data) {
+  int done;
+  while ((done = tdl_link_put(&far->link.out, head, data)) == 0) {
+    struct timespec moment = {0, TDL_FAR_ROOM_NS};
+    ring();
+    nanosleep(&moment, NULL);
+  }
+  if (done == TREADLE_EPAYLOAD && head->len > 0) {
+    tdl_record failure = *head;
+    failure.len = 0;
+    failure.status = TREADLE_EPAYLOAD;
+    put(far, &failure, NULL);
+  }
+}
+
+void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks) {
+  tdl_record head = {.kind = TDL_FAR_REPORT, .len = report->len};
+  put(far, &head, report->data);
+  far->tasks = tasks;
+}
+
+/* F5 */
+static void release(tdl_far *far) {
+  if (far->open.kind != 0) {
+    tdl_link_take(&far->link.in, &far->open);
+    far->open.kind = 0;
+  }
+}
+
+/* Nothing of it is in the ring any more. */
+static void own_bytes(tdl_job *job) {
+  if (tdl_bytes_heap(&job->bytes) == 0) {
+    tdl_bytes_init(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
+  }
+}
+
+void tdl_far_decoded(tdl_far *far, tdl_job *job) {
+  if (job->home == far->home) { /* else one of this process's own */
+    own_bytes(job);
+    release(far);
+  }
+}
+
+static void come_home(tdl_far *far, tdl_job *job) {
+  uint32_t ticket = (uint32_t)(uintptr_t)job->ctx;
+  tdl_far_entry *entry = entry_of(far, ticket); /* it exists */
+  tdl_record head = {
+      .kind = TDL_FAR_RESULT, .ticket = ticket, .status = job->status};
+  if (tdl_job_is_settled(job)) { /* the parent has told its caller */
+    head.status = TREADLE_ECRASHED;
+  } else {
+    head.len = job->bytes.len;
+  }
+  put(far, &head, job->bytes.data);
+  if (entry->is_urgent || tdl_link_is_away(&far->link)) { /* F4 */
+    ring();
+  }
+  /* [far-entry] seq_cst: before the look at `settling` (F3) */
+  atomic_store_explicit(&entry->word, 0, memory_order_seq_cst);
+  if (TDL_UNLIKELY(atomic_load_explicit(&far->settling, /* as above */
+                                        memory_order_seq_cst))) {
+    pthread_mutex_lock(&far->lock);
+    pthread_mutex_unlock(&far->lock);
+  }
+  own_bytes(job);
+  tdl_jobs_give(&far->home->jobs, job);
+}
+
+void tdl_far_flush(tdl_far *far) {
+  tdl_node *node;
+  while ((node = tdl_queue_pop(&far->home->inbox)) != NULL) {
+    if (node->kind != TDL_NODE_EXPIRED) { /* of a job that comes, or is lost */
+      come_home(far, TDL_CONTAINER(node, tdl_job, node));
+    }
+  }
+  release(far); /* of one that never was decoded */
+}
+
+/* --- sleeping -------------------------------------------------------------- */
+
+static void rouse(void *link) {
+  tdl_link_rouse(link);
+}
+
+void tdl_far_announce(tdl_far *far, tdl_worker *w, enum tdl_link_rest how) {
+  if (how == TDL_LINK_SLEEPS) {
+    w->loop.parker.rouse = rouse;
+    w->loop.parker.sleeper = &far->link;
+    tdl_parker_announce(&w->loop.parker, TDL_ELSEWHERE);
+  }
+  tdl_link_announce(&far->link, how);
+}
+
+void tdl_far_awake(tdl_far *far, tdl_worker *w) {
+  tdl_link_awake(&far->link);
+  tdl_parker_awake(&w->loop.parker);
+}
+
+/* What it has put is not left lying (F4). */
+void tdl_far_sleep(tdl_far *far, tdl_worker *w, uint64_t ns) {
+  tdl_link_trim(&far->link.out);
+  if (!tdl_link_has_taken(&far->link.out, far->link.out.put)) {
+    ring();
+  }
+  tdl_link_sleep(&far->link, ns);
+  tdl_far_awake(far, w);
+}
+
+/* --- calls ----------------------------------------------------------------- */
+
+/* What cannot even be a job. */
+static void turn_away(tdl_far *far, const tdl_record *call) {
+  tdl_record head = {.kind = TDL_FAR_RESULT,
+                     .ticket = call->ticket,
+                     .status = TREADLE_ENOMEM};
+  put(far, &head, NULL);
+  ring();
+}
+
+tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
+  tdl_far_entry *entry;
+  const uint8_t *data;
+  tdl_job *job;
+  uint64_t doomed;
+  uint32_t ticket;
+  int got = tdl_link_look(&far->link.in, &far->open, &data);
+  if (got <= 0) {
+    far->open.kind = 0;
+    if (got < 0) {
+      abort(); /* N1: this process has written into what is not its own */
+    }
+    return NULL;
+  }
+  /* F4: since the last call, and that one's result is not the first to lie */
+  if (TDL_UNLIKELY(!tdl_link_has_taken(&far->link.out, far->put_before))) {
+    ring();
+  }
+  far->put_before = far->link.out.put;
+  ticket = far->open.ticket;
+  entry = entry_of(far, ticket);
+  job = entry == NULL ? NULL : tdl_jobs_take(&far->home->jobs, far->home);
+  if (job == NULL) {
+    turn_away(far, &far->open);
+    release(far);
+    return NULL;
+  }
+  job->pool = w->pool;
+  job->ctx = (void *)(uintptr_t)ticket;
+  job->deadline_ns = far->open.when;
+  job->timed = far->open.when != TDL_NEVER ? TDL_JOB_LIMITED : 0;
+  tdl_job_set_task(job, far->open.task);
+  /* F5; without a capacity nothing is ever written there */
+  tdl_bytes_reset(&job->bytes, (uint8_t *)(uintptr_t)data, 0);
+  job->bytes.len = far->open.len;
+  tdl_jobs_submit(&far->home->jobs, job);
+  tdl_stats_submitted(w->pool->stats, &w->pool->stats->home, job);
+  entry->is_urgent = far->open.status == TDL_FAR_URGENT;
+  /* [far-entry] release: what the job is */
+  atomic_store_explicit(&entry->job, job, memory_order_release);
+  /* [far-entry] seq_cst: before the look at `doomed` (F2) */
+  atomic_store_explicit(&entry->word, word_of(ticket, tdl_job_generation(job) | 1u),
+                        memory_order_seq_cst);
+  doomed = atomic_load_explicit(&entry->doomed, memory_order_seq_cst); /* too */
+  if (TDL_UNLIKELY((uint32_t)(doomed >> 32) == ticket)) {
+    tdl_job_settle(job, tdl_job_generation(job),
+                   (enum tdl_job_state)(doomed & 7u));
+  }
+  return job;
+}
+
+void tdl_far_settle(tdl_far *far, const tdl_message *m) {
+  tdl_far_entry *entry = entry_of(far, m->ticket);
+  enum tdl_job_state to = (enum tdl_job_state)(m->value & 7u);
+  uint64_t word;
+  if (entry == NULL || to < TDL_JOB_SETTLED) {
+    return;
+  }
+  pthread_mutex_lock(&far->lock);
+  /* [far-entry] seq_cst, all: before the look at the word (F2, F3) */
+  atomic_store_explicit(&entry->doomed,
+                        word_of(m->ticket, (uint32_t)to),
+                        memory_order_seq_cst);
+  atomic_store_explicit(&far->settling, 1, memory_order_seq_cst);
+  word = atomic_load_explicit(&entry->word, memory_order_seq_cst);
+  if ((uint32_t)(word >> 32) == m->ticket) {
+    /* [far-entry] acquire: what the job is */
+    tdl_job *job = atomic_load_explicit(&entry->job, memory_order_acquire);
+    uint32_t generation = (uint32_t)word & ~7u;
+    if (to == TDL_JOB_CANCELLED) {
+      tdl_job_set_reason(job, m->text);
+      tdl_pool_settle_use(job, generation, to);
+    } else {
+      tdl_supervisor_stop(job, generation, to);
+    }
+  }
+  /* [far-entry] seq_cst: as above */
+  atomic_store_explicit(&far->settling, 0, memory_order_seq_cst);
+  pthread_mutex_unlock(&far->lock);
+}

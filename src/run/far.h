@@ -1,0 +1,103 @@
+/* tdl_far: a worker's end of the link, in a process of its own (the other one:
+** keeper.h). It makes a job of each record that comes, which then runs as any, and
+** a record of each job that has come home.
+** Threads: the worker's, but for settle, which is the process's main thread's.
+** Owns:    its jobs, and the link.
+** Fails:   never: what it cannot say any more, its parent learns from its end.
+**
+** F1  The jobs have a home of their own, which the worker's thread owns: what it
+**     sends home there, it finds again in the next turn, and puts into the ring.
+** F2  An entry says which job has a ticket: that is in the upper half of the word,
+**     the job's use in the lower; 0: none has. The worker writes it, and then looks at `doomed`; who settles the job writes
+**     that first: it may still lie in the ring.
+** F3  A job is recycled when its entry is cleared and nobody is just settling
+**     one: the clearing, then the look at `settling`; `settling`, then the look
+**     at the entry.
+** F4  The keeper's bell is rung when a result is put that nobody may be about to
+**     look for: one that the parent's home does not wait for, or does so asleep;
+**     one that has lain there for a whole further job; and before the worker
+**     sleeps, any.
+** F5  The payload of a call lies in the ring until it is decoded: `open` is the
+**     record. */
+#ifndef TDL_FAR_H
+#define TDL_FAR_H
+
+#include <pthread.h>
+
+#include "../link/link.h"
+#include "line.h"
+#include "loop.h"
+
+/* Kinds of records. */
+enum tdl_far_kind {
+  TDL_FAR_CALL = 1, /* down: ticket, task, deadline in `when`; status: below */
+  TDL_FAR_RESULT,   /* up: ticket, status */
+  TDL_FAR_REPORT    /* up: of the boot */
+};
+
+/* Of a call: somebody else than the pool's home waits for it. */
+#define TDL_FAR_URGENT 1
+
+/* A ticket: its number in the lower half, and in the upper one of its uses, which
+** is never 0. */
+#define TDL_FAR_INDEX(ticket) ((ticket)&0xffffu)
+#define TDL_FAR_USE           0x10000u
+#define TDL_FAR_TICKETS       0x10000u
+
+#define TDL_FAR_ENTRIES 64 /* in a block of them */
+#define TDL_FAR_BLOCKS  (TDL_FAR_TICKETS / TDL_FAR_ENTRIES)
+
+typedef struct tdl_far_entry {
+  _Atomic(tdl_job *) job;
+  _Atomic uint64_t word;   /* F2 */
+  _Atomic uint64_t doomed; /* F2: a ticket, and as what it was settled */
+  uint8_t is_urgent;
+} tdl_far_entry;
+
+typedef struct tdl_far {
+  tdl_link link;
+  uint32_t tasks; /* of its module, when that is loaded */
+  int spins;      /* it may, before it sleeps */
+  treadle_loop *home;                              /* F1 */
+  _Atomic(tdl_far_entry *) blocks[TDL_FAR_BLOCKS]; /* by ticket */
+  tdl_record open;                                 /* F5: kind 0: none */
+  uint64_t put_before;                             /* F4: at the last call */
+  pthread_mutex_t lock;                            /* F3: to settle one */
+  atomic_int settling;
+} tdl_far;
+
+struct tdl_worker;
+
+/* The process's main thread, before the pool is opened; takes what was joined. */
+int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out);
+void tdl_far_free(tdl_far *far);
+
+/* worker; 1 when there is a call. */
+static inline int tdl_far_ready(const tdl_far *far) {
+  return tdl_link_ready(&far->link.in);
+}
+
+/* worker with room; the next call, as from a queue, or NULL. */
+tdl_job *tdl_far_take(tdl_far *far, struct tdl_worker *worker);
+
+/* worker; the call's arguments have been decoded. */
+void tdl_far_decoded(tdl_far *far, tdl_job *job);
+
+/* worker; puts the results of what has ended into the ring. Blocks while that is
+** full. */
+void tdl_far_flush(tdl_far *far);
+
+/* worker, with nothing left to do. It announces how it will rest, before its last
+** look; then it sleeps on the ring, until its parker is woken, too. */
+void tdl_far_announce(tdl_far *far, struct tdl_worker *worker,
+                      enum tdl_link_rest how);
+void tdl_far_awake(tdl_far *far, struct tdl_worker *worker);
+void tdl_far_sleep(tdl_far *far, struct tdl_worker *worker, uint64_t ns);
+
+/* worker, before its start is told; what it has loaded, or why it could not. */
+void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks);
+
+/* main thread; the parent has settled a job. */
+void tdl_far_settle(tdl_far *far, const tdl_message *message);
+
+#endif

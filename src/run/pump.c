@@ -1,0 +1,542 @@
+#include "pump.h"
+
+#include <sched.h>
+
+#include "../base/alloc.h"
+#include "../base/compiler.h"
+#include "../base/stall.h"
+#include "../codec/payload.h"
+#include "../codec/writer.h"
+#include "far.h"
+#include "phase.h"
+#include "news.h"
+#include "turns.h"
+#include "watch.h"
+
+/* --- tickets --------------------------------------------------------------- */
+
+static tdl_ticket *ticket_at(tdl_keeper *k, uint32_t number) {
+  uint32_t i = TDL_FAR_INDEX(number);
+  return i < k->ticket_count && k->tickets[i].job != NULL &&
+                 k->tickets[i].number == number
+             ? &k->tickets[i]
+             : NULL;
+}
+
+static int add_tickets(tdl_keeper *k) {
+  uint32_t first = k->ticket_count == 0 ? 1 : k->ticket_count; /* 0: none */
+  uint32_t count = k->ticket_count == 0 ? 16 : k->ticket_count * 2;
+  tdl_ticket *tickets;
+  if (count > TDL_FAR_TICKETS) {
+    return 0;
+  }
+  tickets = tdl_realloc(k->tickets, count * sizeof(*tickets));
+  if (tickets == NULL) {
+    return 0;
+  }
+  memset(&tickets[first], 0, (count - first) * sizeof(*tickets));
+  k->tickets = tickets;
+  k->ticket_count = count;
+  for (uint32_t i = count; i-- > first;) {
+    tickets[i].number = i;
+    tickets[i].next_free = k->free_ticket;
+    k->free_ticket = i;
+  }
+  return 1;
+}
+
+static uint32_t progress_of(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->progress, memory_order_relaxed);
+}
+
+static void set_progress(tdl_keeper *k, uint32_t jobs) {
+  tdl_worker *w = k->worker;
+  const tdl_size *s = &w->pool->size;
+  atomic_store_explicit(&k->progress, jobs, memory_order_relaxed); /* too */
+  if (TDL_UNLIKELY(w->pool->regulated)) {
+    tdl_worker_set_running(w, jobs);
+  }
+  /* relaxed, all: a late look is repeated (Z5) */
+  if (TDL_UNLIKELY(
+          atomic_load_explicit(&s->min, memory_order_relaxed) <
+          atomic_load_explicit(&s->max, memory_order_relaxed))) {
+    atomic_store_explicit(&w->idle_ns, jobs == 0 ? tdl_now_ns() : TDL_NEVER,
+                          memory_order_relaxed);
+  }
+}
+
+/* NULL without memory. */
+static tdl_ticket *take_ticket(tdl_keeper *k, tdl_job *job) {
+  tdl_ticket *t;
+  if (TDL_UNLIKELY(k->free_ticket == 0) && !add_tickets(k)) {
+    return NULL;
+  }
+  t = &k->tickets[k->free_ticket];
+  k->free_ticket = t->next_free;
+  t->number += TDL_FAR_USE;
+  if (t->number < TDL_FAR_USE) {
+    t->number += TDL_FAR_USE; /* never 0 */
+  }
+  t->job = job;
+  t->record = t->began_ns = t->heard_ns = 0;
+  t->end_ns = TDL_NEVER;
+  t->told = 0;
+  set_progress(k, progress_of(k) + 1);
+  return t;
+}
+
+static void give_ticket(tdl_keeper *k, tdl_ticket *t) {
+  t->job = NULL;
+  t->next_free = k->free_ticket;
+  k->free_ticket = TDL_FAR_INDEX(t->number);
+  if (k->waits == k->free_ticket) {
+    k->waits = 0;
+  }
+  set_progress(k, progress_of(k) - 1);
+}
+
+/* --- the end of a job ------------------------------------------------------ */
+
+/* With what is in its bytes. */
+static void end_job(tdl_keeper *k, tdl_ticket *t, int status) {
+  tdl_worker *w = k->worker;
+  tdl_job *job = t->job;
+  if (TDL_UNLIKELY(status != 0) &&
+      tdl_pool_phase(w->pool) == TDL_POOL_STOPPED) {
+    status = TREADLE_ECLOSED;
+    tdl_payload_clear(&job->bytes);
+  }
+  job->status = (int8_t)status;
+  if (TDL_UNLIKELY(t->began_ns != 0)) {
+    tdl_stats_ran(w->pool->stats, w->loop.tally, job,
+                  tdl_now_ns() - t->began_ns);
+  }
+  if (TDL_LIKELY(tdl_job_finish(job))) {
+    tdl_stats_ended(w->loop.tally, job);
+  } else { /* it goes home all the same (J2) */
+    tdl_supervisor_job_ended(w, job);
+  }
+  if (TDL_UNLIKELY(tdl_watched(w->pool) != 0)) {
+    tdl_watch_call_ended(w, job, t->heard_ns, status);
+  }
+  give_ticket(k, t);
+  if (TDL_UNLIKELY(w->pool->regulated)) {
+    tdl_worker_load(w, -1);
+  }
+  tdl_loop_send_home(job);
+}
+
+static void fail_text(tdl_keeper *k, tdl_ticket *t, int status,
+                      const char *text) {
+  tdl_bytes *bytes = &t->job->bytes;
+  tdl_writer writer;
+  tdl_payload_clear(bytes);
+  if (text != NULL && tdl_put_begin(&writer, bytes, UINT32_MAX, 1) == 0) {
+    tdl_put_string(&writer, text, strlen(text));
+    tdl_put_end(&writer);
+  }
+  end_job(k, t, status);
+}
+
+/* H2: nobody has begun it. */
+static void take_back(tdl_keeper *k, tdl_ticket *t) {
+  tdl_worker *w = k->worker;
+  tdl_job *job = t->job;
+  if (!tdl_job_requeue(job)) { /* somebody has settled it */
+    end_job(k, t, TREADLE_ECRASHED);
+    return;
+  }
+  tdl_stats_taken_back(w->loop.tally, job);
+  give_ticket(k, t);
+  tdl_worker_give_place(w);
+  tdl_queue_push(&w->slot->calls, &job->node);
+}
+
+/* --- results --------------------------------------------------------------- */
+
+/* 0: nonsense (H5). */
+static int take_result(tdl_keeper *k, const tdl_record *head,
+                       const uint8_t *data) {
+  tdl_ticket *t = ticket_at(k, head->ticket);
+  int status = head->status;
+  tdl_bytes *bytes;
+  if (t == NULL || t->record == 0 || status > 0 || status < TREADLE_ESYSTEM) {
+    return 0;
+  }
+  bytes = &t->job->bytes;
+  tdl_payload_clear(bytes);
+  if (!tdl_job_is_settled(t->job)) {
+    if (tdl_bytes_append(bytes, data, head->len) != 0) {
+      status = TREADLE_ENOMEM;
+    } else if (head->len > 0 && (bytes->data[0] & TDL_WIRE_THINGS)) {
+      bytes->len = 0; /* addresses in this process */
+      return 0;
+    }
+  }
+  end_job(k, t, status);
+  return 1;
+}
+
+static uint32_t collect(tdl_keeper *k) {
+  uint32_t count = 0;
+  tdl_record head;
+  const uint8_t *data;
+  int got = 0;
+  while (!k->broken && (got = tdl_link_look(&k->link.in, &head, &data)) > 0) {
+    if (head.kind != TDL_FAR_RESULT || !take_result(k, &head, data)) {
+      got = TREADLE_EINVAL;
+      break;
+    }
+    tdl_link_take(&k->link.in, &head);
+    count++;
+  }
+  if (got < 0) {
+    k->broken = 1;
+    tdl_parker_wake(&k->worker->loop.parker);
+  }
+  return count;
+}
+
+/* --- calls ----------------------------------------------------------------- */
+
+static int has_room(const tdl_keeper *k) {
+  return k->serves != TDL_PUMP_SHUT && !k->broken && k->waits == 0 &&
+         progress_of(k) < k->worker->pool->concurrency;
+}
+
+/* 0 when it has to wait for room in the ring. */
+static int put_call(tdl_keeper *k, tdl_ticket *t) {
+  const tdl_job *job = t->job;
+  tdl_record head = {.kind = TDL_FAR_CALL,
+                     .ticket = t->number,
+                     .task = tdl_job_task(job),
+                     .when = job->deadline_ns,
+                     .len = job->bytes.len,
+                     .status = job->home != job->pool->home ? TDL_FAR_URGENT : 0};
+  int done = tdl_link_put(&k->link.out, &head, job->bytes.data);
+  if (TDL_LIKELY(done > 0)) {
+    t->record = k->link.out.put;
+    k->waits = 0;
+  } else if (done == 0) {
+    k->waits = TDL_FAR_INDEX(t->number);
+  } else if (done == TREADLE_EPAYLOAD) {
+    fail_text(k, t, TREADLE_EPAYLOAD, NULL);
+  } else {
+    k->broken = 1; /* it has taken what there never was */
+    tdl_parker_wake(&k->worker->loop.parker);
+  }
+  return done != 0;
+}
+
+/* As tdl_vm_run begins. */
+static void hand_over(tdl_keeper *k, tdl_job *job) {
+  tdl_worker *w = k->worker;
+  tdl_tally *tally = w->loop.tally;
+  tdl_ticket *t;
+  job->worker = (uint16_t)w->id; /* before it is RUNNING */
+  if (TDL_UNLIKELY(!tdl_job_start(job))) {
+    tdl_loop_send_home(job);
+    return;
+  }
+  tdl_stats_started(tally, job);
+  t = take_ticket(k, job);
+  if (TDL_UNLIKELY(t == NULL)) {
+    tdl_pool_load(w->pool, -1);
+    job->status = TREADLE_ENOMEM;
+    tdl_payload_clear(&job->bytes);
+    if (tdl_job_finish(job)) {
+      tdl_stats_ended(tally, job);
+    }
+    tdl_loop_send_home(job);
+    return;
+  }
+  if (TDL_UNLIKELY(w->pool->regulated)) {
+    tdl_worker_take_place(w);
+  }
+  if (TDL_UNLIKELY(tdl_watched(w->pool) != 0)) {
+    t->heard_ns = tdl_now_ns();
+    tdl_watch_call_started(w, job);
+  }
+  if (TDL_UNLIKELY(job->timed != 0)) {
+    uint64_t now = tdl_now_ns();
+    if ((job->timed & TDL_JOB_LIMITED) && now >= job->deadline_ns) {
+      tdl_payload_clear(&job->bytes);
+      end_job(k, t, TREADLE_ETIMEOUT);
+      return;
+    }
+    if (job->timed & TDL_JOB_STAMPED) {
+      tdl_stats_waited(tally, job, now);
+      t->began_ns = now;
+      tdl_job_began(job, now);
+    }
+  }
+  if (TDL_UNLIKELY(job->bytes.len > 0 &&
+                   (job->bytes.data[0] & TDL_WIRE_THINGS))) {
+    fail_text(k, t, TREADLE_EPAYLOAD,
+              "what is shared in memory cannot cross to another process");
+    return;
+  }
+  put_call(k, t);
+}
+
+static tdl_node *next_call(tdl_keeper *k) {
+  tdl_worker *w = k->worker;
+  tdl_node *node = NULL;
+  if (tdl_queue_ready(&w->slot->calls)) {
+    node = tdl_turns_take_sent(w);
+  }
+  if (node == NULL && k->serves == TDL_PUMP_ANY) {
+    node = tdl_backlog_pop(&w->pool->run, &w->got);
+  }
+  return node;
+}
+
+static uint32_t feed(tdl_keeper *k) {
+  uint32_t count = 0;
+  tdl_node *node;
+  if (TDL_UNLIKELY(k->waits != 0) && put_call(k, &k->tickets[k->waits])) {
+    count++;
+  }
+  while (has_room(k) && (node = next_call(k)) != NULL) {
+    hand_over(k, TDL_CONTAINER(node, tdl_job, node));
+    count++;
+  }
+  if (count > 0 && tdl_link_wake(&k->link)) {
+    tdl_message wake = {.kind = TDL_LINE_WAKE};
+    tdl_line_send(k->process.line, &wake, TDL_LINE_HEAD_BYTES);
+  }
+  return count;
+}
+
+/* --- the lock (H1) --------------------------------------------------------- */
+
+static int try_lock(tdl_keeper *k) {
+  /* [pump] seq_cst: after the call was published; either we have the lock, or
+  ** who has it looks at the queues when it has given it back */
+  return !atomic_exchange_explicit(&k->lock, 1, memory_order_seq_cst);
+}
+
+static void unlock(tdl_keeper *k) {
+  /* [pump] seq_cst: before the look at the queues */
+  atomic_store_explicit(&k->lock, 0, memory_order_seq_cst);
+}
+
+static _Atomic uint64_t *idle_word(const tdl_keeper *k) {
+  return &k->worker->pool->idle[(k->worker->id - 1) / 64];
+}
+
+static uint64_t idle_bit(const tdl_keeper *k) {
+  return 1ull << ((k->worker->id - 1) % 64);
+}
+
+static int is_marked(const tdl_keeper *k) {
+  /* relaxed: changes under the lock, and who looks without it looks at the
+  ** queues afterwards */
+  return (atomic_load_explicit(idle_word(k), memory_order_relaxed) &
+          idle_bit(k)) != 0;
+}
+
+/* H3 */
+static void mark(tdl_keeper *k) {
+  int room = has_room(k);
+  if (room == is_marked(k)) {
+    return;
+  }
+  /* [park] seq_cst: before the look at the queues */
+  if (room) {
+    atomic_fetch_or_explicit(idle_word(k), idle_bit(k), memory_order_seq_cst);
+  } else {
+    atomic_fetch_and_explicit(idle_word(k), ~idle_bit(k),
+                              memory_order_seq_cst);
+  }
+}
+
+static uint32_t move(tdl_keeper *k) {
+  uint32_t count = k->serves != TDL_PUMP_SHUT ? collect(k) : 0;
+  count += feed(k);
+  mark(k);
+  return count;
+}
+
+static int has_more(const tdl_keeper *k) {
+  const tdl_worker *w = k->worker;
+  return (progress_of(k) > 0 && tdl_link_ready(&k->link.in) && !k->broken) ||
+         (is_marked(k) && (!tdl_queue_empty(&w->slot->calls) ||
+                           !tdl_backlog_empty(&w->pool->run)));
+}
+
+/* Others than its thread may: see H1. */
+static int is_open(const treadle_pool *pool) {
+  return tdl_pool_phase(pool) == TDL_POOL_OPEN && !tdl_pool_is_watched(pool);
+}
+
+static uint32_t pump(tdl_keeper *k) {
+  const treadle_pool *pool = k->worker->pool;
+  uint32_t count = 0;
+  int open = 1;
+  do {
+    if (!try_lock(k)) {
+      return count;
+    }
+    open = is_open(pool);
+    if (TDL_LIKELY(open)) {
+      count += move(k);
+    }
+    unlock(k);
+  } while (open && has_more(k));
+  if (TDL_UNLIKELY(!is_open(pool))) {
+    tdl_parker_wake(&k->worker->loop.parker);
+  }
+  return count;
+}
+
+void tdl_pump_lock(tdl_keeper *k) {
+  while (!try_lock(k)) {
+    sched_yield();
+  }
+}
+
+void tdl_pump_unlock(tdl_keeper *k) {
+  unlock(k);
+}
+
+uint32_t tdl_pump_own(tdl_keeper *k) {
+  uint32_t count = 0;
+  do {
+    tdl_pump_lock(k);
+    count += move(k);
+    unlock(k);
+  } while (has_more(k));
+  return count;
+}
+
+int tdl_pump_has_more(const tdl_keeper *k) {
+  return has_more(k);
+}
+
+/* --- for those who call and wait ------------------------------------------- */
+
+void tdl_pump_feed(treadle_pool *pool) {
+  uint32_t slots = tdl_pool_slots(pool);
+  for (uint32_t word = 0; word * 64 < slots; word++) {
+    /* [park] seq_cst: after the call was published (H3) */
+    uint64_t bits =
+        atomic_load_explicit(&pool->idle[word], memory_order_seq_cst);
+    for (; bits != 0; bits &= bits - 1) {
+      uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(bits);
+      tdl_worker *w = tdl_slot_worker(pool->slots[i]);
+      pump(w->keeper);
+      if (tdl_backlog_empty(&pool->run)) {
+        return;
+      }
+    }
+  }
+}
+
+void tdl_pump_sent(tdl_worker *w) {
+  pump(w->keeper);
+}
+
+int tdl_pump_home(treadle_loop *loop) {
+  uint32_t count = 0;
+  for (treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
+    uint32_t slots = tdl_pool_slots(p);
+    for (uint32_t i = 0; i < slots; i++) {
+      tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
+      if (progress_of(k) > 0 && tdl_link_ready(&k->link.in)) {
+        count += pump(k);
+      }
+    }
+  }
+  return (int)count;
+}
+
+int tdl_pump_ready(const treadle_loop *loop) {
+  for (const treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
+    uint32_t slots = tdl_pool_slots(p);
+    for (uint32_t i = 0; i < slots; i++) {
+      const tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
+      if (progress_of(k) > 0 && tdl_link_ready(&k->link.in) && is_open(p)) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+
+void tdl_pump_away(treadle_loop *loop, int away) {
+  for (treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
+    uint32_t slots = tdl_pool_slots(p);
+    for (uint32_t i = 0; i < slots; i++) {
+      tdl_link_set_away(&tdl_slot_worker(p->slots[i])->keeper->link, away);
+    }
+  }
+}
+
+/* --- for the worker's thread ----------------------------------------------- */
+
+int tdl_pump_is_idle(const tdl_keeper *k) {
+  return progress_of(k) == 0;
+}
+
+void tdl_pump_serve(tdl_keeper *k, enum tdl_pump_serves serves) {
+  tdl_pump_lock(k);
+  k->serves = (int)serves;
+  mark(k);
+  tdl_pump_unlock(k);
+}
+
+void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
+  int stopped = tdl_pool_phase(k->worker->pool) == TDL_POOL_STOPPED;
+  tdl_pump_lock(k);
+  collect(k);
+  k->serves = TDL_PUMP_SHUT;
+  mark(k);
+  for (uint32_t i = 1; i < k->ticket_count; i++) {
+    tdl_ticket *t = &k->tickets[i];
+    int begun = t->record != 0 && tdl_link_has_taken(&k->link.out, t->record);
+    if (t->job != NULL && (begun || stopped)) {
+      fail_text(k, t, status, text);
+    } else if (t->job != NULL) {
+      take_back(k, t);
+    }
+  }
+  tdl_pump_unlock(k);
+}
+
+static void tell(const tdl_keeper *k, tdl_ticket *t, int state) {
+  tdl_message m = {.kind = TDL_LINE_SETTLE,
+                   .ticket = t->number,
+                   .value = (uint64_t)state};
+  if (state == TDL_JOB_CANCELLED) { /* J5 */
+    const char *reason = tdl_job_reason(t->job);
+    size_t n = strlen(reason);
+    m.length = (uint32_t)(n < sizeof(m.text) ? n : sizeof(m.text) - 1);
+    memcpy(m.text, reason, m.length);
+  }
+  if (tdl_line_send(k->process.line, &m, TDL_LINE_HEAD_BYTES + m.length) == 0) {
+    t->told = state;
+  }
+}
+
+uint64_t tdl_pump_tell_settled(tdl_keeper *k) {
+  uint64_t end = TDL_NEVER;
+  tdl_pump_lock(k);
+  for (uint32_t i = 1; i < k->ticket_count; i++) {
+    tdl_ticket *t = &k->tickets[i];
+    int state = t->job != NULL ? tdl_job_is_settled(t->job) : 0;
+    if (state == 0) {
+      continue;
+    }
+    if (t->told == 0) {
+      tell(k, t, state);
+    }
+    if (state != TDL_JOB_CANCELLED && t->end_ns == TDL_NEVER) { /* H4 */
+      t->end_ns = tdl_now_ns() + TDL_KEEPER_PATIENCE_NS;
+    }
+    end = t->end_ns < end ? t->end_ns : end;
+  }
+  tdl_pump_unlock(k);
+  return end;
+}

@@ -1,0 +1,53 @@
+/* tdl_pump: the hand-off between a pool and the processes of its workers: calls
+** from the queues into the rings, results from the rings to their homes.
+** Threads: whoever has something to hand off or waits for it (keeper.h, H1).
+** Owns:    nothing.
+** Fails:   never. */
+#ifndef TDL_PUMP_H
+#define TDL_PUMP_H
+
+#include "keeper.h"
+
+/* any thread that keeps the pool, after it has pushed a call: gives it to a process
+** with room, if there is one. The second: to that worker's slot. */
+void tdl_pump_feed(treadle_pool *pool);
+void tdl_pump_sent(struct tdl_worker *worker);
+
+/* home; results of its processes: how many things it has moved; whether there are
+** any to be had. */
+int tdl_pump_home(treadle_loop *loop);
+int tdl_pump_ready(const treadle_loop *loop);
+
+/* home; it sleeps from now on, or not any more: its processes are told. */
+void tdl_pump_away(treadle_loop *loop, int away);
+
+/* --- for the worker's thread ----------------------------------------------- */
+
+enum tdl_pump_serves {
+  TDL_PUMP_SHUT = 0, /* there is no process that could take a call */
+  TDL_PUMP_SENT,     /* it takes what was sent to its slot */
+  TDL_PUMP_ANY
+};
+
+/* Moves what there is: how much. And whether there is anything: the look before it
+** sleeps. */
+uint32_t tdl_pump_own(tdl_keeper *keeper);
+int tdl_pump_has_more(const tdl_keeper *keeper);
+
+/* The process has no job. */
+int tdl_pump_is_idle(const tdl_keeper *keeper);
+
+void tdl_pump_serve(tdl_keeper *keeper, enum tdl_pump_serves serves);
+
+/* It has ended: what it has not begun goes back to the slot, the rest has that
+** status, and the text as its report. */
+void tdl_pump_lose(tdl_keeper *keeper, int status, const char *text);
+
+/* Tells the process what others have settled: when it must have ended that, or
+** TDL_NEVER. */
+uint64_t tdl_pump_tell_settled(tdl_keeper *keeper);
+
+void tdl_pump_lock(tdl_keeper *keeper);
+void tdl_pump_unlock(tdl_keeper *keeper);
+
+#endif

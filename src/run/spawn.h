@@ -1,0 +1,53 @@
+/* tdl_spawn: starts the process of a worker, and knows when it has ended.
+** Threads: the one that started it, which lives longer than the process: its
+**          end would be a signal to that (prctl, PR_SET_PDEATHSIG).
+** Owns:    the process until it is reaped; the parent's end of the line.
+** Fails:   with a treadle_status.
+**
+** The program is the treadle command, which is looked for next to the library. It
+** finds three descriptors: the line, a socket of messages that is at its end when
+** either of them has died; the memory that they share; and the bell of its
+** keeper. */
+#ifndef TDL_SPAWN_H
+#define TDL_SPAWN_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* What the child finds where. */
+enum tdl_spawn_fd { TDL_SPAWN_LINE = 3, TDL_SPAWN_MEMORY, TDL_SPAWN_BELL };
+
+#define TDL_SPAWN_ARGUMENT "--worker"
+
+typedef struct tdl_spawn {
+  pid_t pid;  /* 0: there is none */
+  int pidfd;  /* readable when it has ended */
+  int line;   /* -1: there is none */
+  int status; /* as waitpid has it, once it was reaped; -1: somebody else has */
+} tdl_spawn;
+
+#define TDL_SPAWN_NONE                                                         \
+  { 0, -1, -1, 0 }
+
+/* The path of the command. TREADLE_ESYSTEM when there is none where it is looked
+** for; `tried` says where that was. */
+int tdl_spawn_program(char *path, size_t size, char *tried, size_t tried_size);
+
+/* `prefix`: what comes before the program, ended by NULL; or NULL. */
+int tdl_spawn_start(char *const *prefix, const char *program, int memory,
+                    int bell, tdl_spawn *out);
+
+/* Sends it a signal, unless it was reaped. */
+void tdl_spawn_signal(const tdl_spawn *s, int signal);
+
+/* 1 when it has ended; it is reaped then. */
+int tdl_spawn_has_ended(tdl_spawn *s);
+
+/* Kills it unless it has ended, and waits for that. Closes what there is. */
+void tdl_spawn_end(tdl_spawn *s);
+
+/* What it died of, after it was reaped: "was killed by SIGSEGV", "exited with
+** status 1". */
+void tdl_spawn_say(const tdl_spawn *s, char *text, size_t size);
+
+#endif
