@@ -96,24 +96,18 @@ void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks) {
   far->tasks = tasks;
 }
 
-/* F5 */
+/* F5: the ring is the parent's again, and the job's bytes its own. */
 static void release(tdl_far *far) {
-  if (far->open.kind != 0) {
+  if (far->reads != NULL) {
+    tdl_bytes_reset(&far->reads->bytes, NULL, 0); /* a text, at the most */
+    far->reads->bytes = far->kept;
+    far->reads = NULL;
     tdl_link_take(&far->link.in, &far->open);
-    far->open.kind = 0;
   }
 }
 
-/* Nothing of it is in the ring any more. */
-static void own_bytes(tdl_job *job) {
-  if (tdl_bytes_heap(&job->bytes) == 0) {
-    tdl_bytes_init(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
-  }
-}
-
-void tdl_far_decoded(tdl_far *far, tdl_job *job) {
-  if (job->home == far->home) { /* else one of this process's own */
-    own_bytes(job);
+void tdl_far_decoded(tdl_far *far, const tdl_job *job) {
+  if (job == far->reads) { /* else one of this process's own */
     release(far);
   }
 }
@@ -129,6 +123,9 @@ static void come_home(tdl_far *far, tdl_job *job) {
     head.len = job->bytes.len;
   }
   put(far, &head, job->bytes.data);
+  if (job == far->reads) { /* it never was decoded */
+    release(far);
+  }
   if (entry->is_urgent || tdl_link_is_away(&far->link)) { /* F4 */
     ring();
   }
@@ -139,7 +136,6 @@ static void come_home(tdl_far *far, tdl_job *job) {
     pthread_mutex_lock(&far->lock);
     pthread_mutex_unlock(&far->lock);
   }
-  own_bytes(job);
   tdl_jobs_give(&far->home->jobs, job);
 }
 
@@ -150,7 +146,6 @@ void tdl_far_flush(tdl_far *far) {
       come_home(far, TDL_CONTAINER(node, tdl_job, node));
     }
   }
-  release(far); /* of one that never was decoded */
 }
 
 /* --- sleeping -------------------------------------------------------------- */
@@ -202,7 +197,6 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   uint32_t ticket;
   int got = tdl_link_look(&far->link.in, &far->open, &data);
   if (got <= 0) {
-    far->open.kind = 0;
     if (got < 0) {
       abort(); /* N1: this process has written into what is not its own */
     }
@@ -218,7 +212,7 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   job = entry == NULL ? NULL : tdl_jobs_take(&far->home->jobs, far->home);
   if (job == NULL) {
     turn_away(far, &far->open);
-    release(far);
+    tdl_link_take(&far->link.in, &far->open);
     return NULL;
   }
   job->pool = w->pool;
@@ -227,7 +221,9 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   job->timed = far->open.when != TDL_NEVER ? TDL_JOB_LIMITED : 0;
   tdl_job_set_task(job, far->open.task);
   /* F5; without a capacity nothing is ever written there */
-  tdl_bytes_reset(&job->bytes, (uint8_t *)(uintptr_t)data, 0);
+  far->reads = job;
+  far->kept = job->bytes;
+  tdl_bytes_init(&job->bytes, (uint8_t *)(uintptr_t)data, 0);
   job->bytes.len = far->open.len;
   tdl_jobs_submit(&far->home->jobs, job);
   tdl_stats_submitted(w->pool->stats, &w->pool->stats->home, job);

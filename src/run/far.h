@@ -60,7 +60,9 @@ typedef struct tdl_far {
   int spins;      /* it may, before it sleeps */
   treadle_loop *home;                              /* F1 */
   _Atomic(tdl_far_entry *) blocks[TDL_FAR_BLOCKS]; /* by ticket */
-  tdl_record open;                                 /* F5: kind 0: none */
+  tdl_record open;                                 /* F5 */
+  tdl_job *reads;                                  /* F5: whose that is, or NULL */
+  tdl_bytes kept;                                  /* F5: that one's own */
   uint64_t put_before;                             /* F4: at the last call */
   pthread_mutex_t lock;                            /* F3: to settle one */
   atomic_int settling;
@@ -81,7 +83,7 @@ static inline int tdl_far_ready(const tdl_far *far) {
 tdl_job *tdl_far_take(tdl_far *far, struct tdl_worker *worker);
 
 /* worker; the call's arguments have been decoded. */
-void tdl_far_decoded(tdl_far *far, tdl_job *job);
+void tdl_far_decoded(tdl_far *far, const tdl_job *job);
 
 /* worker; puts the results of what has ended into the ring. Blocks while that is
 ** full. */

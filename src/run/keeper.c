@@ -252,7 +252,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_payload_clear(report);
   k->broken = k->retiring = 0;
   if (status != 0) {
-    snprintf(text, sizeof(text), "cannot start '%s': %s",
+    snprintf(text, sizeof(text), "cannot start '%.160s': %.60s",
              plan->prefix[0] != NULL ? plan->prefix[0] : plan->program,
              strerror(errno));
     report_text(report, text);
