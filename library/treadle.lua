@@ -801,10 +801,15 @@ function buffer:copy_from(src) end
 ---Let go of the handle.
 function buffer:close() end
 
----@param ctype string|ffi.ctype* the elements' type; or, alone, a string of bytes
+---@class treadle.buffer_options
+---@field process? boolean in memory that other processes can have, too
+
+---@param ctype string|ffi.ctype* the elements' type; or, without `n`, a string of bytes
 ---@param n? integer how many
+---@param options? treadle.buffer_options
 ---@return treadle.buffer
-function treadle.buffer(ctype, n) end
+---@overload fun(bytes: string, options?: treadle.buffer_options): treadle.buffer
+function treadle.buffer(ctype, n, options) end
 
 ---Give a buffer away with a call, or a result.
 ---@param buf treadle.buffer

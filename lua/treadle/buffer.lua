@@ -330,25 +330,31 @@ end
 
 share.kind("buffer", methods, mt)
 
-local function make(name, unit, n)
-  local self = core.buffer_new(name, unit, n)
+local OPTIONS = { process = "boolean" }
+
+local function make(name, unit, n, process)
+  local self, reason = core.buffer_new(name, unit, n, process)
   if not self then -- buffers that nobody uses any more may have it
     collectgarbage()
-    self = core.buffer_new(name, unit, n)
+    self, reason = core.buffer_new(name, unit, n, process)
   end
   if not self then
-    error(("not enough memory for a buffer of %.0f bytes"):format(n * unit), 3)
+    local what = ("a buffer of %.0f bytes"):format(n * unit)
+    error(reason and ("cannot make %s for processes: %s"):format(what, reason)
+      or "not enough memory for " .. what, 3)
   end
   return self
 end
 
 --- Make a buffer.
 -- @param ctype the FFI type of its elements, a name or a ctype; or a string whose bytes it gets
--- @tparam[opt] number n how many elements; without it `ctype` is the string
-function M.new(ctype, n)
-  if n == nil and type(ctype) ~= "cdata" then
+-- @tparam[opt] number n how many elements; left out where `ctype` is the string
+-- @tparam[opt] table given options: `process`: in memory that other processes can have, too
+function M.new(ctype, n, given)
+  if type(ctype) ~= "cdata" and (n == nil and given == nil or type(n) == "table") then
     options.argument(1, "buffer", ctype, "string")
-    local self = make("uint8_t", 1, #ctype)
+    given = options.check(2, "buffer", n, OPTIONS)
+    local self = make("uint8_t", 1, #ctype, given.process)
     copy_string(self, typed(self, "buffer", 3), ctype)
     return self
   elseif type(ctype) ~= "string" and type(ctype) ~= "cdata" then
@@ -358,7 +364,8 @@ function M.new(ctype, n)
   if type(n) ~= "number" or n % 1 ~= 0 or n < 0 or n > 2 ^ 53 then
     options.bad_argument(2, "buffer", "a whole number of at least 0 expected, got " .. shown(n))
   end
-  return (make(name, unit, n))
+  given = options.check(3, "buffer", given, OPTIONS)
+  return (make(name, unit, n, given.process))
 end
 
 return M

@@ -1,9 +1,11 @@
 /* Shared objects without Lua: buffers, counters, integers and who waits for
 ** them; alone, and from many threads at once. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "config.h"
@@ -122,6 +124,53 @@ static void a_slice_keeps_the_memory_and_lies_in_it(void) {
   tdl_counted_drop(&other->counted);
 }
 
+static void a_buffer_for_processes_is_known_by_its_descriptor(void) {
+  static const size_t counts[] = {0, 1, 8191, 100000};
+  for (size_t k = 0; k < sizeof(counts) / sizeof(*counts); k++) {
+    size_t n = counts[k];
+    tdl_buffer *b, *part, *other, *own;
+    int fd;
+    CHECK(tdl_buffer_new("double", 8, n, &own) == 0);
+    CHECK(tdl_buffer_fd(own) == -1);
+    CHECK(tdl_buffer_open("double", 8, n, &b) == 0);
+    CHECK(b->count == n && b->unit == 8 && strcmp(b->type, "double") == 0);
+    CHECK(tdl_buffer_slice(b, n / 2, n - n / 2, &part) == 0);
+    fd = tdl_buffer_fd(b);
+    CHECK(fd >= 0 && tdl_buffer_fd(part) == fd);
+    memset(part->data, 1, tdl_buffer_bytes(part));
+    CHECK(tdl_buffer_adopt(dup(fd), "int32_t", 4, 2 * n, &other) == 0);
+    CHECK(other->count == 2 * n && strcmp(other->type, "int32_t") == 0);
+    CHECK(other->data != b->data && tdl_buffer_is_sole(other));
+    CHECK(memcmp(other->data, b->data, n * 8) == 0);
+    CHECK(n == 0 || other->data[n * 8 - 1] == 1);
+    tdl_counted_drop(&b->counted);
+    CHECK(fcntl(fd, F_GETFD) >= 0); /* the slice has it */
+    tdl_counted_drop(&part->counted);
+    CHECK(fcntl(fd, F_GETFD) == -1);
+    memset(other->data, 2, n * 8);
+    fd = tdl_buffer_fd(other);
+    tdl_counted_drop(&other->counted);
+    CHECK(fcntl(fd, F_GETFD) == -1);
+    tdl_counted_drop(&own->counted);
+  }
+}
+
+static void what_is_no_buffers_memory_is_not_adopted(void) {
+  tdl_buffer *b, *other = NULL;
+  int fd;
+  CHECK(tdl_buffer_adopt(-1, "double", 8, 1, &other) == TREADLE_EINVAL);
+  CHECK(tdl_buffer_adopt(0, "double", 8, 1, &other) == TREADLE_EINVAL);
+  CHECK(tdl_buffer_open("double", 8, 1000, &b) == 0);
+  fd = tdl_buffer_fd(b);
+  CHECK(tdl_buffer_adopt(fd, "double", 8, 5000, &other) == TREADLE_EINVAL);
+  CHECK(tdl_buffer_adopt(fd, "double", 8, 500, &other) == TREADLE_EINVAL);
+  CHECK(tdl_buffer_adopt(fd, "double", 8, SIZE_MAX, &other) == TREADLE_ENOMEM);
+  CHECK(tdl_buffer_adopt(fd, "double", 0, 1000, &other) == TREADLE_ENOMEM);
+  CHECK(tdl_buffer_open("double", 8, SIZE_MAX / 8, &other) == TREADLE_ENOMEM);
+  CHECK(other == NULL && fcntl(fd, F_GETFD) >= 0);
+  tdl_counted_drop(&b->counted);
+}
+
 #ifdef TDL_TEST_ALLOC
 static void without_memory_nothing_is_made_and_nothing_lost(void) {
   static const size_t counts[] = {10, 100000};
@@ -131,6 +180,10 @@ static void without_memory_nothing_is_made_and_nothing_lost(void) {
     for (long n = 0; n < 2; n++) {
       tdl_alloc_fail_in(TDL_ALLOC_OWN, n);
       CHECK(tdl_buffer_new("double", 8, counts[k], &b) == TREADLE_ENOMEM);
+    }
+    for (long n = 0; n < 3; n++) {
+      tdl_alloc_fail_in(TDL_ALLOC_OWN, n);
+      CHECK(tdl_buffer_open("double", 8, counts[k], &b) == TREADLE_ENOMEM);
     }
     tdl_alloc_fail_in(TDL_ALLOC_OWN, 0);
     CHECK(tdl_counter_new(0, &c) == TREADLE_ENOMEM);
@@ -344,6 +397,8 @@ int main(void) {
   RUN(a_buffer_is_zeroed_aligned_and_as_long_as_asked);
   RUN(a_buffer_that_no_machine_holds_is_refused);
   RUN(a_slice_keeps_the_memory_and_lies_in_it);
+  RUN(a_buffer_for_processes_is_known_by_its_descriptor);
+  RUN(what_is_no_buffers_memory_is_not_adopted);
 #ifdef TDL_TEST_ALLOC
   RUN(without_memory_nothing_is_made_and_nothing_lost);
 #endif

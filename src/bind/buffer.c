@@ -1,9 +1,11 @@
 /* What treadle.buffer asks of C; elements are read and written by the FFI. */
 #include "../share/buffer.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "../codec/cdata.h"
+#include "../treadle.h"
 #include "share.h"
 
 static tdl_buffer *check_buffer(lua_State *L, int index) {
@@ -17,14 +19,21 @@ static int core_buffer_type(lua_State *L) {
   return 1;
 }
 
-/* buffer_new(type, unit, count) -> handle, or nil: there is too little memory.
-** The count is a whole number from 0 to 2^53. */
+/* buffer_new(type, unit, count, process) -> handle; or nil: there is too little
+** memory; or nil, message. The count is a whole number from 0 to 2^53. */
 static int core_buffer_new(lua_State *L) {
   const char *type = luaL_checkstring(L, 1);
   size_t unit = (size_t)luaL_checknumber(L, 2);
   size_t count = (size_t)luaL_checknumber(L, 3);
   tdl_buffer *b;
-  if (tdl_buffer_new(type, unit, count, &b) != 0) {
+  int status = lua_toboolean(L, 4) ? tdl_buffer_open(type, unit, count, &b)
+                                   : tdl_buffer_new(type, unit, count, &b);
+  if (status == TREADLE_ESYSTEM) {
+    const char *reason = strerror(errno);
+    lua_pushnil(L);
+    lua_pushstring(L, reason);
+    return 2;
+  } else if (status != 0) {
     return 0;
   }
   tdl_bind_push_new(L, &b->counted);

@@ -21,34 +21,58 @@ static int has_pages(size_t bytes) {
   return bytes >= TDL_BUFFER_PAGES_BYTES;
 }
 
-static void free_buffer(tdl_counted *counted) {
-  tdl_buffer *b = TDL_CONTAINER(counted, tdl_buffer, counted);
+static void free_memory(tdl_buffer *b) {
   size_t bytes = tdl_buffer_bytes(b);
-  if (b->whole != b) {
-    tdl_counted_drop(&b->whole->counted);
+  if (b->region.fd >= 0) {
+    tdl_region_close(&b->region);
   } else if (has_pages(bytes)) {
     tdl_free_pages(b->data, bytes);
   } else {
     tdl_free(b->data);
+  }
+}
+
+static void free_buffer(tdl_counted *counted) {
+  tdl_buffer *b = TDL_CONTAINER(counted, tdl_buffer, counted);
+  if (b->whole != b) {
+    tdl_counted_drop(&b->whole->counted);
+  } else {
+    free_memory(b);
   }
   tdl_free(b);
 }
 
 const tdl_kind tdl_buffer_kind = {"buffer", free_buffer};
 
-int tdl_buffer_new(const char *type, size_t unit, size_t count,
-                   tdl_buffer **out) {
+/* All but the memory; NULL: there is too little, or can be no such buffer. */
+static tdl_buffer *make(const char *type, size_t unit, size_t count) {
   size_t length = strlen(type) + 1;
   tdl_buffer *b;
-  size_t bytes;
   if (unit == 0 || count > (BYTES_MAX - TDL_BUFFER_ALIGN_BYTES) / unit) {
-    return TREADLE_ENOMEM;
+    return NULL;
   }
-  bytes = count * unit;
   b = tdl_calloc(sizeof(*b) + length);
+  if (b == NULL) {
+    return NULL;
+  }
+  tdl_counted_init(&b->counted, &tdl_buffer_kind);
+  b->whole = b;
+  b->count = count;
+  b->unit = unit;
+  b->region = (tdl_region)TDL_REGION_NONE;
+  memcpy(b->name, type, length);
+  b->type = b->name;
+  return b;
+}
+
+int tdl_buffer_new(const char *type, size_t unit, size_t count,
+                   tdl_buffer **out) {
+  tdl_buffer *b = make(type, unit, count);
+  size_t bytes;
   if (b == NULL) {
     return TREADLE_ENOMEM;
   }
+  bytes = tdl_buffer_bytes(b);
   b->data = has_pages(bytes)
                 ? tdl_alloc_pages(bytes)
                 : tdl_alloc_aligned(TDL_BUFFER_ALIGN_BYTES, room(bytes));
@@ -56,14 +80,37 @@ int tdl_buffer_new(const char *type, size_t unit, size_t count,
     tdl_free(b);
     return TREADLE_ENOMEM;
   }
-  tdl_counted_init(&b->counted, &tdl_buffer_kind);
-  b->whole = b;
-  b->count = count;
-  b->unit = unit;
-  memcpy(b->name, type, length);
-  b->type = b->name;
   *out = b;
   return 0;
+}
+
+/* By its descriptor, or, below 0, new. */
+static int make_in_region(int fd, const char *type, size_t unit, size_t count,
+                          tdl_buffer **out) {
+  tdl_buffer *b = make(type, unit, count);
+  int status;
+  if (b == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  status = fd < 0 ? tdl_region_open(tdl_buffer_bytes(b), &b->region)
+                  : tdl_region_adopt(fd, tdl_buffer_bytes(b), &b->region);
+  if (status != 0) {
+    tdl_free(b);
+    return status;
+  }
+  b->data = b->region.data;
+  *out = b;
+  return 0;
+}
+
+int tdl_buffer_open(const char *type, size_t unit, size_t count,
+                    tdl_buffer **out) {
+  return make_in_region(-1, type, unit, count, out);
+}
+
+int tdl_buffer_adopt(int fd, const char *type, size_t unit, size_t count,
+                     tdl_buffer **out) {
+  return fd < 0 ? TREADLE_EINVAL : make_in_region(fd, type, unit, count, out);
 }
 
 int tdl_buffer_slice(tdl_buffer *of, size_t first, size_t count,

@@ -2,17 +2,22 @@
 ** memory of another.
 ** Threads: any; what lies in the memory is its users' business.
 ** Owns:    its memory, or a reference of the buffer that does.
-** Fails:   TREADLE_ENOMEM, also for sizes that no machine has.
+** Fails:   TREADLE_ENOMEM, also for sizes that no machine has; with memory for
+**          processes as tdl_region does.
 **
 ** M1  Memory, length and type never change: to grow is to make another one.
 ** M2  Who moves a buffer lets go, in his own state, of every handle that lies
-**     within it. What other states hold stays theirs. */
+**     within it. What other states hold stays theirs.
+** M6  References are counted in each process by itself. Memory that several
+**     processes have goes when the last of them has let go, or died: the kernel
+**     counts descriptors and mappings. */
 #ifndef TDL_SHARE_BUFFER_H
 #define TDL_SHARE_BUFFER_H
 
 #include <stddef.h>
 
 #include "../base/counted.h"
+#include "../base/region.h"
 
 typedef struct tdl_buffer {
   tdl_counted counted;      /* first */
@@ -21,7 +26,8 @@ typedef struct tdl_buffer {
   size_t count; /* elements */
   size_t unit;  /* bytes of one */
   const char *type;
-  char name[]; /* the type's, in a whole one */
+  tdl_region region; /* where `data` lies, in a whole one for processes */
+  char name[];       /* the type's, in a whole one */
 } tdl_buffer;
 
 extern const tdl_kind tdl_buffer_kind;
@@ -29,6 +35,22 @@ extern const tdl_kind tdl_buffer_kind;
 /* Zeroed; the type is the name of an FFI type whose size is `unit`. */
 int tdl_buffer_new(const char *type, size_t unit, size_t count,
                    tdl_buffer **out);
+
+/* The same in memory that other processes can have, too. */
+int tdl_buffer_open(const char *type, size_t unit, size_t count,
+                    tdl_buffer **out);
+
+/* A buffer on the memory of one that tdl_buffer_open has made with as many
+** bytes, here or in another process; the type is whatever is said here. Takes the
+** descriptor, but not on failure: TREADLE_EINVAL when it is no such memory. */
+int tdl_buffer_adopt(int fd, const char *type, size_t unit, size_t count,
+                     tdl_buffer **out);
+
+/* The descriptor of the memory in which it lies, which stays the buffer's; -1:
+** it is this process' own. */
+static inline int tdl_buffer_fd(const tdl_buffer *b) {
+  return b->whole->region.fd;
+}
 
 /* `count` elements from number `first`, 0-based; the caller has seen that they
 ** are there. */
