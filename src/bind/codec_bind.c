@@ -75,8 +75,8 @@ static int encode_any(lua_State *L, int n) {
   int status;
   b = take_buffer(L);
   b->out.len = 0;
-  status = tdl_encode_plain(L, 1, n, "arguments", &b->out,
-                            TDL_PAYLOAD_CEILING_BYTES);
+  status = tdl_encode_to(L, 1, n, "arguments", &b->out,
+                         TDL_PAYLOAD_CEILING_BYTES, TDL_TO_STRING);
   if (status == 0) {
     lua_pushlstring(L, (const char *)b->out.data, b->out.len);
   }

@@ -217,6 +217,16 @@ static const parcel *parcel_at(lua_State *L, int index) {
   return is_parcel ? p : NULL;
 }
 
+/* What another process cannot have: all but memory that was made for it. */
+static const char *what_stays(const tdl_counted *thing) {
+  if (thing->kind == &tdl_buffer_kind) {
+    return tdl_buffer_fd((const tdl_buffer *)thing) >= 0
+               ? NULL
+               : "buffer that was made without the option 'process'";
+  }
+  return thing->kind == &tdl_shared_kind ? "shared table" : thing->kind->name;
+}
+
 static tdl_counted *thing_of(lua_State *L, int index, tdl_thing_use *use) {
   const parcel *p = parcel_at(L, index);
   tdl_ref *ref;
@@ -236,6 +246,8 @@ static tdl_counted *thing_of(lua_State *L, int index, tdl_thing_use *use) {
     return NULL;
   } else if (ref->thing == NULL) {
     use->why = ref->moved ? "a moved buffer" : "a closed handle";
+  } else {
+    use->stays = what_stays(ref->thing);
   }
   return ref->thing;
 }

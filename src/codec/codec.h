@@ -21,9 +21,17 @@ void tdl_codec_open(lua_State *L);
 int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
                uint32_t limit);
 
-/* The same for bytes that may be copied and kept: no counted things. */
-int tdl_encode_plain(lua_State *L, int first, int n, const char *what,
-                     tdl_bytes *out, uint32_t limit);
+/* Who gets the bytes: that decides which counted things may be among the values.
+** Others are refused, with their path. */
+typedef enum tdl_target {
+  TDL_TO_STATE,   /* a state of this process: all */
+  TDL_TO_PROCESS, /* another process: those that it can have, too. What stands in
+                  ** the bytes are this process' addresses: to be translated */
+  TDL_TO_STRING   /* anybody, at any time: none */
+} tdl_target;
+
+int tdl_encode_to(lua_State *L, int first, int n, const char *what,
+                  tdl_bytes *out, uint32_t limit, tdl_target target);
 
 /* The same for values that are all scalars, into the memory that `out` has:
 ** 1; or 0, with nothing appended, when one is not or when there is too little

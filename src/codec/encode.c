@@ -362,7 +362,7 @@ static void push_reason(lua_State *L, int status, uint32_t limit) {
 /* The values from number `from` on, of which one is no scalar. */
 static int encode_rest(lua_State *L, int first, int n, int from,
                        const char *list, tdl_writer *w, uint32_t limit,
-                       int plain) {
+                       tdl_target target) {
   tdl_encoder e;
   const int raw = tdl_raw_is_on();
   int top = raw ? tdl_raw_top(L) : lua_gettop(L);
@@ -375,7 +375,7 @@ static int encode_rest(lua_State *L, int first, int n, int from,
   e.first = first;
   e.n = n;
   e.raw = raw;
-  e.plain = plain;
+  e.target = target;
   e.guarded = 0;
   start(&e);
   status = put_values(&e, from);
@@ -445,13 +445,13 @@ int tdl_encode_scalars(lua_State *L, int first, int n, tdl_bytes *out) {
   return 0;
 }
 
-static int encode(lua_State *L, int first, int n, const char *what,
-                  tdl_bytes *out, uint32_t limit, int plain) {
+int tdl_encode_to(lua_State *L, int first, int n, const char *what,
+                  tdl_bytes *out, uint32_t limit, tdl_target target) {
   tdl_writer w;
   tdl_put_begin(&w, out, limit, (uint32_t)n);
   for (int i = 0; i < n; i++) {
     if (!put_scalar(L, first + i, &w) && w.status == 0) {
-      return encode_rest(L, first, n, i, what, &w, limit, plain);
+      return encode_rest(L, first, n, i, what, &w, limit, target);
     }
   }
   if (TDL_UNLIKELY(w.status != 0)) {
@@ -463,10 +463,5 @@ static int encode(lua_State *L, int first, int n, const char *what,
 
 int tdl_encode(lua_State *L, int first, int n, const char *what, tdl_bytes *out,
                uint32_t limit) {
-  return encode(L, first, n, what, out, limit, 0);
-}
-
-int tdl_encode_plain(lua_State *L, int first, int n, const char *what,
-                     tdl_bytes *out, uint32_t limit) {
-  return encode(L, first, n, what, out, limit, 1);
+  return tdl_encode_to(L, first, n, what, out, limit, TDL_TO_STATE);
 }

@@ -10,6 +10,7 @@
 #include <lua.h>
 
 #include "../treadle.h"
+#include "codec.h"
 #include "path.h"
 #include "store.h"
 #include "writer.h"
@@ -62,7 +63,7 @@ typedef struct tdl_encoder {
   int raw;           /* tables are read in place (raw.h) */
   int guarded;       /* under lua_pcall: callbacks may run and raise */
   int failed;        /* a message has been pushed */
-  int plain;         /* it is to be kept as a string: no things */
+  tdl_target target; /* which things are refused */
   int later_depth;   /* tables at this depth are written later */
   uint8_t flags;     /* TDL_WIRE_REFS ... */
   uint32_t value;    /* number of the value that is being written */

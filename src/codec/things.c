@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "../base/alloc.h"
 #include "payload.h"
@@ -76,16 +77,20 @@ static int refuse(tdl_encoder *e, int idx, const char *why,
 
 int tdl_encode_thing(tdl_encoder *e, int idx, const tdl_path *path) {
   const tdl_thing_hooks *h = hooks();
-  tdl_thing_use use = {0, 0, NULL};
+  tdl_thing_use use = {0, 0, NULL, NULL};
   tdl_counted *thing = h != NULL ? h->of(e->L, idx, &use) : NULL;
   uint8_t *p;
   int status;
   if (thing == NULL) {
     return refuse(e, idx, use.why, path);
   }
-  if (e->plain) {
+  if (e->target == TDL_TO_STRING) {
     return tdl_encode_refuse(e, path, "cannot keep in a string %s",
                              thing->kind->name);
+  } else if (e->target == TDL_TO_PROCESS && use.stays != NULL) {
+    return tdl_encode_refuse(e, path, "cannot send to another process %s %s",
+                             strchr("aeiou", use.stays[0]) ? "an" : "a",
+                             use.stays);
   }
   /* several values may be one thing, but not one part of it */
   status = tdl_encode_known(

@@ -11,9 +11,10 @@
 
 /* What a value says of the thing behind it. */
 typedef struct tdl_thing_use {
-  uint32_t part;   /* which part of it the value is; 0: all of it */
-  int moved;       /* it is to be moved */
-  const char *why; /* it cannot be sent: "a closed channel" */
+  uint32_t part;     /* which part of it the value is; 0: all of it */
+  int moved;         /* it is to be moved */
+  const char *why;   /* it cannot be sent: "a closed channel" */
+  const char *stays; /* what it is that no other process can have: "mutex" */
 } tdl_thing_use;
 
 /* How Lua knows them. */
