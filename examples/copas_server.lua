@@ -2,30 +2,15 @@
 -- `luajit examples/copas_server.lua` (copas and LuaSocket are needed)
 --
 -- What it shows: `treadle.attach`: while a handler awaits its task, copas goes on with the others.
-local treadle = require "treadle"
-
-local function count_primes(limit)
-  local count, composite = 0, {}
-  for n = 2, limit do
-    if not composite[n] then
-      count = count + 1
-      for multiple = n * n, limit, n do
-        composite[multiple] = true
-      end
-    end
-  end
-  return count
-end
-
-if not treadle.is_main then
-  return { primes = count_primes }
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+package.path = here .. "?.lua;" .. package.path -- the workers take this path over
 
 local copas = require "copas"
 local socket = require "socket"
+local treadle = require "treadle"
 
 local attachment = treadle.attach(copas)
-local pool = treadle.pool { primes = count_primes }
+local pool = treadle.pool("primes")
 
 -- Answers each line "N" with "N PRIMES".
 local server = assert(socket.bind("127.0.0.1", 0))
@@ -33,7 +18,7 @@ local _, port = server:getsockname()
 copas.addserver(server, function(peer)
   local line = copas.receive(peer, "*l")
   while line do
-    copas.send(peer, ("%s %d\n"):format(line, pool.call.primes(tonumber(line)):await()))
+    copas.send(peer, ("%s %d\n"):format(line, pool.call.count(tonumber(line)):await()))
     line = copas.receive(peer, "*l")
   end
 end)

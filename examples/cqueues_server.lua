@@ -3,30 +3,15 @@
 --
 -- What it shows: `treadle.attach`: while a coroutine awaits its task, cqueues goes on with the
 -- others, and the controller's loop ends when all is done.
-local treadle = require "treadle"
-
-local function count_primes(limit)
-  local count, composite = 0, {}
-  for n = 2, limit do
-    if not composite[n] then
-      count = count + 1
-      for multiple = n * n, limit, n do
-        composite[multiple] = true
-      end
-    end
-  end
-  return count
-end
-
-if not treadle.is_main then
-  return { primes = count_primes }
-end
+local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+package.path = here .. "?.lua;" .. package.path -- the workers take this path over
 
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"
+local treadle = require "treadle"
 
 local attachment = treadle.attach(cqueues)
-local pool = treadle.pool { primes = count_primes }
+local pool = treadle.pool("primes")
 local controller = cqueues.new()
 
 -- Answers each line "N" with "N PRIMES".
@@ -40,7 +25,7 @@ controller:wrap(function()
     local peer = server:accept()
     controller:wrap(function()
       for line in peer:lines "*l" do
-        peer:write(("%s %d\n"):format(line, pool.call.primes(tonumber(line)):await()))
+        peer:write(("%s %d\n"):format(line, pool.call.count(tonumber(line)):await()))
         peer:flush()
       end
       peer:close()

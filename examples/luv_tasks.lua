@@ -1,23 +1,10 @@
 --- The tasks of luv_server.lua. Only the workers load this file.
-local ffi = require "ffi"
 local treadle = require "treadle"
 local uv = require "luv"
 
 local M = {}
 
---- How many primes there are up to `n`: a computation that keeps one core busy.
-function M.count_primes(n)
-  local composite, count = ffi.new("bool[?]", n + 1), 0
-  for i = 2, n do
-    if not composite[i] then
-      count = count + 1
-      for multiple = i * i, n, i do
-        composite[multiple] = true
-      end
-    end
-  end
-  return count
-end
+M.count_primes = require("primes").count
 
 -- Call a luv function whose last parameter is a callback(err, result); wait for the result.
 local function await_luv(fn, ...)
