@@ -1,5 +1,6 @@
 --- treadle attached to copas: its threads and handlers await.
 package.path = "spec/support/?.lua;" .. package.path
+local claims = require "host_claims"
 local helpers = require "helpers"
 local treadle = require "treadle"
 
@@ -7,25 +8,10 @@ local copas = require "copas"
 local socket = require "socket"
 
 describe("in copas", function()
-  local done, pool, attachment
-
-  setup(function()
-    treadle.fd()
-    done = helpers.watch()
-    attachment = treadle.attach(copas)
-    pool = treadle.pool("tasks", { threads = 2, concurrency = 100 })
-  end)
-
-  teardown(function()
-    pool:close()
-    attachment:detach()
-    copas.step(0) -- its thread ends
-    done()
-    helpers.clean()
-  end)
+  local host, pool = { name = "copas", library = copas }, nil
 
   --- Run threads until all of them have ended.
-  local function run(...)
+  function host.run(...)
     local left = select("#", ...)
     for _, fn in ipairs { ... } do
       copas.addthread(function()
@@ -39,31 +25,24 @@ describe("in copas", function()
     end
   end
 
-  --- Run one: its results.
-  local function results(fn)
-    local list
-    run(function() list = { pcall(fn) } end)
-    assert(list[1], list[2])
-    return unpack(list, 2)
+  function host.settle()
+    copas.step(0) -- its thread ends
   end
 
-  it("threads await at the same time, each gets its own", function()
-    local threads, sum = {}, 0
-    for i = 1, 50 do
-      threads[i] = function()
-        local n = pool.call.add(i, i):await()
-        sum = sum + n
-      end
-    end
-    run(unpack(threads))
-    assert.equal(50 * 51, sum)
+  setup(function()
+    claims.open(host)
+    pool = host.pool
   end)
+
+  teardown(function() claims.close(host) end)
+
+  claims.declare(it, host)
 
   it("one awaits while another one talks through a socket", function()
     local server = assert(socket.bind("127.0.0.1", 0))
     local _, port = server:getsockname()
     local gate, log = helpers.new_path(), {}
-    run(function()
+    host.run(function()
       local got = pool.call.hold(gate, "awaited"):await()
       log[#log + 1] = got
     end, function()
@@ -85,35 +64,9 @@ describe("in copas", function()
     assert.same({ "1", "2", "3", "4", "5", "awaited" }, log)
   end)
 
-  it("errors, time limits and cancellation arrive", function()
-    assert.matches("crack", tostring(results(function()
-      return select(2, pool.call.boom("crack"):pawait())
-    end)))
-    assert.is_false(results(function() return treadle.future():wait(0.005) end))
-    assert.equal("timeout", results(function()
-      return select(2, pool:run("sleep", { 60 }, { timeout = 0.01 }):pawait())
-    end).kind)
-    local f = treadle.future()
-    local err
-    run(function() err = select(2, f:pawait()) end, function()
-      treadle.sleep(0.002)
-      f:cancel()
-    end)
-    assert.equal("cancelled", err.kind)
-    assert.matches("child", tostring(results(function()
-      return select(2, pcall(treadle.group, function(g)
-        g:spawn(function()
-          treadle.sleep(0.002)
-          error("child", 0)
-        end)
-        treadle.sleep(math.huge)
-      end))
-    end)))
-  end)
-
   it("sleeps side by side", function()
     local log = {}
-    run(function()
+    host.run(function()
       treadle.sleep(0.02)
       log[#log + 1] = 2
     end, function()
@@ -123,21 +76,7 @@ describe("in copas", function()
     assert.same({ 1, 2 }, log)
   end)
 
-  it("a full queue is waited for", function()
-    local narrow = treadle.pool("tasks", { threads = 1, max_queue = 1, on_full = "wait" })
-    local threads, sum = {}, 0
-    for i = 1, 20 do
-      threads[i] = function()
-        local n = narrow.call.echo(i):await()
-        sum = sum + n
-      end
-    end
-    run(unpack(threads))
-    assert.equal(210, sum)
-    run(function() narrow:close() end)
-  end)
-
-  it("main code runs copas meanwhile; a callback in a turn cannot wait", function()
+  it("main code that waits runs copas meanwhile", function()
     local ran
     copas.addthread(function()
       treadle.sleep(0.001)
@@ -145,18 +84,6 @@ describe("in copas", function()
     end)
     treadle.sleep(0.01)
     assert.is_true(ran)
-    local problem
-    local off = pool:on("job_done", function()
-      problem = problem or select(2, pcall(treadle.sleep, 0.001))
-    end)
-    run(function()
-      pool.call.add(1, 2):await()
-      while not problem do
-        treadle.sleep(0.001)
-      end
-    end)
-    off()
-    assert.equal("copas: cannot wait in a callback; do it in a coroutine (treadle.spawn)", problem)
   end)
 
   it("handlers await, others are answered meanwhile, sockets are closed at the end", function()
@@ -185,44 +112,8 @@ describe("in copas", function()
         end
       end
     end
-    run(ask "slow", ask "1", ask "2", ask "3")
+    host.run(ask "slow", ask "1", ask "2", ask "3")
     assert.equal("slow", log[4])
     server:close()
-  end)
-
-  it("10000 awaits leave no memory and no descriptor behind", function()
-    local function awaits(n)
-      run(function()
-        for i = 1, n do
-          assert(pool.call.echo(i):await() == i)
-        end
-      end)
-      collectgarbage()
-      collectgarbage()
-      return collectgarbage "count"
-    end
-    local before, descriptors = awaits(1000), helpers.descriptors()
-    assert.is_true(awaits(10000) < before + 200)
-    assert.equal(descriptors, helpers.descriptors())
-  end)
-
-  it("can be detached and attached again", function()
-    for i = 1, 20 do
-      attachment:detach()
-      assert.equal(i, pool.call.echo(i):await())
-      copas.step(0)
-      attachment = treadle.attach "copas"
-      assert.equal(i, results(function() return (pool.call.echo(i):await()) end))
-    end
-  end)
-
-  it("the example answers, run by luajit and by treadle", function()
-    local root = helpers.folder .. "/../.."
-    for _, program in ipairs { "luajit", "treadle" } do
-      local out, err, code = helpers.shell(("exec %s %s/examples/copas_server.lua"):format(
-        program, helpers.quote(root)))
-      assert.same({ "", 0 }, { err, code })
-      assert.matches("client: 2000000 148933\n.*all answers are right\n$", out)
-    end
   end)
 end)
