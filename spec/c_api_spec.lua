@@ -1,5 +1,6 @@
 -- docs/c-api.md: every C block is a complete program, which compiles without a warning as C99 and
 -- does what its exit status says.
+local fences_of = require "blocks"
 local files = require "files"
 
 local read, output_of = files.read, files.output_of
@@ -8,25 +9,16 @@ local SECONDS = 60
 local PAGE = "docs/c-api.md"
 local FLAGS = "-std=c99 -D_DEFAULT_SOURCE -Wall -Wextra -pedantic -Werror"
 
---- The ```c blocks of a page: a list of { line =, code = }, with the page's line numbers.
+--- The programs of the page, with its line numbers.
 local function c_blocks(text)
-  local blocks, block, number = {}, nil, 0
-  for line in (text .. "\n"):gmatch("(.-)\n") do
-    number = number + 1
-    if block then
-      if line:match("^```") then
-        block.code = ('#line %d "%s"\n'):format(block.line + 1, PAGE)
-          .. table.concat(block, "\n") .. "\n"
-        blocks[#blocks + 1] = block
-        block = nil
-      else
-        block[#block + 1] = line
-      end
-    elseif line:match("^```c%s*$") then
-      block = { line = number }
+  local blocks = {}
+  for _, block in ipairs(fences_of(text)) do
+    if block.info:match("^c%s*$") then
+      block.code = ('#line %d "%s"\n'):format(block.line + 1, PAGE)
+        .. table.concat(block, "\n") .. "\n"
+      blocks[#blocks + 1] = block
     end
   end
-  assert(not block, "a block is not closed")
   return blocks
 end
 
@@ -46,9 +38,7 @@ describe("the C API's page:", function()
   for _, block in ipairs(blocks) do
     it(("the program at line %d compiles and runs"):format(block.line), function()
       local path = ("%s/block_%d"):format(folder, block.line)
-      local file = assert(io.open(path .. ".c", "wb"))
-      assert(file:write(block.code))
-      assert(file:close())
+      files.write(path .. ".c", block.code)
       local output, status = output_of(("cc %s -Isrc -o '%s' '%s.c' '%s' $(pkg-config --cflags "
         .. "--libs luajit) -Wl,-rpath,'%s' 2>&1"):format(FLAGS, path, path, library,
         library:match("^(.*)/")))

@@ -1,5 +1,6 @@
 -- README.md and docs/: every Lua block is a complete program that runs, every
 -- public name is documented, every tag of the sources is explained.
+local fences_of = require "blocks"
 local files = require "files"
 
 local read, output_of, lines_of = files.read, files.output_of, files.lines_of
@@ -24,33 +25,20 @@ local KINDS = {
 -- it has a name, the code has as many empty lines before it as the page has text, so that the line
 -- numbers of its errors are the page's. An output is in the block of its program.
 local function blocks_of(text)
-  local blocks, block, number, program = {}, nil, 0, nil
-  for line in (text .. "\n"):gmatch("(.-)\r?\n") do
-    number = number + 1
-    if not block then
-      local indent, info = line:match("^(%s*)```(.*)$")
-      if info then
-        assert(indent == "", ("line %d: an indented block would not be checked"):format(number))
-        local kind = info:match("^lua %a+$") or info:match("^%S*")
-        block = { line = number, kind = kind, status = info:match(" exit (%d+)$") }
-      end
-    elseif line:match("^```%s*$") then
-      block.code = table.concat(block, "\n") .. "\n"
-      block.name = block.kind == "lua" and (block[1] or ""):match("^%-%- ([%w_]+%.lua)$") or nil
-      if block.kind == "output" then
-        assert(program and not program.output, ("line %d: no program before it"):format(block.line))
-        program.output, program.status = block.code, tonumber(block.status or 0)
-      elseif block.kind == "lua" and not block.name then
-        block.code = ("\n"):rep(block.line) .. block.code
-      end
-      program = block.kind == "lua" and block or block.kind ~= "output" and program or nil
-      blocks[#blocks + 1] = block
-      block = nil
-    else
-      block[#block + 1] = line
+  local blocks, program = fences_of(text), nil
+  for _, block in ipairs(blocks) do
+    block.kind = block.info:match("^lua %a+$") or block.info:match("^%S*")
+    block.code = table.concat(block, "\n") .. "\n"
+    block.name = block.kind == "lua" and (block[1] or ""):match("^%-%- ([%w_]+%.lua)$") or nil
+    if block.kind == "output" then
+      assert(program and not program.output, ("line %d: no program before it"):format(block.line))
+      program.output = block.code
+      program.status = tonumber(block.info:match(" exit (%d+)$") or 0)
+    elseif block.kind == "lua" and not block.name then
+      block.code = ("\n"):rep(block.line) .. block.code
     end
+    program = block.kind == "lua" and block or block.kind ~= "output" and program or nil
   end
-  assert(not block, "a block is not closed")
   return blocks
 end
 
@@ -189,9 +177,7 @@ describe("the documentation:", function()
     local name = block.name or ("%s_%d.%s"):format(stem_of(page), block.line, ending)
     local home = folder .. "/" .. stem_of(page)
     os.execute("mkdir -p '" .. home .. "'")
-    local file = assert(io.open(home .. "/" .. name, "wb"))
-    assert(file:write(block.code))
-    assert(file:close())
+    files.write(home .. "/" .. name, block.code)
     return home, name
   end
 

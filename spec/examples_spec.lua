@@ -1,43 +1,22 @@
 --- Every example, run as a newcomer runs it: as a child process, from another folder.
 local bit = require "bit"
+local project = require "files"
+
+local quote, line_of = project.quote, project.line_of
 
 local TIMEOUT = 60 -- seconds that one child may take
 
-local function popen_line(command)
-  local pipe = assert(io.popen(command))
-  local line = pipe:read("*l")
-  pipe:close()
-  return line
-end
-
 local spec_folder = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$") or "."
-local root = popen_line("cd '" .. spec_folder .. "/..' && pwd")
+local root = line_of("cd '" .. spec_folder .. "/..' && pwd")
 -- The build that this spec runs with: build, or build/VARIANT.
-local build = popen_line("dirname $(command -v treadle)")
+local build = line_of("dirname $(command -v treadle)")
 local variant = build:match("/build/(%w+)$") or ""
-
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
-local function read_file(path)
-  local file = assert(io.open(path, "rb"))
-  local data = file:read("*a")
-  file:close()
-  return data
-end
-
-local function write_file(path, data)
-  local file = assert(io.open(path, "wb"))
-  assert(file:write(data))
-  assert(file:close())
-end
 
 describe("the examples", function()
   local scratch
 
   setup(function()
-    scratch = popen_line("mktemp -d")
+    scratch = line_of("mktemp -d")
   end)
 
   teardown(function()
@@ -48,9 +27,9 @@ describe("the examples", function()
   local function shell(command)
     local out, err = scratch .. "/.out", scratch .. "/.err"
     local line = "cd %s && { timeout -k 5 %d sh -c %s >%s 2>%s </dev/null; echo $?; }"
-    local code = popen_line(line:format(
+    local code = line_of(line:format(
       quote(scratch), TIMEOUT, quote(command), quote(out), quote(err)))
-    return read_file(out), read_file(err), tonumber(code)
+    return project.read(out), project.read(err), tonumber(code)
   end
 
   local function command_line(program, script, ...)
@@ -86,10 +65,10 @@ describe("the examples", function()
     local folder = scratch .. "/changed"
     os.execute(("rm -rf %s && cp -r %s %s"):format(
       quote(folder), quote(root .. "/examples"), quote(folder)))
-    local source = read_file(folder .. "/" .. name)
+    local source = project.read(folder .. "/" .. name)
     local first, last = source:find(from, 1, true)
     assert(first and not source:find(from, last, true), "the text to change is not there once")
-    write_file(folder .. "/" .. name, source:sub(1, first - 1) .. to .. source:sub(last + 1))
+    project.write(folder .. "/" .. name, source:sub(1, first - 1) .. to .. source:sub(last + 1))
     return shell(command_line(treadle, folder .. "/" .. name, ...))
   end
 
@@ -99,7 +78,7 @@ describe("the examples", function()
     for path, data in pairs(files) do
       local parent = (folder .. "/" .. path):match("^(.*)/")
       os.execute("mkdir -p " .. quote(parent))
-      write_file(folder .. "/" .. path, data)
+      project.write(folder .. "/" .. path, data)
     end
     return folder
   end
@@ -183,7 +162,7 @@ describe("the examples", function()
 
   -- The pixels of a picture, which is checked from its first to its last byte, as strings.
   local function pixels_of(path, width, height)
-    local chunks = chunks_of(read_file(path))
+    local chunks = chunks_of(project.read(path))
     assert.are.same({ "IHDR", "IDAT", "IEND" },
       { chunks[1].kind, chunks[2].kind, chunks[3].kind })
     assert.are.equal(3, #chunks)
@@ -347,7 +326,7 @@ describe("the examples", function()
       })
       os.execute(("cd %s && chmod 0 secret && ln -s . loop && ln -s ../.. deep/er/up"
         .. " && ln -s one.txt link && ln -s nowhere dangling && mkfifo pipe"):format(quote(folder)))
-      local is_root = popen_line("id -u") == "0" -- who may read everything
+      local is_root = line_of("id -u") == "0" -- who may read everything
       local out = output_of("wordcount.lua", "--threads", 2, folder, folder .. "/deep")
       assert.are.equal(is_root and 4 or 3, number(out, "files"))
       assert.matches(("3 empty or not text, %d unreadable"):format(is_root and 0 or 1), out)
@@ -369,9 +348,9 @@ describe("the examples", function()
     end)
 
     it("gives each word to one piece wherever a file is cut", function()
-      write_file(scratch .. "/cuts.txt",
+      project.write(scratch .. "/cuts.txt",
         "  one, two\nthree\195\169 four" .. ("z"):rep(3000) .. " end")
-      write_file(scratch .. "/cuts.lua", [[
+      project.write(scratch .. "/cuts.lua", [[
         local example, path = ...
         package.loaded.treadle = { is_main = false }
         local tasks = assert(loadfile(example))()
@@ -758,7 +737,7 @@ describe("the examples", function()
       -- A path that is too long for everybody, and a file that only root may read.
       os.execute(("cd %s && chmod 0 secret && d=$(printf '%%0250d' 0) && for i in $(seq 20); do"
         .. " mkdir $d && cd -P $d; done"):format(quote(folder)))
-      local is_root = popen_line("id -u") == "0"
+      local is_root = line_of("id -u") == "0"
       local out, err, code = run("pipeline.lua", folder)
       assert.are.equal(1, code)
       assert.matches("/a%.txt\n", out)
@@ -823,7 +802,7 @@ describe("the examples", function()
       assert.are.equal(sums_of(folder), out)
       assert.are.equal("", err)
       -- Where the end takes too long, the process ends without that line.
-      assert.are.equal("", (read_file(scratch .. "/err"):gsub("^treadle: interrupted\n$", "")))
+      assert.are.equal("", (project.read(scratch .. "/err"):gsub("^treadle: interrupted\n$", "")))
     end)
 
     it("refuses wrong arguments by name, with its usage", function()

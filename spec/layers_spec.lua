@@ -56,15 +56,7 @@ end
 --- "queue/ring.c" that includes "../base/clock.h" means "base/clock.h".
 local function resolve(includer, path)
   local folder = includer:match("^(.*)/[^/]*$") or ""
-  local parts = {}
-  for part in (folder .. "/" .. path):gmatch("[^/]+") do
-    if part == ".." then
-      parts[#parts] = nil
-    elseif part ~= "." then
-      parts[#parts + 1] = part
-    end
-  end
-  return table.concat(parts, "/")
+  return project.normal(folder .. "/" .. path)
 end
 
 --- What is wrong with one #include line; nil when nothing is.

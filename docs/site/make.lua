@@ -5,30 +5,22 @@
 local exit = os.exit
 local out = assert(arg[1], "usage: luajit docs/site/make.lua OUT")
 local here = arg[0]:match("^(.*/)") or "./"
-package.path = here .. "?.lua;" .. package.path
+package.path = here .. "?.lua;" .. here .. "../../spec/support/?.lua;" .. package.path
 
 local definitions = require "definitions"
 local doc = require "ldoc.doc"
+local files = require "files"
 local html = require "ldoc.html"
 local lfs = require "lfs"
 local markdown = require "markdown"
 local markup = require "ldoc.markup"
 
+local quote, read, normal = files.quote, files.read, files.normal
+
 local SOURCES = "build/ldoc" -- as docs/site/config.ld has it
 
 local function shell(command)
   assert(os.execute(command) == 0, command)
-end
-
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
 end
 
 local problems = {}
@@ -41,9 +33,7 @@ end
 
 shell(("rm -rf %s && mkdir -p %s"):format(quote(SOURCES), quote(SOURCES)))
 for name, text in pairs(definitions.modules(read "library/treadle.lua")) do
-  local file = assert(io.open(("%s/%s.lua"):format(SOURCES, name), "wb"))
-  assert(file:write(text))
-  assert(file:close())
+  files.write(("%s/%s.lua"):format(SOURCES, name), text)
 end
 
 local root = lfs.currentdir() .. "/"
@@ -52,19 +42,6 @@ local root = lfs.currentdir() .. "/"
 
 local site = { root = "", version = read("src/treadle.h"):match('TREADLE_VERSION "(.-)"') }
 local assets = {}
-
---- A path without "." and "..".
-local function normal(path)
-  local parts = {}
-  for part in path:gmatch("[^/]+") do
-    if part == ".." then
-      parts[#parts] = nil
-    elseif part ~= "." then
-      parts[#parts + 1] = part
-    end
-  end
-  return table.concat(parts, "/")
-end
 
 --- The address of what a link in a page leads to. What is no page is copied beside the pages.
 local function address_of(page, target)

@@ -1,7 +1,10 @@
 --- What the specs share: limits, scratch files, child processes, counting what the kernel sees.
 -- Workers load this file, too, when a spec's functions are shipped: loading it has no effect.
 local ffi = require "ffi"
+local files = require "files"
 local lfs = require "lfs"
+
+local quote, line_of = files.quote, files.line_of
 
 local helpers = {}
 
@@ -13,17 +16,6 @@ local LIMIT = 20
 
 --- How long to look between two looks at the kernel's lists.
 local PAUSE = 0.002
-
-local function command_line(line)
-  local pipe = assert(io.popen(line))
-  local text = pipe:read("*l")
-  pipe:close()
-  return text
-end
-
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
 
 local function absolute(path)
   return path:sub(1, 1) == "/" and path or lfs.currentdir() .. "/" .. path
@@ -39,7 +31,7 @@ local scratch
 --- A folder for the files of this process; package.path finds modules in it.
 function helpers.scratch()
   if not scratch then
-    scratch = command_line("mktemp -d")
+    scratch = line_of("mktemp -d")
     package.path = scratch .. "/?.lua;" .. package.path
   end
   return scratch
@@ -53,12 +45,7 @@ function helpers.new_path(suffix)
   return ("%s/file%d%s"):format(helpers.scratch(), file_count, suffix or "")
 end
 
-function helpers.write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-  return path
-end
+helpers.write = files.write
 
 --- The text of a file, "" if there is none.
 function helpers.read(path)
@@ -261,7 +248,7 @@ end
 function helpers.shell(line, input)
   local out, err = helpers.new_path(".out"), helpers.new_path(".err")
   local from = input and helpers.write(helpers.new_path(".in"), input) or "/dev/null"
-  local code = command_line(("cd %s && LUA_PATH=%s timeout -k 5 %d sh -c %s >%s 2>%s <%s; echo $?")
+  local code = line_of(("cd %s && LUA_PATH=%s timeout -k 5 %d sh -c %s >%s 2>%s <%s; echo $?")
     :format(quote(helpers.scratch()), quote(("%s/?.lua;%s/?.lua;;"):format(helpers.scratch(),
       helpers.folder)), helpers.TIMEOUT, quote(line), quote(out), quote(err), quote(from)))
   return helpers.read(out), helpers.read(err), tonumber(code)
