@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "check.h"
+#include "embed_kit.h"
 
 #if defined(__SANITIZE_THREAD__) /* delivers signals in the C library alone */
 #define SPIN "while true do os.time() end"
@@ -38,60 +39,6 @@ static treadle_pool_options options(void) {
   treadle_pool_options o = {
       .module = "game.tasks", .source = source, .threads = 1};
   return o;
-}
-
-typedef struct outcome {
-  int calls, status;
-  double number;
-  char text[100];
-} outcome;
-
-static void keep(int status, treadle_values *values, void *ctx) {
-  outcome *o = ctx;
-  treadle_value v;
-  o->calls++;
-  o->status = status;
-  if (status != 0) {
-    treadle_error e;
-    treadle_read_error(status, values, &e);
-    snprintf(o->text, sizeof(o->text), "%.*s", (int)e.message_length,
-             e.message);
-  } else if (treadle_get(values, &v) == 0) {
-    o->number = v.type == TREADLE_BOOLEAN ? v.boolean : v.number;
-    if (v.type == TREADLE_STRING) {
-      snprintf(o->text, sizeof(o->text), "%.*s", (int)v.length, v.string);
-    }
-  }
-}
-
-static treadle_call *begin(treadle_pool *pool, const char *task) {
-  treadle_call *call = NULL;
-  treadle_call_new(pool, treadle_pool_task(pool, task), 0, &call);
-  return call;
-}
-
-static treadle_call *begin_with(treadle_pool *pool, const char *task,
-                                double number) {
-  treadle_call *call = NULL;
-  treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call);
-  treadle_put_number(treadle_arguments(call), number);
-  return call;
-}
-
-static outcome run(treadle_loop *loop, treadle_call *call) {
-  outcome out = {0};
-  if (treadle_submit(call, -1, keep, &out) == 0) {
-    while (out.calls == 0) {
-      treadle_poll(loop, 1);
-    }
-  }
-  return out;
-}
-
-static treadle_stats stats_of(const treadle_pool *pool) {
-  treadle_stats s;
-  treadle_pool_stats(pool, &s);
-  return s;
 }
 
 static void wait_for_running(treadle_pool *pool, uint64_t n) {
@@ -175,7 +122,7 @@ static void workers_get_name_data_init_and_jit(void) {
   treadle_buffer_drop(b);
   CHECK(strcmp(run(loop, begin(pool, "state")).text, "open forest") == 0);
   CHECK(strcmp(run(loop, begin(pool, "name")).text, "world") == 0);
-  CHECK(run(loop, begin(pool, "compiled")).number == 0);
+  CHECK(run(loop, begin(pool, "compiled")).number[0] == 0);
   treadle_pool_close(pool, -1);
   o = options();
   o.jit = "maxtrace=100, hotloop=5";
@@ -196,22 +143,22 @@ static void states_are_isolated_recycled_and_limited(void) {
   CHECK(treadle_loop_open(&loop) == 0);
   o.isolate = 1;
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(run(loop, begin(pool, "count")).number == 1);
-  CHECK(run(loop, begin(pool, "count")).number == 1);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 1);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 1);
   treadle_pool_close(pool, -1);
   o = options();
   o.max_memory = (size_t)24 << 20;
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(run(loop, begin(pool, "count")).number == 1);
-  CHECK(run(loop, begin(pool, "count")).number == 2);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 1);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 2);
   treadle_pool_recycle(pool);
   while (stats_of(pool).restarts == 0) {
     treadle_poll(loop, 0.001);
   }
-  CHECK(run(loop, begin(pool, "count")).number == 1);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 1);
 #if !defined(__SANITIZE_THREAD__) /* see SPIN */
   CHECK(run(loop, begin(pool, "hog")).status == TREADLE_ENOMEM);
-  CHECK(run(loop, begin(pool, "count")).number == 1);
+  CHECK(run(loop, begin(pool, "count")).number[0] == 1);
 #endif
   treadle_pool_close(pool, -1);
   treadle_loop_close(loop);
@@ -348,7 +295,7 @@ static void a_call_goes_to_the_worker_or_key_that_it_names(void) {
   for (unsigned worker = 1; worker <= 3; worker++) {
     call = begin(pool, "id");
     treadle_call_worker(call, worker);
-    CHECK(run(loop, call).number == worker);
+    CHECK(run(loop, call).number[0] == worker);
   }
   for (unsigned worker = 0; worker <= 4; worker += 4) {
     call = begin(pool, "id");
@@ -362,8 +309,8 @@ static void a_call_goes_to_the_worker_or_key_that_it_names(void) {
       call = begin(pool, "id");
       treadle_call_key(call, key, 1);
       out = run(loop, call);
-      CHECK(i == 0 || out.number == id);
-      id = out.number;
+      CHECK(i == 0 || out.number[0] == id);
+      id = out.number[0];
     }
     seen |= 1u << (unsigned)id;
   }
@@ -385,7 +332,7 @@ static void cancelling_with_force_stops_what_computes(void) {
   wait_for_running(pool, 1);
   CHECK(treadle_cancel_with(call, "enough", 1) == 0);
   CHECK(out.calls == 1 && out.status == TREADLE_ECANCELLED);
-  CHECK(run(loop, begin(pool, "id")).number ==
+  CHECK(run(loop, begin(pool, "id")).number[0] ==
         1); /* the worker is there again */
   CHECK(stats_of(pool).restarts == 1);
   treadle_pool_close(pool, -1);

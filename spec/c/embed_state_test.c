@@ -7,6 +7,7 @@
 #include "treadle.h"
 
 #include "check.h"
+#include "embed_kit.h"
 
 static lua_State *open_state(void) {
   lua_State *L = luaL_newstate();
@@ -27,23 +28,8 @@ static int script(lua_State *L, const char *text) {
   return status == 0;
 }
 
-typedef struct outcome {
-  int calls, status;
-  double number;
-} outcome;
-
-static void keep(int status, treadle_values *values, void *ctx) {
-  outcome *o = ctx;
-  treadle_value v;
-  o->calls++;
-  o->status = status;
-  if (status == 0 && treadle_get(values, &v) == 0) {
-    o->number = v.number;
-  }
-}
-
-static treadle_call *begin(treadle_pool *pool, const char *task,
-                           const char *text) {
+static treadle_call *begin_text(treadle_pool *pool, const char *task,
+                                const char *text) {
   treadle_call *call = NULL;
   if (treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call) == 0) {
     treadle_put_text(treadle_arguments(call), text);
@@ -70,7 +56,7 @@ static void calls_from_c_and_from_lua_share_a_pool(void) {
   CHECK(treadle_pool_task(pool, "nope") == TREADLE_EINVAL);
   CHECK(treadle_pool_task_count(pool) > 5);
   for (int i = 0; i < 200; i++) {
-    CHECK(treadle_submit(begin(pool, "len", "four"), -1, keep, &out) == 0);
+    CHECK(treadle_submit(begin_text(pool, "len", "four"), -1, keep, &out) == 0);
     if (i % 10 == 0) {
       CHECK(script(L, "f = pool.call.upper('x')\n"
                       "assert(f:await() == 'X')"));
@@ -79,7 +65,7 @@ static void calls_from_c_and_from_lua_share_a_pool(void) {
   while (out.calls < 200) {
     CHECK(treadle_state_poll(L, 1) >= 0);
   }
-  CHECK(out.status == 0 && out.number == 4);
+  CHECK(out.status == 0 && out.number[0] == 4);
   CHECK(lua_gettop(L) == 0);
   treadle_pool_release(pool);
   lua_close(L);
@@ -92,11 +78,12 @@ static void a_script_that_awaits_runs_the_callbacks(void) {
   CHECK(script(L, "treadle = require 'treadle'\n"
                   "pool = treadle.pool('string', { threads = 1 })"));
   pool = global_pool(L, "pool");
-  CHECK(treadle_submit(begin(pool, "len", "seven x"), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "len", "seven x"), -1, keep, &out) ==
+        0);
   /* behind it in the queue of the only worker */
   CHECK(script(L, "treadle.run(function()\n"
                   "  assert(pool.call.len('abc'):await() == 3) end)"));
-  CHECK(out.calls == 1 && out.number == 7);
+  CHECK(out.calls == 1 && out.number[0] == 7);
   treadle_pool_release(pool);
   lua_close(L);
 }
@@ -113,7 +100,7 @@ static void options_of_the_scripts_tasks_and_pool_hold(void) {
          "  timeout = 0.01 }, nap = nap }, { threads = 1, max_queue = 1 })"));
   pool = global_pool(L, "pool");
   CHECK(treadle_pool_room(pool) == 2);
-  CHECK(treadle_submit(begin(pool, "brief", ""), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "brief", ""), -1, keep, &out) == 0);
   while (out.calls == 0) {
     CHECK(treadle_state_poll(L, 1) >= 0);
   }
@@ -121,15 +108,15 @@ static void options_of_the_scripts_tasks_and_pool_hold(void) {
   while (treadle_pool_room(pool) != 2) {
     CHECK(treadle_state_poll(L, 0.001) >= 0);
   }
-  call = begin(pool, "nap", "");
+  call = begin_text(pool, "nap", "");
   CHECK(treadle_submit(call, -1, keep, &other) == 0);
-  CHECK(treadle_submit(begin(pool, "nap", ""), -1, keep, &out) == 0);
-  CHECK(treadle_submit(begin(pool, "nap", ""), -1, keep, &out) ==
+  CHECK(treadle_submit(begin_text(pool, "nap", ""), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "nap", ""), -1, keep, &out) ==
         TREADLE_EQUEUEFULL);
   CHECK(treadle_cancel(call) == 0 && other.status == TREADLE_ECANCELLED);
   CHECK(script(L, "pool:terminate()"));
   CHECK(out.calls == 2 && out.status == TREADLE_ECLOSED);
-  CHECK(treadle_submit(begin(pool, "nap", ""), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "nap", ""), -1, keep, &out) == 0);
   CHECK(script(L, "pool:close()"));
   while (out.calls == 2) { /* a closed pool refuses */
     CHECK(treadle_state_poll(L, 1) >= 0);
@@ -148,8 +135,8 @@ static void a_state_that_ends_settles_the_calls_from_c(void) {
                   "pool = treadle.pool({ nap = function()\n"
                   "  require('treadle').sleep(60) end }, { threads = 1 })"));
   pool = global_pool(L, "pool");
-  CHECK(treadle_submit(begin(pool, "nap", ""), -1, keep, &out) == 0);
-  CHECK(treadle_submit(begin(pool, "nap", ""), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "nap", ""), -1, keep, &out) == 0);
+  CHECK(treadle_submit(begin_text(pool, "nap", ""), -1, keep, &out) == 0);
   treadle_pool_release(pool);
   CHECK(out.calls == 0);
   lua_close(L);

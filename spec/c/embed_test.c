@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "embed_kit.h"
 
 #if defined(__SANITIZE_THREAD__)
 /* It delivers signals in the C library alone, where a state that is being closed
@@ -56,33 +57,12 @@ static treadle_pool_options options(void) {
   return o;
 }
 
-typedef struct outcome {
-  int calls, status;
-  double number[2];
-  char text[200];
-} outcome;
-
-static void keep(int status, treadle_values *values, void *ctx) {
-  outcome *o = ctx;
-  treadle_value v;
-  int n = 0;
-  o->calls++;
-  o->status = status;
-  while (treadle_get(values, &v) == 0) {
-    if (v.type == TREADLE_NUMBER && n < 2) {
-      o->number[n++] = v.number;
-    } else if (v.type == TREADLE_STRING && o->text[0] == 0) {
-      snprintf(o->text, sizeof(o->text), "%.*s", (int)v.length, v.string);
-    }
-  }
-}
-
 static void a_call_goes_there_and_back(void) {
   treadle_pool_options o = options();
   treadle_loop *loop;
   treadle_pool *pool;
   treadle_call *call;
-  outcome out = {0};
+  outcome out;
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   CHECK(treadle_pool_task(pool, "nope") == TREADLE_EINVAL);
@@ -90,10 +70,7 @@ static void a_call_goes_there_and_back(void) {
   CHECK(treadle_call_new(pool, treadle_pool_task(pool, "add"), 2, &call) == 0);
   treadle_put_number(treadle_arguments(call), 20);
   treadle_put_number(treadle_arguments(call), 22);
-  CHECK(treadle_submit(call, -1, keep, &out) == 0);
-  while (out.calls == 0) {
-    treadle_poll(loop, 1);
-  }
+  out = run(loop, call);
   CHECK(out.status == 0 && out.number[0] == 42);
   treadle_pool_close(pool, -1);
   CHECK(out.calls == 1);
@@ -105,16 +82,10 @@ static void a_task_that_emits_does_not_wait_for_a_reader(void) {
   treadle_pool_options o = options();
   treadle_loop *loop;
   treadle_pool *pool;
-  treadle_call *call;
-  outcome out = {0};
+  outcome out;
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "emit"), 1, &call) == 0);
-  treadle_put_number(treadle_arguments(call), 1e9);
-  CHECK(treadle_submit(call, -1, keep, &out) == 0);
-  while (out.calls == 0) {
-    treadle_poll(loop, 1);
-  }
+  out = run(loop, begin_with(pool, "emit", 1e9));
   CHECK(out.status == 0 && out.number[0] >= 1 && out.number[0] < 1e9);
   treadle_pool_close(pool, -1);
   treadle_loop_close(loop);
@@ -136,11 +107,8 @@ static void tables_cross_and_errors_have_a_report(void) {
   treadle_put_string(treadle_arguments(call), "name", 4);
   treadle_put_string(treadle_arguments(call), "n\0me", 4);
   CHECK(treadle_submit(call, -1, keep, &sum) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "fail"), 0, &call) == 0);
-  CHECK(treadle_submit(call, -1, keep, &fail) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) == 0);
-  treadle_put_number(treadle_arguments(call), 60);
-  CHECK(treadle_submit(call, 0.01, keep, &late) == 0);
+  CHECK(treadle_submit(begin(pool, "fail"), -1, keep, &fail) == 0);
+  CHECK(treadle_submit(begin_with(pool, "wait", 60), 0.01, keep, &late) == 0);
   treadle_pool_close(pool, -1); /* finishes what was accepted */
   CHECK(sum.status == 0 && sum.number[0] == 16.5 && sum.number[1] == 4);
   CHECK(fail.status == TREADLE_ETASK && strstr(fail.text, "wrong") != NULL);
@@ -159,9 +127,7 @@ static void cancel_and_terminate_settle_each_call_once(void) {
   CHECK(treadle_loop_open(&loop) == 0);
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   for (int i = 0; i < COUNT; i++) {
-    CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1,
-                           &call[i]) == 0);
-    treadle_put_number(treadle_arguments(call[i]), 60);
+    call[i] = begin_with(pool, "wait", 60);
     CHECK(treadle_submit(call[i], -1, keep, &out[i]) == 0);
   }
   for (int i = 0; i < COUNT; i += 2) {
@@ -173,12 +139,6 @@ static void cancel_and_terminate_settle_each_call_once(void) {
     CHECK(out[i].status == (i % 2 ? TREADLE_ECLOSED : TREADLE_ECANCELLED));
   }
   treadle_loop_close(loop);
-}
-
-static treadle_stats stats_of(treadle_pool *pool) {
-  treadle_stats s;
-  treadle_pool_stats(pool, &s);
-  return s;
 }
 
 static void the_counts_add_up_and_say_how_calls_ended(void) {
@@ -230,8 +190,7 @@ static void terminate_stuck(treadle_loop *loop, const char *task,
   outcome out = {0};
   o.threads = 1;
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
-  CHECK(treadle_call_new(pool, treadle_pool_task(pool, task), 1, &call) == 0);
-  treadle_put_number(treadle_arguments(call), (double)(uintptr_t)arg);
+  call = begin_with(pool, task, (double)(uintptr_t)arg);
   CHECK(treadle_submit(call, -1, keep, &out) == 0);
   while (stats_of(pool).running == 0) {
     sched_yield();
@@ -337,9 +296,7 @@ static void the_descriptor_wakes_a_foreign_loop(void) {
   CHECK(treadle_pool_open(loop, &o, &pool, NULL, 0) == 0);
   for (int i = 0; i < 100; i++) {
     out.calls = 0;
-    CHECK(treadle_call_new(pool, treadle_pool_task(pool, "wait"), 1, &call) ==
-          0);
-    treadle_put_number(treadle_arguments(call), i % 10 == 0 ? 0.002 : 0);
+    call = begin_with(pool, "wait", i % 10 == 0 ? 0.002 : 0);
     CHECK(treadle_submit(call, -1, keep, &out) == 0);
     while (out.calls == 0) {
       if (treadle_arm(loop) == 1) {
