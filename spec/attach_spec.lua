@@ -42,6 +42,18 @@ describe("attach", function()
     return attachment
   end
 
+  --- The same: the function that the host is to call.
+  local function attach_for_turn()
+    local turn
+    local watch = host.adapter.watch
+    function host.adapter.watch(fd, fn)
+      turn = fn
+      return watch(fd, fn)
+    end
+    attach()
+    return turn
+  end
+
   --- Run `fn` where it says, and the host until it has ended: its results.
   local function in_main(fn)
     return fn()
@@ -613,13 +625,7 @@ describe("attach", function()
   end)
 
   it("a turn may be run within a turn", function()
-    local turn
-    local watch = host.adapter.watch
-    function host.adapter.watch(fd, fn)
-      turn = fn
-      return watch(fd, fn)
-    end
-    attach()
+    local turn = attach_for_turn()
     local order = {}
     loop.defer(function()
       order[#order + 1] = "outer"
@@ -727,13 +733,7 @@ describe("attach", function()
   end)
 
   it("a turn that is called too late does nothing", function()
-    local turn
-    local watch = host.adapter.watch
-    function host.adapter.watch(fd, fn)
-      turn = fn
-      return watch(fd, fn)
-    end
-    attach()
+    local turn = attach_for_turn()
     attachment:detach()
     local ran = false
     loop.defer(function() ran = true end)
