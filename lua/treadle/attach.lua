@@ -115,7 +115,7 @@ local blocking = 0
 
 --- Whether treadle has something to wait for.
 local function is_pending()
-  return blocking > 0 or loop.has_waiting() or core.is_live()
+  return blocking > 0 or loop.is_busy(true) or core.is_live()
 end
 
 --- Until when the host sleeps, if only time passes.
@@ -183,7 +183,7 @@ end
 
 --- Take what has arrived. What comes from here on the descriptor says: what a turn runs may run the
 -- host's loop.
--- @return as `loop.host_turn`
+-- @return as `hosted.turn`
 local function begin_turn()
   if core.now() >= wakes_at then -- the host sleeps until no time now
     wakes_at = math.huge
@@ -206,7 +206,7 @@ local function turn_of(self)
     turning = turning + 1
     local ok, events = begin_turn()
     if ok and blocking == 0 then -- else who waits in main code runs the rest, outside of this loop
-      ok, events = loop.host_turn(describe, self.adapter.budget)
+      ok, events = hosted.turn(describe, self.adapter.budget)
     end
     turning = turning - 1
     has_turned = has_turned or not ok or events > 0

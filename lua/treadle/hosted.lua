@@ -1,6 +1,7 @@
 --- How code waits in a state that was joined to somebody else's loop (attach.lua).
 -- @module treadle.hosted
 local core = require "treadle.core"
+local coroutine = require "treadle.coroutines"
 local loop = require "treadle.loop"
 
 local STATE, PENDING, SLOT = core.STATE, core.PENDING, core.SLOT
@@ -57,6 +58,31 @@ local function refuse(future, err)
     core.timer_stop(future)
   end
   error(err, 0)
+end
+
+--- How many turns the host runs, one within another.
+local turns = 0
+
+local function leave_turn(home, ...)
+  loop.set_home(home)
+  turns = turns - 1
+  return ...
+end
+
+--- A turn that the host runs, perhaps in a coroutine of its own. Not a main chunk's: what it has
+-- locked stays its own.
+-- @tparam function handler of errors
+-- @tparam[opt] number budget see `loop.poll`
+-- @return whether no error came out of what it ran; events handled, or that error
+function M.turn(handler, budget)
+  turns = turns + 1
+  return leave_turn(loop.set_home(coroutine.running()),
+    loop.within(false, xpcall, loop.poll, handler, budget))
+end
+
+--- Whether the code that runs here is called by a turn of the host's, in no coroutine of ours.
+function M.in_turn()
+  return turns > 0 and loop.running() == nil
 end
 
 --- What the loop asks of a host, see `loop.set_host`: completes a table of the attached one's

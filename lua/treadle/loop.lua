@@ -12,16 +12,15 @@ local owners = require "treadle.owners"
 local scopes = require "treadle.scopes"
 local waiters = require "treadle.waiters"
 
-local STATE, VALUE, WAITER = core.STATE, core.VALUE, core.WAITER
-local OWN, NEXT = core.OWN, core.NEXT
-local PENDING, RESOLVED = core.PENDING, core.RESOLVED
-local SLOT = core.SLOT
+local STATE, VALUE, PENDING = core.STATE, core.VALUE, core.PENDING
+local OWN, NEXT, SLOT = core.OWN, core.NEXT, core.SLOT
 
 local loop = {}
 local require = require -- the script may have its own
 
-local is_collector, count_down = waiters.is_collector, waiters.count_down
 local add_waiter, remove_waiter = waiters.add, waiters.remove
+local enter, tell, run_ready = waiters.enter, waiters.tell, waiters.run
+local none_ready, is_alone = waiters.none_ready, waiters.is_alone
 local leave_scope = scopes.leave
 loop.add_waiter = add_waiter
 
@@ -37,82 +36,16 @@ local waiting = setmetatable({}, { __mode = "kv" })
 --- coroutine of a job -> job; C fills it in, or `run_job`
 local fibers = core.fibers or {}
 
---- Futures that are settled and have waiters, oldest first, linked by NEXT (true: the last one), so
--- that to enter one needs no memory. They are numbered from `first` to `last`.
-local head, tail
-local first, last = 1, 0
-
---- A finalizer may run wherever compiled code is left, and call into this module; no other one runs
--- within it. While the list is `busy`, it enters futures here: only a finalizer moves `late_last`,
--- only the others `late_first`.
-local busy = false
-local late, late_first, late_last = {}, 1, 0
 --- Spawned coroutines that have not ended: the command drains them before it exits.
 local alive = 0
 
-local in_worker = core.worker ~= nil
-local has_jobs = in_worker -- see scopes.lua
+local has_jobs = core.worker ~= nil -- see scopes.lua
 
 --- Somebody else's loop that this state was joined to (attach.lua), nil without one; and the
 -- coroutine of that host's in which a turn of ours runs, which can run no other turn.
 local host, home
---- How many turns the host runs, one within another.
-local host_turns = 0
 
---- Says that something is ready, to who would not look: C in a worker, the host's loop.
-local must_tell, tell_ready = in_worker, core.turn
-
-local function append(future)
-  if future[NEXT] then -- it is there already
-    return
-  elseif busy then
-    if late_first > late_last then
-      late_first, late_last = 1, 0
-    end
-    late_last = late_last + 1
-    late[late_last] = future
-    return
-  end
-  busy = true
-  if first <= last then
-    tail[NEXT] = future
-  else
-    head = future
-  end
-  future[NEXT] = true
-  tail = future
-  last = last + 1
-  busy = false
-end
-
-local function append_late()
-  while late_first <= late_last do
-    local future = late[late_first]
-    late[late_first] = false
-    late_first = late_first + 1
-    append(future)
-  end
-end
-
---- Put a future that Lua has just settled, and that has waiters, on the ready list.
-function loop.tell(future)
-  local waiter = future[WAITER]
-  if future[STATE] == RESOLVED and is_collector(waiter) and not count_down(waiter) then
-    return
-  end
-  append(future)
-  if must_tell then
-    tell_ready()
-  end
-end
-
---- Call `fn` at the next turn of the loop.
-function loop.defer(fn)
-  local node = { RESOLVED, nil, nil, nil, nil, nil, false }
-  node[WAITER] = fn
-  append(node)
-  tell_ready()
-end
+loop.tell, loop.defer = tell, waiters.defer
 
 --- The spawned coroutine that runs, or that of a job that has waited; nil in other code. Code that
 -- those run is theirs: also a coroutine that the script made, from its start on. `owner` is its
@@ -256,77 +189,21 @@ local function run_thread(co, future)
   end
 end
 
-local function run_waiter(waiter, future)
-  local kind = type(waiter)
-  if kind == "thread" then
-    run_thread(waiter, future)
-  elseif kind == "function" then
-    waiter(future)
-  elseif future[STATE] ~= RESOLVED then
-    waiter.failed(future)
-  elseif count_down(waiter) then
-    waiter.done()
-  end
-end
-
---- The head of the list while its last waiter runs: nobody else waits to be run then, if it is the
--- only one.
-local current
-
---- Each waiter is taken away before it runs: after an error the next poll goes on with the others.
--- But a coroutine is not before it has run, and is not run twice: that error was none of its
--- code's, which has perhaps not been resumed for want of memory.
-local function run_waiters(future)
-  local waiter = future[WAITER]
-  current = nil
-  if type(waiter) == "thread" then
-    current = future
-    run_thread(waiter, future)
-    future[WAITER] = nil
-    return
-  elseif type(waiter) == "table" and not is_collector(waiter) then
-    for i = 1, #waiter do
-      local one = waiter[i]
-      if one then
-        if type(one) ~= "thread" then
-          waiter[i] = false
-        end
-        current = i == #waiter and future or nil
-        run_waiter(one, future)
-        waiter[i] = false
-      end
-    end
-    future[WAITER] = nil
-    return
-  end
-  future[WAITER] = nil
-  current = future
-  if is_collector(waiter) then
-    if future[STATE] ~= RESOLVED then
-      waiter.failed(future)
-    else -- whoever made the future ready has counted
-      waiter.done()
-    end
-  elseif waiter ~= nil then
-    run_waiter(waiter, future)
-  end
-end
-
 --- Handle what has arrived: settles futures and runs nobody's code.
 -- @treturn number events handled
 local function gather()
-  local events, more = direct.receive(loop.tell)
+  local events, more = direct.receive(tell)
   if more then
     local others, fresh, from_c = core.poll()
     for _ = 1, fresh do
       local future = from_c
       from_c = future[NEXT]
       future[NEXT] = false
-      append(future)
+      enter(future)
     end
     events = events + others
     if host and fresh > 0 then
-      tell_ready()
+      host.ready()
     end
   end
   return events
@@ -339,30 +216,14 @@ loop.gather = gather
 local function poll(budget)
   local limit = budget and core.now() + budget
   local events = gather()
-  if busy then -- a finalizer's poll
+  local ran = run_ready(run_thread, limit)
+  if not ran then -- a finalizer's poll
     return events
   end
-  append_late()
-  local stop = last
-  while first <= stop do
-    local future = head
-    run_waiters(future)
-    busy = true
-    if head == future then -- else a poll within has gone on
-      head = future[NEXT]
-      future[NEXT] = false
-      first = first + 1
-      events = events + 1
-    end
-    busy = false
-    if limit and core.now() >= limit then
-      break
-    end
-  end
-  current = nil
+  events = events + ran
   if host then
     host.polled()
-  elseif first <= last or late_first <= late_last then
+  elseif not none_ready() then
     core.turn()
   end
   return events
@@ -390,7 +251,7 @@ local awaited -- the future that the main chunk waits for while it sleeps
 
 --- Whether there is something to go on with.
 local function is_ready()
-  return first <= last or late_first <= late_last or awaited ~= nil and awaited[STATE] ~= PENDING
+  return not none_ready() or awaited ~= nil and awaited[STATE] ~= PENDING
 end
 loop.is_ready = is_ready
 
@@ -456,14 +317,10 @@ loop.running = running
 -- how many such loops there are, one within another.
 local driving, depth = nil, 0
 
-local function is_alone() -- nothing is ready but the code that runs
-  return late_first > late_last and (first > last or first == last and head == current)
-end
-
 --- Whether the future is settled within a spin, in which this state has nothing else to do.
 local function settles_soon(future)
   repeat
-    local _, more = direct.receive(loop.tell)
+    local _, more = direct.receive(tell)
     if future[STATE] ~= PENDING then
       return true
     end
@@ -528,26 +385,35 @@ end
 
 --- An error leaves it, too: a hook's (an engine's limit), or no memory. Whose code had run then
 -- does not run any more.
-local function leave_drive(before, co, number, level, ok, err)
-  driving = before
-  depth = depth - 1
+local function leave(co, number, level, ok, ...)
   if not ok then
     runs, owner = co, number
     resumed, outermost = level, level > 0 and outermost or nil
-    error(err, 0)
   end
+  return ok, ...
 end
+
+--- Return `call(...)`, which runs what is ready and catches errors.
+-- @tparam boolean is_main whether a main chunk waits for that
+local function within(is_main, call, ...)
+  if is_main and depth == 1 or depth == 0 and not runs then
+    waiters.calm() -- an error that has left other code may have left it so
+    forbidden, runs, owner = nil, nil, 0
+  end
+  return leave(runs, owner, resumed, call(...))
+end
+loop.within = within
 
 --- The main chunk's way to wait.
 local function drive(future, deadline)
   local before = driving
   driving = not deadline and future or nil
   depth = depth + 1
-  if depth == 1 then -- an error that has left other code may have left it so
-    busy, forbidden = false, nil
-    runs, owner = nil, 0
+  local ok, err = within(true, pcall, turn_until_settled, future, deadline)
+  driving, depth = before, depth - 1
+  if not ok then
+    error(err, 0)
   end
-  leave_drive(before, runs, owner, resumed, pcall(turn_until_settled, future, deadline))
 end
 
 local current_job = core.entry -- that this code runs for, 0 for none
@@ -731,49 +597,23 @@ end
 -- @tparam[opt] table joined functions: `ready`, something is to be run; `polled`, the loop was;
 -- `sleep`; and hosted.lua's `wait` and `own`
 function loop.set_host(joined)
-  host, home, host_turns = joined, nil, 0
-  must_tell = in_worker or joined ~= nil
-  tell_ready = joined and joined.ready or core.turn
+  host, home = joined, nil
+  waiters.set_bell(joined and joined.ready)
 end
 
-local function leave_turn(home_before, co, number, level, ok, ...)
-  home, host_turns = home_before, host_turns - 1
-  if not ok then -- as in leave_drive
-    runs, owner = co, number
-    resumed, outermost = level, level > 0 and outermost or nil
-  end
-  return ok, ...
+--- Set the coroutine in which the host runs a turn; nil: it runs none.
+-- @return the one before
+function loop.set_home(co)
+  local before = home
+  home = co
+  return before
 end
 
---- A turn that the host runs, perhaps in a coroutine of its own. Not a main chunk's: what it has
--- locked stays its own.
--- @tparam function handler of errors
--- @tparam[opt] number budget see `poll`
--- @return whether no error came out of what it ran; events handled, or that error
-function loop.host_turn(handler, budget)
-  local before, co = home, coroutine.running()
-  home, host_turns = co, host_turns + 1
-  if depth == 0 and not runs then -- see `drive`
-    busy, forbidden = false, nil
-    owner = 0
-  end
-  return leave_turn(before, runs, owner, resumed, xpcall(loop.poll, handler, budget))
-end
-
---- Whether the code that runs here is called by a turn of the host's, in no coroutine of ours.
-function loop.in_turn()
-  return host_turns > 0 and running() == nil
-end
-
---- Whether something is under way that the command waits for before it exits.
-function loop.is_busy()
-  return alive > 0 or is_ready()
-end
-
---- Whether something is ready, or a coroutine waits. Those that run now do not: the host's loop may
--- be run in one, as a script is by the command.
-function loop.has_waiting()
-  return alive > math.max(resumed, runs and 1 or 0) or is_ready()
+--- Whether something is under way: a coroutine that has not ended, or what is ready.
+-- @tparam[opt] boolean but_here without those that run now: the host's loop may be run in one, as a
+-- script is by the command
+function loop.is_busy(but_here)
+  return alive > (but_here and math.max(resumed, runs and 1 or 0) or 0) or is_ready()
 end
 
 --- A worker's turn. Nobody's code runs, whatever an error (no memory) may have left undone.

@@ -4,6 +4,7 @@
 -- @module treadle.adapters.copas
 local alarms = require "treadle.adapters.alarm"
 local core = require "treadle.core"
+local hosted = require "treadle.hosted"
 local loop = require "treadle.loop"
 
 local M = {}
@@ -152,7 +153,7 @@ function M.new(copas)
   end
 
   function adapter.block(is_done, seconds)
-    if loop.in_turn() or copas.running then
+    if hosted.in_turn() or copas.running then
       error("copas: cannot wait in a callback; do it in a coroutine (treadle.spawn)", 0)
     end
     local deadline = core.now() + seconds
