@@ -198,13 +198,16 @@ TREADLE_API unsigned treadle_pool_cancel_pending(treadle_pool *pool,
 
 /* Takes no more calls, blocks and polls until what was accepted is done and
 ** the threads have ended; after `timeout` seconds (below 0: no limit)
-** terminates. The pool is gone afterwards. Not from a callback. */
-TREADLE_API void treadle_pool_close(treadle_pool *pool, double timeout);
+** terminates. The pool is gone afterwards. Not from a callback. Returns 0, or
+** TREADLE_EINVAL of a pool that is a script's (treadle_state_pool): nothing has
+** happened then. */
+TREADLE_API int treadle_pool_close(treadle_pool *pool, double timeout);
 
 /* Settles all calls as TREADLE_ECLOSED, runs their callbacks, and waits
 ** terminate_timeout for the threads; those that do not end are left to
-** themselves. The pool is gone afterwards. Not from a callback. */
-TREADLE_API void treadle_pool_terminate(treadle_pool *pool);
+** themselves. The pool is gone afterwards. Not from a callback. Returns the
+** same. */
+TREADLE_API int treadle_pool_terminate(treadle_pool *pool);
 
 /* --- values that are read ------------------------------------------------- */
 
@@ -412,7 +415,8 @@ TREADLE_API int treadle_state_poll(struct lua_State *L, double timeout);
 
 /* The pool of the script's that is at `index` of the stack, to make calls on; NULL
 ** when it is none, or over. Their callbacks run when the script polls, and may not
-** raise. To be released before the state is closed; the pool stays the script's. */
+** raise. To be released before the state is closed; the pool stays the script's,
+** which alone closes it. */
 TREADLE_API treadle_pool *treadle_state_pool(struct lua_State *L, int index);
 TREADLE_API void treadle_pool_release(treadle_pool *pool);
 

@@ -143,6 +143,27 @@ static void a_state_that_ends_settles_the_calls_from_c(void) {
   CHECK(out.calls == 2 && out.status == TREADLE_ECLOSED);
 }
 
+static void a_pool_of_the_scripts_is_not_cs_to_end(void) {
+  lua_State *L = open_state();
+  treadle_pool *pool;
+  outcome out = {0};
+  CHECK(script(L, "treadle = require 'treadle'\n"
+                  "pool = treadle.pool('string', { threads = 1 })"));
+  pool = global_pool(L, "pool");
+  CHECK(treadle_submit(begin_text(pool, "len", "four"), -1, keep, &out) == 0);
+  CHECK(treadle_pool_close(pool, -1) == TREADLE_EINVAL);
+  CHECK(treadle_pool_close(pool, 0) == TREADLE_EINVAL);
+  CHECK(treadle_pool_terminate(pool) == TREADLE_EINVAL);
+  while (out.calls == 0) {
+    CHECK(treadle_state_poll(L, 1) >= 0);
+  }
+  CHECK(out.status == 0 && out.number[0] == 4);
+  CHECK(script(L, "assert(pool.call.upper('x'):await() == 'X')\n"
+                  "pool:close()"));
+  treadle_pool_release(pool);
+  lua_close(L);
+}
+
 static void the_states_loop_is_the_scripts_to_poll(void) {
   lua_State *L = open_state();
   treadle_pool_options o = {.module = "string"};
@@ -188,6 +209,7 @@ int main(void) {
   RUN(a_script_that_awaits_runs_the_callbacks);
   RUN(options_of_the_scripts_tasks_and_pool_hold);
   RUN(a_state_that_ends_settles_the_calls_from_c);
+  RUN(a_pool_of_the_scripts_is_not_cs_to_end);
   RUN(the_states_loop_is_the_scripts_to_poll);
   RUN(an_error_of_the_script_comes_out_of_the_poll);
   return check_any_failed;

@@ -406,7 +406,7 @@ static void free_pool(treadle_pool *pool) {
   tdl_pool_drop(pool);
 }
 
-void treadle_pool_terminate(treadle_pool *pool) {
+static void terminate(treadle_pool *pool) {
   tdl_pool_terminate(pool);
   if (!wait_closed(pool, pool->terminate_ns)) {
     tdl_pool_abandon(pool);
@@ -415,11 +415,29 @@ void treadle_pool_terminate(treadle_pool *pool) {
   free_pool(pool);
 }
 
-void treadle_pool_close(treadle_pool *pool, double timeout) {
+/* Its end is the script's to call and to hear of: pool->ctx is no
+** embedded_pool. */
+static int is_scripts(const treadle_pool *pool) {
+  return pool->home->scripted;
+}
+
+int treadle_pool_terminate(treadle_pool *pool) {
+  if (is_scripts(pool)) {
+    return TREADLE_EINVAL;
+  }
+  terminate(pool);
+  return 0;
+}
+
+int treadle_pool_close(treadle_pool *pool, double timeout) {
+  if (is_scripts(pool)) {
+    return TREADLE_EINVAL;
+  }
   tdl_pool_stop(pool, TDL_POOL_DRAINING);
   if (wait_closed(pool, timeout < 0 ? TDL_NEVER : tdl_seconds_ns(timeout))) {
     free_pool(pool);
   } else {
-    treadle_pool_terminate(pool);
+    terminate(pool);
   }
+  return 0;
 }
