@@ -597,6 +597,21 @@ describe("attach", function()
     assert.same({}, host.reports)
   end)
 
+  it("a sleep that the host's error ends leaves no timer", function()
+    attach()
+    local function fail() error("park", 0) end
+    host.adapter.parker = function() return { park = fail, wake = fail } end
+    assert.same({ false, "park" }, { in_thread(function() return pcall(treadle.sleep, 60) end) })
+    host.adapter.block = function(_, seconds)
+      if seconds > 0 then -- it may wait, but is interrupted
+        error("block", 0)
+      end
+    end
+    assert.same({ false, "block" }, { pcall(treadle.sleep, 60) })
+    treadle.poll()
+    assert.equal(math.huge, treadle.next_timeout())
+  end)
+
   it("a thread that is woken for nothing waits on", function()
     attach()
     local woken, got = 0, nil

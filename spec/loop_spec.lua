@@ -2,6 +2,8 @@
 local helpers = require "helpers"
 local treadle = require "treadle"
 
+local loop = require "treadle.loop"
+
 local ffi = require "ffi"
 
 ffi.cdef [[
@@ -235,6 +237,14 @@ END]])
       helpers.poll_until(function() return f:state() == "resolved" end)
       assert.equal("woken", f:await())
     end)
+  end)
+
+  it("a sleep of main code that an error ends leaves no timer", function()
+    local before = treadle.next_timeout()
+    loop.defer(function() error("interrupted", 0) end) -- as Ctrl-C does
+    assert.same({ false, "interrupted" }, { pcall(treadle.sleep, 60) })
+    treadle.poll()
+    assert.equal(before, treadle.next_timeout())
   end)
 
   describe("fd and next_timeout", function()

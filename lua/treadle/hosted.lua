@@ -4,7 +4,7 @@ local core = require "treadle.core"
 local coroutine = require "treadle.coroutines"
 local loop = require "treadle.loop"
 
-local STATE, PENDING, SLOT = core.STATE, core.PENDING, core.SLOT
+local STATE, PENDING = core.STATE, core.PENDING
 
 local targets, fibers, waiting = loop.targets, loop.fibers, loop.waiting
 
@@ -36,6 +36,7 @@ local function park(co, parker, future, deadline, is_shielded)
     loop.remove_waiter(future, tell)
     waiting[co], parked[co] = nil, nil
     if not ok then
+      loop.give_up(future)
       error(err, 0)
     elseif not is_shielded then
       loop.check_wait(future)
@@ -50,14 +51,6 @@ function loop.wake(co)
     wake()
   end
   return wake ~= nil
-end
-
---- The code is in a place that cannot wait. A timer was only made for that.
-local function refuse(future, err)
-  if (future[SLOT] or 0) < 0 then
-    core.timer_stop(future)
-  end
-  error(err, 0)
 end
 
 --- How many turns the host runs, one within another.
@@ -96,8 +89,9 @@ function M.complete(host)
     elseif not (targets[co] or fibers[co]) then
       ok, parker = pcall(host.parker, co)
     end
-    if not ok then
-      refuse(future, parker)
+    if not ok then -- it is in a place that cannot
+      loop.give_up(future)
+      error(parker, 0)
     elseif parker then
       park(co, parker, future, deadline, is_shielded)
     elseif co then

@@ -404,6 +404,13 @@ local function within(is_main, call, ...)
 end
 loop.within = within
 
+--- The code that was to wait for a future does not: a timer was only made for that.
+function loop.give_up(future)
+  if (future[SLOT] or 0) < 0 then
+    core.timer_stop(future)
+  end
+end
+
 --- The main chunk's way to wait.
 local function drive(future, deadline)
   local before = driving
@@ -412,6 +419,7 @@ local function drive(future, deadline)
   local ok, err = within(true, pcall, turn_until_settled, future, deadline)
   driving, depth = before, depth - 1
   if not ok then
+    loop.give_up(future)
     error(err, 0)
   end
 end
