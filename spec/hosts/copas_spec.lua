@@ -10,19 +10,25 @@ local socket = require "socket"
 describe("in copas", function()
   local host, pool = { name = "copas", library = copas }, nil
 
+  local left = 0 -- of the threads that `run` has started
+
+  function host.finish()
+    while left > 0 do
+      copas.step()
+    end
+  end
+
   --- Run threads until all of them have ended.
   function host.run(...)
-    local left = select("#", ...)
     for _, fn in ipairs { ... } do
+      left = left + 1
       copas.addthread(function()
         local ok, err = pcall(fn)
         left = left - 1
         assert(ok, err)
       end)
     end
-    while left > 0 do
-      copas.step()
-    end
+    host.finish()
   end
 
   function host.settle()

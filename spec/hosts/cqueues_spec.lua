@@ -10,14 +10,25 @@ local socket = require "cqueues.socket"
 describe("in cqueues", function()
   local host, pool = { name = "cqueues", library = cqueues }, nil
 
-  --- Run functions in a controller, whose loop must end by itself.
-  function host.run(...)
-    local controller = cqueues.new()
-    for _, fn in ipairs { ... } do
-      controller:wrap(fn)
+  local last -- controller that `run` has made
+
+  --- Its loop must end by itself.
+  function host.finish()
+    local ok, err = last:loop()
+    if not ok then
+      error(err, 0)
     end
-    assert(controller:loop())
-    assert.is_true(controller:empty())
+    assert.is_true(last:empty())
+    last = nil
+  end
+
+  --- Run functions in a controller.
+  function host.run(...)
+    last = cqueues.new()
+    for _, fn in ipairs { ... } do
+      last:wrap(fn)
+    end
+    host.finish()
   end
 
   function host.settle() end

@@ -4,10 +4,13 @@ local assert = require "luassert"
 local helpers = require "helpers"
 local treadle = require "treadle"
 
+local loop = require "treadle.loop"
+
 local M = {}
 
 --- Attach to a host: a table with its `name`, its `library` and
 -- `run(...)`, which runs functions in coroutines of the host until all have ended,
+-- `finish()`, which goes on with that after an error has left it,
 -- `settle()`, which lets it take note that nothing is attached any more,
 -- and `warm()`, if there is something that it opens once and keeps.
 -- Gets `pool`, `attachment` and `results(fn)`, which runs one function: its results.
@@ -103,6 +106,38 @@ function M.declare(it, host)
     off()
     assert.equal(host.name .. ": cannot wait in a callback; do it in a coroutine (treadle.spawn)",
       problem)
+  end)
+
+  it("Ctrl-C in a turn ends the host's loop, which may go on after that", function()
+    local function interrupt()
+      error("interrupted", 0)
+    end
+    for i = 1, 3 do
+      local gate, open = treadle.future()
+      local got
+      assert.same({ false, "interrupted" }, { pcall(host.run, function()
+        loop.defer(interrupt)
+        treadle.sleep(0.001)
+        got = gate:await()
+      end) })
+      assert.equal(i, host.pool.call.echo(i):await()) -- in main code, too
+      open "goes on"
+      host.finish()
+      assert.equal("goes on", got)
+    end
+    local gather = loop.gather
+    function loop.gather()
+      loop.gather = gather
+      interrupt()
+    end
+    local turns = treadle.spawn(function() -- until that has happened
+      while loop.gather ~= gather do
+        treadle.sleep(0.001)
+      end
+    end)
+    assert.same({ false, "interrupted" }, { pcall(treadle.sleep, 60) })
+    turns:await()
+    assert.equal(3, host.pool.call.add(1, 2):await())
   end)
 
   it("10000 awaits leave no memory and no descriptor behind", function()

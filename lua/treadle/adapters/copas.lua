@@ -79,6 +79,18 @@ local function old_parker_of(copas)
   end
 end
 
+--- Raise an error in the code that goes on when this coroutine has yielded or ended: copas, which
+-- would only print one of its thread's.
+local function raise_outside(err)
+  local co = coroutine.running()
+  debug.sethook(function()
+    if coroutine.running() ~= co then
+      debug.sethook()
+      error(err, 0)
+    end
+  end, "cr", 1)
+end
+
 function M.new(copas)
   copas = copas or require "copas"
   local has_timers = copas.wakeup ~= nil
@@ -111,19 +123,27 @@ function M.new(copas)
     return nil, "timeout"
   end
 
-  local function read()
-    copas.receive(source)
-    is_read = false
-    if not turn then
-      alarm:close()
-    end
-  end
+  local read
 
   local function open()
     is_open = true
     if not is_read then
       is_read, is_fresh = true, true
       copas.addthread(read)
+    end
+  end
+
+  --- An error is Ctrl-C's: it ends copas's loop, which may be run again.
+  function read()
+    local ok, err = pcall(copas.receive, source)
+    is_read = false
+    if not turn then
+      alarm:close()
+    elseif not ok then
+      open()
+    end
+    if not ok then
+      raise_outside(err)
     end
   end
 

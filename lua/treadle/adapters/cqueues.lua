@@ -17,7 +17,7 @@ function M.new(given)
   --- controller -> its pump: `kick`, a condition, and how many coroutines it has `parked`
   local pumps = setmetatable({}, { __mode = "k" })
 
-  local function pump(own)
+  local function run_turns(own)
     repeat
       local seconds = turn()
       if own.parked == 0 and not is_held then
@@ -28,8 +28,9 @@ function M.new(given)
         cqueues.poll(descriptor, own.kick)
       end
     until not turn
-    own.runs = false
   end
+
+  local pump
 
   local function pump_of(controller)
     local own = pumps[controller]
@@ -42,6 +43,18 @@ function M.new(given)
       controller:wrap(pump, own)
     end
     return own
+  end
+
+  --- An error is Ctrl-C's: it ends the controller's loop, which may be run again.
+  function pump(own)
+    local ok, err = pcall(run_turns, own)
+    own.runs = false
+    if not ok then
+      if turn then
+        pump_of(cqueues.running())
+      end
+      error(err, 0)
+    end
   end
 
   local function kick_all()
@@ -82,7 +95,9 @@ function M.new(given)
       end
       pump_of(main)
       local ok, err = main:step(left < math.huge and left or nil)
-      if not ok then
+      if not ok and err == "interrupted" then
+        error(err, 0)
+      elseif not ok then
         io.stderr:write("treadle: error in a coroutine of cqueues: ", tostring(err), "\n")
       end
     end
