@@ -284,7 +284,7 @@ TREADLE_API int luaopen_treadle_core(lua_State *L) {
   lua_pushlightuserdata(L, b->vm != NULL ? (void *)b->vm : (void *)b);
   lua_setfield(L, -2, "token");
   if (b->vm != NULL) {
-    tdl_bind_set_number(L, "worker", b->vm->worker->id);
+    tdl_bind_set_number(L, "worker", tdl_worker_number(b->vm->worker));
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->vm->fibers_ref);
     lua_setfield(L, -2, "fibers");
   }

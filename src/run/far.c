@@ -20,6 +20,7 @@ int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out) {
     return status;
   }
   far->link = *link;
+  far->id = hello->id;
   far->spins = (int)hello->spins;
   pthread_mutex_init(&far->lock, NULL);
   *out = far;

@@ -56,6 +56,7 @@ typedef struct tdl_far_entry {
 
 typedef struct tdl_far {
   tdl_link link;
+  uint32_t id;    /* the worker's, in the parent's pool */
   uint32_t tasks; /* of its module, when that is loaded */
   int spins;      /* it may, before it sleeps */
   treadle_loop *home;                              /* F1 */

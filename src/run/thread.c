@@ -169,7 +169,8 @@ void tdl_thread_init(tdl_worker *w) {
 
 static void name_thread(const tdl_worker *w) {
   char name[16];
-  snprintf(name, sizeof(name), "%.9s/%u", w->pool->name, w->id);
+  snprintf(name, sizeof(name), "%.9s/%u", w->pool->name,
+           tdl_worker_number(w));
   prctl(PR_SET_NAME, name);
 }
 

@@ -6,6 +6,7 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/payload.h"
+#include "far.h"
 #include "keeper.h"
 #include "news.h"
 #include "phase.h"
@@ -50,6 +51,10 @@ void tdl_worker_lose_places(tdl_worker *w) {
 void tdl_worker_set_running(tdl_worker *w, uint32_t jobs) {
   /* relaxed: the home only compares it with its like */
   atomic_store_explicit(&w->running, jobs, memory_order_relaxed);
+}
+
+uint32_t tdl_worker_number(const tdl_worker *w) {
+  return w->pool->far != NULL ? w->pool->far->id : w->id;
 }
 
 /* --- what is asked of it ---------------------------------------------------- */

@@ -90,6 +90,9 @@ static inline uint32_t tdl_worker_is_asked(const tdl_worker *w) {
   return atomic_load_explicit(&w->asked, memory_order_seq_cst);
 }
 
+/* any thread; its number for scripts: in a process, that in the parent's pool. */
+uint32_t tdl_worker_number(const tdl_worker *worker);
+
 /* P6. The worker has started a job; as many hold a place of its more, or fewer.
 ** The supervisor: it is written off. */
 void tdl_worker_take_place(tdl_worker *worker);
