@@ -20,8 +20,9 @@ static int core_debug_say(lua_State *L) {
   treadle_pool *pool = pool_at(L, 1);
   tdl_bind *b = tdl_bind_of(L);
   if (pool != NULL) {
-    uint32_t worker =
-        b->vm != NULL && b->vm->worker->pool == pool ? tdl_worker_number(b->vm->worker) : 0;
+    uint32_t worker = b->vm != NULL && b->vm->worker->pool == pool
+                          ? tdl_worker_number(b->vm->worker)
+                          : 0;
     tdl_debug_say(pool, worker, (enum tdl_debug)luaL_checkinteger(L, 2), "%s",
                   luaL_checkstring(L, 3));
   }

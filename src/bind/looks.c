@@ -250,7 +250,8 @@ void tdl_bind_take_hook(tdl_vm *vm) {
   }
   if (lua_cpcall(L, take_hook, hook) != 0) {
     fprintf(stderr, "treadle: pool '%s' has no debug hook in worker %u: %s\n",
-            vm->worker->pool->name, tdl_worker_number(vm->worker), lua_tostring(L, -1));
+            vm->worker->pool->name, tdl_worker_number(vm->worker),
+            lua_tostring(L, -1));
     lua_settop(L, top);
   }
   tdl_hook_taken(vm->worker, hook->version);

@@ -191,7 +191,8 @@ static const char *const *text_list(lua_State *L, const char *key) {
   lua_getfield(L, 2, key);
   if (lua_istable(L, -1)) {
     size_t n = lua_objlen(L, -1);
-    out = lua_newuserdata(L, (n + 1) * sizeof(*out)); /* on the stack from now */
+    out =
+        lua_newuserdata(L, (n + 1) * sizeof(*out)); /* on the stack from now */
     for (size_t i = 0; i < n; i++) {
       lua_rawgeti(L, -2, (int)i + 1);
       out[i] = lua_tostring(L, -1);

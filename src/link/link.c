@@ -215,8 +215,8 @@ static void advance(tdl_link_reader *r, uint64_t bytes) {
 int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
   const tdl_record *record;
   /* relaxed: our own */
-  uint64_t at = atomic_load_explicit(&r->got, memory_order_relaxed) &
-                (r->ring_bytes - 1);
+  uint64_t at =
+      atomic_load_explicit(&r->got, memory_order_relaxed) & (r->ring_bytes - 1);
   uint64_t bytes, offset;
   if (!tdl_link_ready(r)) {
     return 0;
@@ -269,9 +269,9 @@ int tdl_link_wake(tdl_link *link) {
   /* [park] seq_cst: between the record that was put and the look */
   atomic_thread_fence(memory_order_seq_cst);
   /* relaxed: behind the fence */
-  return TDL_UNLIKELY(atomic_load_explicit(&link->page->rest,
-                                           memory_order_relaxed) !=
-                      TDL_LINK_AWAKE) &&
+  return TDL_UNLIKELY(
+             atomic_load_explicit(&link->page->rest, memory_order_relaxed) !=
+             TDL_LINK_AWAKE) &&
          rouse(link) == TDL_LINK_IN_LOOP;
 }
 

@@ -16,8 +16,8 @@
 
 enum tdl_parker_state {
   TDL_AWAKE = 0,
-  TDL_ASLEEP, /* in the futex */
-  TDL_BELLED, /* in some event loop; the bell makes a descriptor readable */
+  TDL_ASLEEP,   /* in the futex */
+  TDL_BELLED,   /* in some event loop; the bell makes a descriptor readable */
   TDL_ELSEWHERE /* on something that others wake, too */
 };
 

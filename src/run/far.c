@@ -52,9 +52,9 @@ static tdl_far_entry *entry_of(tdl_far *far, uint32_t ticket) {
   if (TDL_UNLIKELY(block == NULL)) {
     block = tdl_calloc(TDL_FAR_ENTRIES * sizeof(*block));
     /* [far-block] release: its zeros; acquire: the other one's */
-    if (block != NULL && !atomic_compare_exchange_strong_explicit(
-                             at, &other, block, memory_order_acq_rel,
-                             memory_order_acquire)) {
+    if (block != NULL &&
+        !atomic_compare_exchange_strong_explicit(
+            at, &other, block, memory_order_acq_rel, memory_order_acquire)) {
       tdl_free(block);
       block = other;
     }
@@ -183,9 +183,8 @@ void tdl_far_sleep(tdl_far *far, tdl_worker *w, uint64_t ns) {
 
 /* What cannot even be a job. */
 static void turn_away(tdl_far *far, const tdl_record *call) {
-  tdl_record head = {.kind = TDL_FAR_RESULT,
-                     .ticket = call->ticket,
-                     .status = TREADLE_ENOMEM};
+  tdl_record head = {
+      .kind = TDL_FAR_RESULT, .ticket = call->ticket, .status = TREADLE_ENOMEM};
   put(far, &head, NULL);
   ring();
 }
@@ -232,7 +231,8 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   /* [far-entry] release: what the job is */
   atomic_store_explicit(&entry->job, job, memory_order_release);
   /* [far-entry] seq_cst: before the look at `doomed` (F2) */
-  atomic_store_explicit(&entry->word, word_of(ticket, tdl_job_generation(job) | 1u),
+  atomic_store_explicit(&entry->word,
+                        word_of(ticket, tdl_job_generation(job) | 1u),
                         memory_order_seq_cst);
   doomed = atomic_load_explicit(&entry->doomed, memory_order_seq_cst); /* too */
   if (TDL_UNLIKELY((uint32_t)(doomed >> 32) == ticket)) {
@@ -251,8 +251,7 @@ void tdl_far_settle(tdl_far *far, const tdl_message *m) {
   }
   pthread_mutex_lock(&far->lock);
   /* [far-entry] seq_cst, all: before the look at the word (F2, F3) */
-  atomic_store_explicit(&entry->doomed,
-                        word_of(m->ticket, (uint32_t)to),
+  atomic_store_explicit(&entry->doomed, word_of(m->ticket, (uint32_t)to),
                         memory_order_seq_cst);
   atomic_store_explicit(&far->settling, 1, memory_order_seq_cst);
   word = atomic_load_explicit(&entry->word, memory_order_seq_cst);

@@ -56,16 +56,16 @@ typedef struct tdl_far_entry {
 
 typedef struct tdl_far {
   tdl_link link;
-  uint32_t id;    /* the worker's, in the parent's pool */
-  uint32_t tasks; /* of its module, when that is loaded */
-  int spins;      /* it may, before it sleeps */
-  treadle_loop *home;                              /* F1 */
+  uint32_t id;        /* the worker's, in the parent's pool */
+  uint32_t tasks;     /* of its module, when that is loaded */
+  int spins;          /* it may, before it sleeps */
+  treadle_loop *home; /* F1 */
   _Atomic(tdl_far_entry *) blocks[TDL_FAR_BLOCKS]; /* by ticket */
   tdl_record open;                                 /* F5 */
-  tdl_job *reads;                                  /* F5: whose that is, or NULL */
-  tdl_bytes kept;                                  /* F5: that one's own */
-  uint64_t put_before;                             /* F4: at the last call */
-  pthread_mutex_t lock;                            /* F3: to settle one */
+  tdl_job *reads;       /* F5: whose that is, or NULL */
+  tdl_bytes kept;       /* F5: that one's own */
+  uint64_t put_before;  /* F4: at the last call */
+  pthread_mutex_t lock; /* F3: to settle one */
   atomic_int settling;
 } tdl_far;
 

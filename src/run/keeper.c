@@ -44,8 +44,7 @@ int tdl_keeper_plan_new(const char *const *command, char *tried, size_t size,
       goto fail;
     }
   }
-  status =
-      tdl_spawn_program(plan->program, sizeof(plan->program), tried, size);
+  status = tdl_spawn_program(plan->program, sizeof(plan->program), tried, size);
   if (status == 0) {
     *out = plan;
     return 0;
@@ -77,8 +76,8 @@ static void ring(void *arg) {
 
 int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   const treadle_pool *pool = w->pool;
-  size_t most = pool->max_payload > pool->boot.len ? pool->max_payload
-                                                   : pool->boot.len;
+  size_t most =
+      pool->max_payload > pool->boot.len ? pool->max_payload : pool->boot.len;
   tdl_keeper *k = tdl_calloc(sizeof(*k));
   int status;
   if (k == NULL) {
@@ -87,11 +86,11 @@ int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   k->worker = w;
   k->process = (tdl_spawn)TDL_SPAWN_NONE;
   k->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  status = k->bell < 0 ? TREADLE_ESYSTEM
-                       : tdl_link_open(most < TDL_LINK_BULK_BYTES
-                                           ? TDL_LINK_BULK_BYTES
-                                           : most,
-                                       &k->link);
+  status = k->bell < 0
+               ? TREADLE_ESYSTEM
+               : tdl_link_open(most < TDL_LINK_BULK_BYTES ? TDL_LINK_BULK_BYTES
+                                                          : most,
+                               &k->link);
   if (status != 0) {
     if (k->bell >= 0) {
       close(k->bell);
@@ -278,9 +277,9 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
 
 /* What it takes: anything, what was sent to it, or nothing (Z2). */
 static void look_at_size(tdl_keeper *k) {
-  enum tdl_pump_serves serves = k->retiring                     ? TDL_PUMP_SHUT
+  enum tdl_pump_serves serves = k->retiring                  ? TDL_PUMP_SHUT
                                 : !tdl_size_wants(k->worker) ? TDL_PUMP_SENT
-                                                                : TDL_PUMP_ANY;
+                                                             : TDL_PUMP_ANY;
   k->leaving = serves == TDL_PUMP_SENT;
   tdl_pump_serve(k, serves);
 }
@@ -413,8 +412,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
   int quiet = is_quiet(k), had_jobs = !tdl_pump_is_idle(k);
   char text[256];
   tdl_pump_serve(k, TDL_PUMP_SHUT);
-  if (!k->broken &&
-      (quiet || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
+  if (!k->broken && (quiet || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
     ask_to_leave(k, quiet);
   }
   tdl_spawn_end(&k->process);
@@ -427,7 +425,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
     epitaph(k, "", text, sizeof(text));
   }
   tdl_pump_lose(k, TREADLE_ECRASHED, text);
-  return k->broken || had_jobs          ? "crashed"
+  return k->broken || had_jobs        ? "crashed"
          : k->leaving && !k->retiring ? "resized"
                                       : "recycled";
 }

@@ -28,7 +28,8 @@ int tdl_line_receive(int line, tdl_message *out, int wait) {
   } else if (n <= 0) {
     return TREADLE_ECLOSED;
   }
-  return (size_t)n >= TDL_LINE_HEAD_BYTES && out->length < TDL_LINE_TEXT_BYTES &&
+  return (size_t)n >= TDL_LINE_HEAD_BYTES &&
+                 out->length < TDL_LINE_TEXT_BYTES &&
                  (size_t)n == TDL_LINE_HEAD_BYTES + out->length
              ? 1
              : TREADLE_EINVAL;

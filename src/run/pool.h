@@ -152,13 +152,13 @@ struct treadle_pool {
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
-  uint32_t guests;         /* jobs that it runs itself */
-  uint32_t waiting_guests; /* of these, the ones that V3 does not count */
-  uint32_t got;            /* from the run queue (K2) */
-  uint32_t heard;          /* of `news`, and not yet told on */
-  int watches;             /* how often it has begun to watch (P7) */
+  uint32_t guests;               /* jobs that it runs itself */
+  uint32_t waiting_guests;       /* of these, the ones that V3 does not count */
+  uint32_t got;                  /* from the run queue (K2) */
+  uint32_t heard;                /* of `news`, and not yet told on */
+  int watches;                   /* how often it has begun to watch (P7) */
   struct treadle_pool *next_far; /* of its pools with a plan */
-  tdl_note note;           /* P8 */
+  tdl_note note;                 /* P8 */
   struct tdl_known *known; /* its tasks, for callers in C; NULL: not asked */
   /* the supervisor's: workers without a slot */
   struct tdl_worker *lost;

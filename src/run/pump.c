@@ -58,9 +58,8 @@ static void set_progress(tdl_keeper *k, uint32_t jobs) {
     tdl_worker_set_running(w, jobs);
   }
   /* relaxed, all: a late look is repeated (Z5) */
-  if (TDL_UNLIKELY(
-          atomic_load_explicit(&s->min, memory_order_relaxed) <
-          atomic_load_explicit(&s->max, memory_order_relaxed))) {
+  if (TDL_UNLIKELY(atomic_load_explicit(&s->min, memory_order_relaxed) <
+                   atomic_load_explicit(&s->max, memory_order_relaxed))) {
     atomic_store_explicit(&w->idle_ns, jobs == 0 ? tdl_now_ns() : TDL_NEVER,
                           memory_order_relaxed);
   }
@@ -213,7 +212,8 @@ static int put_call(tdl_keeper *k, tdl_ticket *t) {
                      .task = tdl_job_task(job),
                      .when = job->deadline_ns,
                      .len = job->bytes.len,
-                     .status = job->home != job->pool->home ? TDL_FAR_URGENT : 0};
+                     .status =
+                         job->home != job->pool->home ? TDL_FAR_URGENT : 0};
   int done = tdl_link_put(&k->link.out, &head, job->bytes.data);
   if (TDL_LIKELY(done > 0)) {
     t->record = k->link.out.put;
@@ -347,8 +347,7 @@ static void mark(tdl_keeper *k) {
   if (room) {
     atomic_fetch_or_explicit(idle_word(k), idle_bit(k), memory_order_seq_cst);
   } else {
-    atomic_fetch_and_explicit(idle_word(k), ~idle_bit(k),
-                              memory_order_seq_cst);
+    atomic_fetch_and_explicit(idle_word(k), ~idle_bit(k), memory_order_seq_cst);
   }
 }
 
@@ -506,9 +505,8 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
 }
 
 static void tell(const tdl_keeper *k, tdl_ticket *t, int state) {
-  tdl_message m = {.kind = TDL_LINE_SETTLE,
-                   .ticket = t->number,
-                   .value = (uint64_t)state};
+  tdl_message m = {
+      .kind = TDL_LINE_SETTLE, .ticket = t->number, .value = (uint64_t)state};
   if (state == TDL_JOB_CANCELLED) { /* J5 */
     const char *reason = tdl_job_reason(t->job);
     size_t n = strlen(reason);

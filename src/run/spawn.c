@@ -42,9 +42,9 @@ static int is_in(const char *folder, char *path, size_t size, char *tried,
                  size_t tried_size) {
   /* beside it (a build, or the command itself), or as `make install` and
   ** luarocks put a library */
-  static const char *const places[] = {
-      "/treadle", "/../bin/treadle", "/../../bin/treadle",
-      "/../../../bin/treadle"};
+  static const char *const places[] = {"/treadle", "/../bin/treadle",
+                                       "/../../bin/treadle",
+                                       "/../../../bin/treadle"};
   for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
     size_t len = strlen(tried);
     if (snprintf(path, size, "%s%s", folder, places[i]) < (int)size &&
@@ -101,8 +101,8 @@ static int start(const char *const *argv, const int fds[3], pid_t *pid) {
   posix_spawnattr_setsigdefault(&attr, &signals);
   posix_spawnattr_setflags(&attr,
                            POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  error = posix_spawnp(pid, argv[0], &actions, &attr, (char *const *)argv,
-                       environ);
+  error =
+      posix_spawnp(pid, argv[0], &actions, &attr, (char *const *)argv, environ);
   posix_spawnattr_destroy(&attr);
   posix_spawn_file_actions_destroy(&actions);
   return error == 0 ? 0 : error == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;

@@ -94,7 +94,8 @@ static void open_state(tdl_vm *vm) {
   /* every state starts with the same seed: a random one for each */
   lua_getglobal(L, "math");
   lua_getfield(L, -1, "randomseed");
-  lua_pushnumber(L, (double)(tdl_now_ns() ^ ((uint64_t)tdl_worker_number(vm->worker) << 40)));
+  lua_pushnumber(L, (double)(tdl_now_ns() ^
+                             ((uint64_t)tdl_worker_number(vm->worker) << 40)));
   lua_call(L, 1, 0);
   tdl_codec_open(L);
   tdl_bind_worker(L, vm);

@@ -169,8 +169,7 @@ void tdl_thread_init(tdl_worker *w) {
 
 static void name_thread(const tdl_worker *w) {
   char name[16];
-  snprintf(name, sizeof(name), "%.9s/%u", w->pool->name,
-           tdl_worker_number(w));
+  snprintf(name, sizeof(name), "%.9s/%u", w->pool->name, tdl_worker_number(w));
   prctl(PR_SET_NAME, name);
 }
 
@@ -328,7 +327,7 @@ static int end_process(tdl_worker *w) {
 /* Ends the state; 1 when it was asked to, so that another one follows. */
 static int end_state(tdl_worker *w) {
   int condemned = is_condemned(w);
-  const char *reason = condemned                          ? "stopped"
+  const char *reason = condemned                            ? "stopped"
                        : w->vm->leaving && !w->vm->retiring ? "resized"
                                                             : "recycled";
   int goes_on;

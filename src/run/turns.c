@@ -359,7 +359,7 @@ static void sleep_on(tdl_worker *w) {
   tdl_stats_sleeps(w->loop.tally, start);
   if (!tdl_vm_wait(w->vm)) {
     lie_idle(w);
-    announce(w); /* <wake.Z2> */
+    announce(w);                  /* <wake.Z2> */
     if (tdl_turns_have_work(w)) { /* <wake.Z4> the second look [park] */
       wake_up(w);
     } else {

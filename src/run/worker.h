@@ -36,14 +36,14 @@ typedef struct tdl_worker {
   treadle_loop loop; /* first: it outlives the thread, with the pool */
   treadle_pool *pool;
   tdl_slot *slot;
-  uint32_t id;             /* the slot's: 1.. */
-  _Atomic uint32_t asked;  /* of enum tdl_ask [asked] */
-  _Atomic(tdl_job *) runs; /* whose code runs now; written by its thread */
-  _Atomic uint32_t life;   /* enum tdl_worker_life */
-  tdl_stop stop;           /* the supervisor's */
-  _Atomic uint32_t doomed; /* by it: with all that it runs, not a job alone */
+  uint32_t id;               /* the slot's: 1.. */
+  _Atomic uint32_t asked;    /* of enum tdl_ask [asked] */
+  _Atomic(tdl_job *) runs;   /* whose code runs now; written by its thread */
+  _Atomic uint32_t life;     /* enum tdl_worker_life */
+  tdl_stop stop;             /* the supervisor's */
+  _Atomic uint32_t doomed;   /* by it: with all that it runs, not a job alone */
   struct tdl_keeper *keeper; /* its state is in a process; or NULL */
-  tdl_interrupt interrupt; /* open while there is a state */
+  tdl_interrupt interrupt;   /* open while there is a state */
   pthread_t thread;
   pthread_mutex_t lock; /* guards `seen`, its entries' `held`, and `look` */
   tdl_sighting look;
