@@ -26,7 +26,7 @@ B       := build$(VARIANT:%=/%)
 
 # A folder is a layer, lowest first. `make LAYERS="base queue" \
 # build/test/ring_test` builds a test with those alone.
-LAYERS   := base link queue codec job share run bind
+LAYERS   := base link queue codec job confine share run bind
 CORE_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$l/*.c)))
 CLI_SRC  := $(sort $(wildcard src/cli/*.c))
 LUA_SRC  := $(sort $(shell find lua -name '*.lua' -o -name '*.html'))

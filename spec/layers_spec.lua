@@ -10,10 +10,11 @@ local MAY_INCLUDE = {
   queue = { "base" },
   codec = { "base" },
   job = { "base", "queue", "codec" },
+  confine = { "base" },
   share = { "base", "queue", "codec", "job" },
-  run = { "base", "queue", "codec", "job", "share" },
-  bind = { "base", "queue", "codec", "job", "share", "run" },
-  cli = { "base", "queue", "codec", "job", "share", "run", "bind" },
+  run = { "base", "queue", "codec", "job", "confine", "share" },
+  bind = { "base", "queue", "codec", "job", "confine", "share", "run" },
+  cli = { "base", "queue", "codec", "job", "confine", "share", "run", "bind" },
 }
 
 -- Included by every layer; includes none.

@@ -490,4 +490,16 @@
 #define TDL_KEEPER_PATIENCE_NS 1000000000u
 #endif
 
+/* Paths, ports or variables in one policy: a folder with a secret in it is
+** granted entry by entry. The kernel takes any number of rules; making each
+** costs a worker's start some microseconds. */
+#ifndef TDL_POLICY_ENTRIES
+#define TDL_POLICY_ENTRIES 8192
+#endif
+
+/* The longest path in a policy, as the kernel's PATH_MAX. */
+#ifndef TDL_POLICY_PATH_BYTES
+#define TDL_POLICY_PATH_BYTES 4096
+#endif
+
 #endif
