@@ -50,15 +50,15 @@ function M.rejected(f, kind, worker, record, number, message, traceback, value)
   end
 end
 
---- Without a text the worker had no memory to write one.
-local function load_error(record, text)
+--- Without a text the worker had no memory to write one. Without a kind its module is to blame.
+local function load_error(record, text, kind)
   if text == nil then
     return errors.new("memory", record.max_memory
       and ("a worker does not fit into max_memory (%d bytes)"):format(record.max_memory)
       or "not enough memory for a worker to start")
   end
   local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
-  return errors.new("load", message or text, { traceback = traceback })
+  return errors.new(kind or "load", message or text, { traceback = traceback })
 end
 
 --- Whether the next time is to be told, too.
@@ -133,7 +133,7 @@ function M.pool_event(record, event, worker, ...)
       record.started:_resolve()
     end
   elseif event == "failed" then
-    local failure = load_error(record, (...))
+    local failure = load_error(record, ...)
     failure.worker = worker
     if future.is_pending(record.started) then
       record.started:_reject(failure)

@@ -23,6 +23,7 @@ local POOL_OPTIONS = {
   max_queue = "limit", on_full = "on_full", balancer = "balancer", inline = "boolean",
   runtime = "runtime", command = "texts",
   debug = function(value) return require("treadle.debug").check(value) end,
+  permissions = function(value) return require("treadle.permissions").check(value) end,
 }
 
 local GUARD = "a %s cannot be made while a worker loads its module: "
@@ -76,6 +77,9 @@ local function check_options(opts, level)
     problem = "'on_full' needs a 'max_queue'"
   elseif runs_here and core.worker then
     problem = ("%s is for a host: a worker has tasks of its own to run"):format(runs_here)
+  elseif runs_here and opts.permissions and opts.permissions ~= "unrestricted" then
+    problem = ("%s lets tasks run in the host, which 'permissions' do not confine")
+      :format(runs_here)
   elseif runs_here and opts.init then
     problem = ("%s lets tasks run in the host, where 'init' does not run"):format(runs_here)
   elseif opts.command and opts.runtime ~= "process" then
@@ -108,12 +112,30 @@ local function sizes(opts, level)
   return min, max
 end
 
+--- What the workers may do: the policy for C, what their Lua half is told, what the pool tells.
+local function permit(given, shape, boot, record, what, level)
+  local ok, permitted = pcall(require("treadle.permissions").new, given, "thread", boot)
+  if not ok and errors.is(permitted) and permitted.kind == "argument" then
+    options.bad_argument(2, what, permitted.message, level + 1)
+  elseif not ok then
+    error(errors.add_site(permitted, level + 2), 0)
+  elseif permitted then
+    shape.policy, boot.permissions, record.permissions =
+      permitted.policy, permitted.boot, permitted.told
+  end
+end
+
 --- @param only the name of its task, if the pool can be called like that
 -- @param thread for treadle.thread: its `options`, and what its worker is told
 local function open(given, opts, level, only, thread)
   local what = thread and "thread" or "pool"
   if core.worker and require("treadle.worker").is_loading() then
     error(GUARD:format(what), level + 1)
+  end
+  if core.confined then
+    errors.raise("permission",
+      ("treadle.%s: permission denied: a confined worker starts no workers"):format(what),
+      level + 2)
   end
   options.argument(1, what, given, "string or table", level)
   if tasks.is_task(given) or tasks.is_import(given) then
@@ -187,6 +209,9 @@ local function open(given, opts, level, only, thread)
     processes = opts.runtime == "process",
     command = opts.command,
   }
+  if opts.permissions then
+    permit(opts.permissions, shape, boot, record, what, level)
+  end
   local ok, handle = pcall(core.pool_open, record, shape, boot)
   if not ok then
     options.bad_argument(2, what, errors.text(handle), level)

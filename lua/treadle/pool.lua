@@ -271,6 +271,13 @@ function methods:stats()
   return stats.read(self._handle, self._record.names)
 end
 
+--- What its workers may do: what was asked for, what enforces it, what cannot be enforced.
+-- @treturn table see docs/permissions.md
+function methods:permissions()
+  check_self(self, "permissions")
+  return require("treadle.permissions").of(self._record)
+end
+
 --- Draw a live view of the pool until it is closed, or the pool is.
 -- @tparam[opt] table given `interval` (0.5 s), `write` (a function of the text; default: standard
 -- error), `width` (default: the terminal's, else 80), `once`

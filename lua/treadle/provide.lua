@@ -18,7 +18,7 @@ end
 
 --- A searcher for `package.loaders`: modules that the host has sent because no file has them.
 -- @tparam table sources name of a file, "a/b.lua" or "a/b/init.lua" -> its text
-local function searcher(sources)
+local function searcher(sources, loadstring)
   return function(name)
     local path = name:gsub("%.", "/")
     for _, file in ipairs { path .. ".lua", path .. "/init.lua" } do
@@ -45,9 +45,11 @@ end
 
 --- Do what the host said.
 -- @tparam table boot `sources`, modules by file; `source`, the text of `module`; `jit`
-function M.take(boot)
+-- @tparam table user the globals of scripts
+function M.take(boot, user)
+  local package, loadstring = user.package, user.loadstring
   if boot.sources then
-    table.insert(package.loaders, 2, searcher(boot.sources))
+    table.insert(package.loaders, 2, searcher(boot.sources, loadstring))
   end
   if boot.jit then
     set_jit(boot.jit)

@@ -20,6 +20,7 @@ local OPTIONS = {
   data = "any", name = "name", timeout = "seconds", concurrency = "count", max_memory = "bytes",
   max_payload = "bytes", terminate_timeout = "seconds", init = "name",
   debug = function(value) return require("treadle.debug").check(value) end,
+  permissions = function(value) return require("treadle.permissions").check(value) end,
 }
 
 local RUN_OPTIONS = {
@@ -191,6 +192,13 @@ function methods:terminate(reason)
   if future.is_pending(state.record.stopped) then
     self._pool:terminate(errors.reason(reason) or "the thread was terminated")
   end
+end
+
+--- What its worker may do.
+-- @treturn table see docs/permissions.md
+function methods:permissions()
+  check_self(self, "permissions")
+  return self._pool:permissions()
 end
 
 --- What it has counted and timed so far; after its end, in all.

@@ -21,6 +21,9 @@ function M.task(name)
   return loaded[name] or error(("there is no task '%s' here"):format(name), 0)
 end
 
+--- The globals of scripts: in a confined worker not treadle's own (treadle.confined).
+local user = _G
+
 --- Whether the module is being loaded: no pool may be made then.
 function M.is_loading()
   return loading
@@ -35,7 +38,8 @@ end
 -- own pool ends is closed, as every job that runs then.
 local function fail(job, err, co)
   local message = errors.is(err) and err.message or errors.text(err)
-  local kind = errors.is(err) and err.kind == "closed" and core.stopped(job) and "closed" or "task"
+  local kind = errors.is(err) and (err.kind == "closed" and core.stopped(job) and "closed"
+    or err.kind == "permission" and "permission") or "task"
   local traceback = debug.traceback(co)
   if not pcall(core.job_fail, job, kind, message, traceback, err) then
     core.job_fail(job, kind, message, traceback)
@@ -70,7 +74,7 @@ local function from_module(module)
   if module:find("%.lua$") or module:find("/", 1, true) then -- a path, it seems
     require("treadle.provide").check_name(module)
   end
-  local exports = require(module)
+  local exports = user.require(module)
   local names, fns, opts = export_names(module, exports), {}, {}
   for i, name in ipairs(names) do
     fns[i] = tasks.fn(exports[name])
@@ -84,9 +88,9 @@ local function run_file(file, args, sources)
   local text = sources and sources[file]
   local chunk, problem
   if text then
-    chunk, problem = loadstring(text, "@" .. file)
+    chunk, problem = user.loadstring(text, "@" .. file)
   else
-    chunk, problem = loadfile(file)
+    chunk, problem = user.loadfile(file)
   end
   if not chunk then
     return nil, problem
@@ -117,7 +121,7 @@ local function from_table(boot)
   for i, task in ipairs(boot.tasks) do
     local fn
     if task.module then
-      local module = require(task.module)
+      local module = user.require(task.module)
       fn = type(module) == "table" and tasks.fn(module[task.export])
       if not fn then
         error(("module '%s' exports no task '%s'"):format(task.module, task.export), 0)
@@ -172,17 +176,20 @@ end
 function M.boot(boot)
   package.path = boot.path or package.path
   package.cpath = boot.cpath or package.cpath
+  if boot.permissions then
+    user = require("treadle.confined").enter(boot)
+  end
   if boot.arg then
-    _G.arg = boot.arg
+    user.arg = boot.arg
   end
   if boot.sources or boot.source or boot.jit then
-    require("treadle.provide").take(boot)
+    require("treadle.provide").take(boot, user)
   end
   local info = M.info
   info.name, info.data = boot.name, boot.data
   local treadle = require "treadle"
   if boot.global then
-    _G.treadle = treadle
+    user.treadle = treadle
   end
   local leave = false
   if boot.thread then

@@ -98,6 +98,7 @@ typedef struct tdl_bind {
   int meta_ref;    /* the metatable of futures */
   int hooks_ref;   /* the table given to core.setup */
   int require_ref; /* Lua's require; 0 before the module is loaded */
+  int globals_ref; /* of our modules, in a confined state; 0: the script's */
   uint32_t ready;  /* futures in the ready list */
   uint32_t timer_count, free_timer;
   tdl_timer_slot *timers;
@@ -182,6 +183,11 @@ void tdl_bind_stamps(lua_State *L); /* if the build has them */
 void tdl_bind_trace(lua_State *L);
 void tdl_bind_board(lua_State *L);
 void tdl_bind_debug(lua_State *L);
+void tdl_bind_confine(lua_State *L); /* when it is used */
+
+/* The field `policy` of the table at that index, which lives as long as that; to
+** be taken from there. NULL: none (confine.c). */
+struct tdl_policy **tdl_bind_policy(lua_State *L, int index);
 
 /* Ends all pools that a state made and is being closed with; blocks for a
 ** moment. */

@@ -103,7 +103,7 @@ static int l_encode(lua_State *L) {
   return 1;
 }
 
-static int l_decode(lua_State *L) {
+static int decode(lua_State *L, unsigned flags) {
   size_t len;
   const char *s;
   int n;
@@ -116,8 +116,18 @@ static int l_decode(lua_State *L) {
     }
     s = lua_tolstring(L, 1, &len);
   }
-  n = tdl_decode_flags(L, (const uint8_t *)s, len, TDL_DECODE_NO_THINGS);
+  n = tdl_decode_flags(L, (const uint8_t *)s, len,
+                       TDL_DECODE_NO_THINGS | flags);
   return n >= 0 ? n : luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+static int l_decode(lua_State *L) {
+  return decode(L, 0);
+}
+
+/* decode_data: the same for bytes that anybody may have made: no code. */
+static int l_decode_data(lua_State *L) {
+  return decode(L, TDL_DECODE_NO_CODE);
 }
 
 /* copy(...) -> the values as another state would get them. Counted things may be
@@ -178,6 +188,8 @@ void tdl_bind_codec(lua_State *L) {
   lua_setfield(L, -2, "copy");
   lua_pushcfunction(L, l_decode);
   lua_setfield(L, -2, "decode");
+  lua_pushcfunction(L, l_decode_data);
+  lua_setfield(L, -2, "decode_data");
   lua_pushcfunction(L, l_class);
   lua_setfield(L, -2, "class");
 }

@@ -233,9 +233,9 @@ static int core_open(lua_State *L) {
     const char *name;
     void (*bind)(lua_State *L);
   } parts[] = {{"shared", bind_shared}, /* what states share */
-               {"looks", tdl_bind_looks},  {"watch", bind_watch},
-               {"board", tdl_bind_board},  {"signals", tdl_bind_signals},
-               {"parent", tdl_bind_parent}};
+               {"looks", tdl_bind_looks},   {"watch", bind_watch},
+               {"board", tdl_bind_board},   {"signals", tdl_bind_signals},
+               {"parent", tdl_bind_parent}, {"confine", tdl_bind_confine}};
   const char *name = luaL_checkstring(L, 1);
   lua_pushvalue(L, lua_upvalueindex(1));
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -318,6 +318,10 @@ static int run_embedded(lua_State *L) {
                       "treadle was built for another LuaJIT than this one "
                       "(module '%s': %s)",
                       e->name, lua_tostring(L, -1));
+  }
+  if (find_bind(L) != NULL && find_bind(L)->globals_ref != 0) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, find_bind(L)->globals_ref);
+    lua_setfenv(L, -2);
   }
   lua_insert(L, 2);
   lua_call(L, 1, 1);

@@ -164,6 +164,8 @@ static int core_peer_open(lua_State *L) {
   if (luaL_newmetatable(L, PEER_NAME)) {
     lua_pushcfunction(L, peer_gc);
     lua_setfield(L, -2, "__gc");
+    lua_pushliteral(L, PEER_NAME);
+    lua_setfield(L, -2, "__metatable");
   }
   lua_setmetatable(L, -2);
   if (tdl_peer_open(peer, folder) != 0) {

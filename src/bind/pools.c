@@ -258,6 +258,7 @@ static int core_pool_open(lua_State *L) {
   o.max_queue =
       lua_isnil(L, -1) ? TDL_POOL_NO_LIMIT : (uint32_t)lua_tonumber(L, -1);
   lua_pop(L, 4);
+  o.policy = tdl_bind_policy(L, 2);
   h = push_handle(L); /* holds what a memory error would leave behind */
   status =
       tdl_encode(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
@@ -512,6 +513,8 @@ void tdl_bind_pools(lua_State *L) {
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);
     lua_setfield(L, -2, "__gc");
+    lua_pushliteral(L, HANDLE_NAME); /* nobody else calls that with others */
+    lua_setfield(L, -2, "__metatable");
   }
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

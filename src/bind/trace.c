@@ -97,6 +97,8 @@ void tdl_bind_trace(lua_State *L) {
   if (luaL_newmetatable(L, TRACE_NAME)) {
     lua_pushcfunction(L, trace_gc);
     lua_setfield(L, -2, "__gc");
+    lua_pushliteral(L, TRACE_NAME);
+    lua_setfield(L, -2, "__metatable");
   }
   lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);

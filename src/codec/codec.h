@@ -12,6 +12,11 @@
 /* Prepares the state: anchors the scratch memory. Raises only for memory. */
 void tdl_codec_open(lua_State *L);
 
+/* Confines it: takes the table on top of the stack as package.loaded, in which
+** names in payloads are looked up. From then on the state sends no functions,
+** and neither sends nor takes cdata. */
+void tdl_codec_confine(lua_State *L);
+
 /* Appends the `n` values from stack index `first` (absolute) to `out`, at
 ** most `limit` bytes. The stack is left as it was.
 ** Returns 0, TREADLE_EPAYLOAD or TREADLE_ENOMEM; on failure out->len is as

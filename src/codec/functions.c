@@ -151,6 +151,9 @@ int tdl_encode_function(tdl_encoder *e, int idx, const tdl_path *path,
   if (!lua_checkstack(L, LUA_MINSTACK)) {
     return tdl_encode_refuse(e, path, "cannot send so many values at once");
   }
+  if (tdl_store_is_confined(L)) {
+    return tdl_encode_refuse(e, path, "a confined worker sends no functions");
+  }
   if (lua_iscfunction(L, idx) || is_public(e, idx)) {
     return put_cfunction(e, idx, path);
   }

@@ -111,7 +111,38 @@ void tdl_scratch_give(lua_State *L, int store, int idx) {
   lua_rawseti(L, store, TDL_STORE_SCRATCH);
 }
 
+int tdl_store_is_confined(lua_State *L) {
+  int is_confined;
+  tdl_store_push(L);
+  lua_rawgeti(L, -1, TDL_STORE_CONFINED);
+  is_confined = lua_istable(L, -1);
+  lua_pop(L, 2);
+  return is_confined;
+}
+
+/* Without an FFI library cdata are none of the codec's: a script could reach
+** beyond the end of an array. */
+void tdl_codec_confine(lua_State *L) {
+  tdl_store_push(L);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, TDL_STORE_CONFINED);
+  for (int slot = TDL_STORE_FFI; slot <= TDL_STORE_CDATA_SCRUB; slot++) {
+    if (slot != TDL_STORE_JIT_STATUS) {
+      lua_pushboolean(L, 0);
+      lua_rawseti(L, -2, slot);
+    }
+  }
+  lua_pop(L, 1);
+}
+
 void tdl_store_push_loaded(lua_State *L) {
+  tdl_store_push(L);
+  lua_rawgeti(L, -1, TDL_STORE_CONFINED);
+  lua_remove(L, -2);
+  if (lua_istable(L, -1)) {
+    return;
+  }
+  lua_pop(L, 1);
   lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
   if (!lua_istable(L, -1)) {
     lua_pop(L, 1);

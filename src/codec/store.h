@@ -32,7 +32,8 @@ typedef enum tdl_store_slot {
   TDL_STORE_C_MODULES,      /* C function -> module name (names.c) */
   TDL_STORE_C_NAMES,        /* C function -> its name in the module */
   TDL_STORE_CALLS,          /* callbacks that are running now */
-  TDL_STORE_SLOTS = TDL_STORE_CALLS
+  TDL_STORE_CONFINED,       /* in a confined state: its package.loaded */
+  TDL_STORE_SLOTS = TDL_STORE_CONFINED
 } tdl_store_slot;
 
 /* C memory of one encoding or decoding. */
@@ -71,8 +72,12 @@ void tdl_scratch_give(lua_State *L, int store, int idx);
 ** has none. */
 int tdl_store_push_ffi(lua_State *L, int store);
 
-/* Pushes package.loaded as the registry has it. */
+/* Pushes package.loaded as the registry has it; that of the scripts, where the
+** state is confined. */
 void tdl_store_push_loaded(lua_State *L);
+
+/* Whether the state is confined (tdl_codec_confine). */
+int tdl_store_is_confined(lua_State *L);
 
 /* Runs `source` with the ffi library and package.loaded as its arguments, and
 ** keeps its `n` results in the slots from `slot` on; false where it fails. */

@@ -6,6 +6,7 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../codec/payload.h"
+#include "../confine/policy.h"
 #include "debug.h"
 #include "guests.h"
 #include "hooks.h"
@@ -107,6 +108,7 @@ static void free_pool(treadle_pool *pool) {
   tdl_hook_drop(pool);
   tdl_known_free(pool->known);
   tdl_keeper_plan_free(pool->plan);
+  tdl_policy_free(pool->policy);
   tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
   /* relaxed: the last reference (P1) */
@@ -183,6 +185,10 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   snprintf(pool->name, sizeof(pool->name), "%s", options->name);
   pool->boot = *options->boot;
   tdl_bytes_init(options->boot, NULL, 0);
+  if (options->policy != NULL) {
+    pool->policy = *options->policy;
+    *options->policy = NULL;
+  }
   atomic_init(&pool->refs, 1);
   atomic_init(&pool->phase, TDL_POOL_OPEN);
   tdl_watch_set(pool, TDL_WATCH_DEBUG, options->debug != 0);

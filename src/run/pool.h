@@ -74,6 +74,7 @@ enum tdl_pool_phase { TDL_POOL_OPEN = 0, TDL_POOL_DRAINING, TDL_POOL_STOPPED };
 struct tdl_far;
 struct tdl_hook;
 struct tdl_keeper_plan;
+struct tdl_policy;
 struct tdl_worker;
 struct tdl_vm;
 
@@ -113,6 +114,8 @@ typedef struct tdl_pool_options {
   struct tdl_far *far; /* it is a worker's, in such a process; or NULL */
   tdl_bytes *boot; /* payload for the workers' boot function; taken, from the
                    ** heap */
+  struct tdl_policy **policy; /* what the workers may do; NULL, or a NULL in it:
+                              ** anything. Taken: NULL is left there */
   void (*event)(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
                 const tdl_bytes *bytes, void *ctx);
   void *ctx;
@@ -144,6 +147,7 @@ struct treadle_pool {
   struct tdl_far *far; /* or it is in one: where its calls come from, too */
   char name[32];
   tdl_bytes boot;
+  struct tdl_policy *policy; /* NULL: its workers are not confined */
   tdl_slot **slots; /* TDL_POOL_MAX_WORKERS; made one after the other */
   tdl_stats *stats;
   _Atomic(struct tdl_debug_names *) debug_names; /* the home's; see debug.h */

@@ -7,6 +7,7 @@
 
 #include "../base/stall.h"
 #include "../codec/payload.h"
+#include "confined.h"
 #include "far.h"
 #include "hooks.h"
 #include "keeper.h"
@@ -255,7 +256,10 @@ void tdl_thread_tell_renewed(tdl_worker *w) {
 
 /* A state of its own, on this thread. */
 static int boot_vm(tdl_worker *w, tdl_bytes *report) {
-  int status = tdl_state_open(w, &w->vm);
+  int status = tdl_confined_begin(w, report);
+  if (status == 0) {
+    status = tdl_state_open(w, &w->vm);
+  }
   if (status == 0) {
     w->booting = report;
     tdl_interrupt_open(&w->interrupt, w->vm->L, is_meant, w);
