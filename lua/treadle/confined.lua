@@ -347,7 +347,7 @@ local HARMLESS = { ["table.new"] = true, ["table.clear"] = true }
 --- Those that do.
 local REACHING = {
   ffi = true, ["string.buffer"] = true, ["jit.util"] = true, ["jit.opt"] = true,
-  ["jit.profile"] = true, ["table.isarray"] = false,
+  ["jit.profile"] = true,
 }
 
 local public_package
@@ -372,10 +372,21 @@ local function from_path(name)
   return fn
 end
 
+--- Whether there is a C module of that name. It cannot be read: that is not asked for.
+local function is_c_module(name)
+  local path = gsub(name, "%.", "/")
+  for template in gmatch(allowed.cpath, "[^;]+") do
+    if core.real_path((gsub(template, "%?", (gsub(path, "%%", "%%%%"))))) then
+      return true
+    end
+  end
+  return false
+end
+
 local function from_treadle(name)
   if name == "treadle" or HARMLESS[name] then
     return function() return require(name) end
-  elseif REACHING[name] or searchpath(name, allowed.cpath) then
+  elseif REACHING[name] or is_c_module(name) then
     errors.raise("permission", ("require '%s': permission denied: this pool may not run C code "
       .. "or see memory (permissions.ffi)"):format(name), 4)
   end
@@ -466,6 +477,7 @@ end
 -- parser would enter it into package.loaded at the first `1LL` if it had not begun before.
 local function drop_ffi()
   require "ffi"
+  core.confine(public_package.loaded, private)
   for _, name in ipairs { "ffi", "string.buffer", "jit.profile", "jit.util" } do
     package.loaded[name] = nil
     package.preload[name] = function()
@@ -523,7 +535,6 @@ function M.enter(boot)
   fill(boot)
   guard_methods()
   drop_ffi()
-  core.confine(public_package.loaded, private)
   setfenv(0, public)
   local treadle = require "treadle"
   treadle.decode = core.decode_data

@@ -298,8 +298,10 @@ local function grants_of(p, runtime, boot)
     grant_all(grants, READ, runtime)
   else
     grant_modules(grants, boot.path)
-    grant_modules(grants, boot.cpath)
     grant_known(grants, { boot.file }, READ)
+    if runtime == "process" then -- a thread loads no C modules
+      grant_modules(grants, boot.cpath)
+    end
     if runtime == "process" or p.run then
       grant_known(grants, LIBRARIES, READ)
     end

@@ -457,6 +457,9 @@ end
 -- once
 function methods:resize(min, max)
   check_self(self, "resize")
+  if core.confined then
+    errors.raise("permission", "resize: permission denied: a confined worker starts no workers")
+  end
   check_renewable(self, "resize")
   options.value(1, "resize", min, max == nil and "count" or "tally")
   if max ~= nil then

@@ -70,9 +70,9 @@ local function look(path, found)
     if M.is(child) then
       has_secret = true
       found[#found + 1] = child
-    else
+    elseif entries[name] ~= "link" then -- a rule for one would be for what it leads to
       local inner
-      if entries[name] then
+      if entries[name] == "folder" then
         inner = look(child, found)
       end
       if inner == false then

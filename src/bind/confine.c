@@ -16,6 +16,7 @@
 #include "../codec/codec.h"
 #include "../config.h"
 #include "../confine/confine.h"
+#include "../run/state.h"
 #include "bind.h"
 
 #define POLICY_NAME "treadle.policy"
@@ -162,29 +163,33 @@ static int core_real_path(lua_State *L) {
   return 2;
 }
 
-static int is_folder(DIR *dir, const struct dirent *entry) {
+static const char *kind_of(DIR *dir, const struct dirent *entry) {
   struct stat st;
-  if (entry->d_type != DT_UNKNOWN) {
-    return entry->d_type == DT_DIR;
+  if (entry->d_type == DT_DIR) {
+    return "folder";
+  } else if (entry->d_type != DT_UNKNOWN) {
+    return entry->d_type == DT_LNK ? "link" : "file";
+  } else if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) !=
+             0) {
+    return "gone";
   }
-  return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-         S_ISDIR(st.st_mode);
+  return S_ISDIR(st.st_mode) ? "folder" : S_ISLNK(st.st_mode) ? "link" : "file";
 }
 
-/* Reads it into the table at index 2: name -> whether it is a folder. */
+/* Reads it into the table at index 2. */
 static int read_entries(lua_State *L) {
   DIR *dir = lua_touserdata(L, 1);
   const struct dirent *entry;
   while ((entry = readdir(dir)) != NULL) {
     if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-      lua_pushboolean(L, is_folder(dir, entry));
+      lua_pushstring(L, kind_of(dir, entry));
       lua_setfield(L, 2, entry->d_name);
     }
   }
   return 0;
 }
 
-/* entries(path) -> name -> whether that is a folder, links are none; nil, why */
+/* entries(path) -> name -> "folder", "link", "file" or "gone"; nil, why */
 static int core_entries(lua_State *L) {
   DIR *dir = opendir(luaL_checkstring(L, 1));
   int status;
@@ -207,11 +212,16 @@ static int core_entries(lua_State *L) {
 /* --- in a confined state -------------------------------------------------- */
 
 /* confine(loaded, globals): the scripts' package.loaded, for names in payloads;
-** the globals that our modules keep, also those that are loaded later */
+** the globals that our modules keep, also those that are loaded later. The FFI
+** library has been opened; it can be taken out of package.loaded now. */
 static int core_confine(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  lua_getfield(L, -1, "ffi");
+  lua_setfield(L, LUA_REGISTRYINDEX, TDL_STATE_CONFINED);
+  lua_pop(L, 1);
   tdl_bind_of(L)->globals_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   tdl_codec_confine(L);
   return 0;

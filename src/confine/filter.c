@@ -254,10 +254,12 @@ static void filter_prctl(program *p, int process) {
   allow_one_of(p, SYS_prctl, 0, fine, COUNT(fine) - (process ? 0 : 1));
 }
 
-/* Signals: to the own process, as abort and an interrupt's sender do. */
-static void filter_signals(program *p) {
+/* Signals to the own process, as abort and an interrupt's sender send them; its
+** own memory, read where a plain access might fault. */
+static void filter_own(program *p) {
   const uint32_t own[] = {(uint32_t)getpid()};
   allow_one_of(p, SYS_tgkill, 0, own, 1);
+  allow_one_of(p, SYS_process_vm_readv, 0, own, 1);
 }
 
 /* Asking for a limit, one's own. */
@@ -336,7 +338,7 @@ static void write_program(program *p, const tdl_policy *policy, int process) {
   filter_ioctl(p);
   filter_fcntl(p);
   filter_prctl(p, process);
-  filter_signals(p);
+  filter_own(p);
   filter_limits(p);
   filter_net(p, policy);
   if (process) {

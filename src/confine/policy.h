@@ -60,7 +60,8 @@ typedef struct tdl_policy {
 int tdl_policy_new(tdl_policy **out);
 void tdl_policy_free(tdl_policy *policy); /* NULL: nothing */
 
-/* Before it is given to anybody. The path is absolute. */
+/* Before it is given to anybody. The path is absolute, and has no links in it: one
+** with links grants nothing. */
 int tdl_policy_add_path(tdl_policy *policy, const char *path, uint32_t access);
 int tdl_policy_add_port(tdl_policy *policy, uint32_t port, uint32_t how);
 int tdl_policy_add_env(tdl_policy *policy, const char *name);

@@ -202,6 +202,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   if (status == 0) {
     status = tdl_stats_new(&pool->stats);
   }
+  if (status == 0 && pool->policy != NULL) {
+    status = tdl_supervisor_start();
+  }
   if (status == 0) {
     status = tdl_size_open(pool, options->min_threads, options->max_threads,
                            options->idle_ns);

@@ -269,6 +269,11 @@ static int repair_ffi(lua_State *L) {
     return 0; /* nothing was opened at all */
   }
   lua_getfield(L, -1, "ffi");
+  lua_getfield(L, LUA_REGISTRYINDEX, TDL_STATE_CONFINED);
+  if (lua_toboolean(L, -1)) { /* it was opened, and taken away from there */
+    return 0;
+  }
+  lua_pop(L, 1);
   /* what `require` left there: its mark, or nothing */
   if (!lua_istable(L, -1) && (vm->starved || !lua_isnil(L, -1))) {
     lua_pushcfunction(L, luaopen_ffi);

@@ -8,6 +8,10 @@
 
 #include "vm.h"
 
+/* A field of the registry: in a confined state the FFI library, which is taken away
+** from everybody, and must stay: LuaJIT needs tables that it alone holds. */
+#define TDL_STATE_CONFINED "treadle.confined"
+
 /* Makes the state; boots it: loads the module, runs init. The report for the
 ** home, good or bad, is in `report`. */
 int tdl_state_open(tdl_worker *worker, tdl_vm **out);

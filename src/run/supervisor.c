@@ -360,6 +360,14 @@ static int start_locked(void) {
 
 /* --- for the homes -------------------------------------------------------- */
 
+int tdl_supervisor_start(void) {
+  int status;
+  pthread_mutex_lock(&sv.lock);
+  status = start_locked();
+  pthread_mutex_unlock(&sv.lock);
+  return status;
+}
+
 void tdl_supervisor_hold(void) {
   pthread_mutex_lock(&sv.life);
   sv.users++;

@@ -58,6 +58,10 @@ typedef struct tdl_stop {
 void tdl_supervisor_hold(void);
 void tdl_supervisor_drop(void);
 
+/* home; starts its thread now: a confined worker, which would be the first to need
+** it, cannot. 0 or TREADLE_ESYSTEM. */
+int tdl_supervisor_start(void);
+
 /* home, before the job is submitted; its deadline_ns is set. */
 int tdl_supervisor_watch(tdl_job *job);
 
