@@ -113,8 +113,8 @@ local function sizes(opts, level)
 end
 
 --- What the workers may do: the policy for C, what their Lua half is told, what the pool tells.
-local function permit(given, shape, boot, record, what, level)
-  local ok, permitted = pcall(require("treadle.permissions").new, given, "thread", boot)
+local function permit(given, runtime, shape, boot, record, what, level)
+  local ok, permitted = pcall(require("treadle.permissions").new, given, runtime, boot)
   if not ok and errors.is(permitted) and permitted.kind == "argument" then
     options.bad_argument(2, what, permitted.message, level + 1)
   elseif not ok then
@@ -209,8 +209,10 @@ local function open(given, opts, level, only, thread)
     processes = opts.runtime == "process",
     command = opts.command,
   }
-  if opts.permissions then
-    permit(opts.permissions, shape, boot, record, what, level)
+  record.runtime = opts.runtime or "thread"
+  local permissions = opts.permissions or record.runtime == "process" and "strict"
+  if permissions then
+    permit(permissions, record.runtime, shape, boot, record, what, level)
   end
   local ok, handle = pcall(core.pool_open, record, shape, boot)
   if not ok then

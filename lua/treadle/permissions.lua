@@ -483,7 +483,7 @@ function M.of(record)
   if not told and core.confined then
     told = require("treadle.confined").told()
   end
-  return told and copy(told) or M.unrestricted()
+  return told and copy(told) or M.unrestricted(record.runtime)
 end
 
 return M

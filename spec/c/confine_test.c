@@ -391,7 +391,7 @@ static int in_a_child(int (*body)(void)) {
 }
 
 static int confine_child(tdl_policy *p, const int *keep, size_t count) {
-  return tdl_confine_process(p, keep, count, why, sizeof(why));
+  return tdl_confine_process(p, -1, keep, count, why, sizeof(why));
 }
 
 static int limited_child(void) {

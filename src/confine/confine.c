@@ -43,7 +43,7 @@ int tdl_confine_thread(const tdl_policy *p, char *why, size_t size) {
   }
   status = tdl_confine_check(p, 0, why, size);
   status = status != 0 ? status : tdl_landlock_apply(p, why, size);
-  status = status != 0 ? status : tdl_filter_apply(p, 0, why, size);
+  status = status != 0 ? status : tdl_filter_apply(p, 0, -1, why, size);
   if (status == 0) {
     in_force = p;
   }
@@ -81,11 +81,11 @@ static int close_others(const int *keep, size_t count, char *why, size_t size) {
   return TREADLE_EPERMISSION;
 }
 
-int tdl_confine_process(const tdl_policy *p, const int *keep, size_t count,
-                        char *why, size_t size) {
+int tdl_confine_process(const tdl_policy *p, int line, const int *keep,
+                        size_t count, char *why, size_t size) {
   int status = tdl_confine_check(p, 1, why, size);
   status = status != 0 ? status : close_others(keep, count, why, size);
   status = status != 0 ? status : tdl_limits_apply(p, why, size);
   status = status != 0 ? status : tdl_landlock_apply(p, why, size);
-  return status != 0 ? status : tdl_filter_apply(p, 1, why, size);
+  return status != 0 ? status : tdl_filter_apply(p, 1, line, why, size);
 }

@@ -25,9 +25,10 @@ int tdl_confine_check(const tdl_policy *policy, int process, char *why,
 int tdl_confine_thread(const tdl_policy *policy, char *why, size_t size);
 
 /* The calling process, of which this is the only thread. Closes all descriptors
-** from 3 on but the `count` ones in `keep`. It may start threads then, which
-** are confined, too. */
-int tdl_confine_process(const tdl_policy *policy, const int *keep, size_t count,
-                        char *why, size_t size);
+** from 3 on but the `count` ones in `keep`; one of them, `line`, is a socket on
+** which it may send and receive (-1: none). It may start threads then, which are
+** confined, too. */
+int tdl_confine_process(const tdl_policy *policy, int line, const int *keep,
+                        size_t count, char *why, size_t size);
 
 #endif

@@ -303,6 +303,18 @@ static void filter_socket(program *p, int any) {
   end(p, start, DENY);
 }
 
+/* The socket that a process was given: messages on that one alone. */
+static void filter_line(program *p, int line) {
+  static const int calls[] = {SYS_recvfrom, SYS_recvmsg, SYS_sendto,
+                              SYS_sendmsg};
+  for (size_t i = 0; line >= 0 && i < COUNT(calls); i++) {
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, (uint32_t)calls[i]);
+    load_arg(p, 0, 0);
+    when(p, (uint32_t)line, SECCOMP_RET_ALLOW);
+    load(p, offsetof(struct seccomp_data, nr));
+  }
+}
+
 static void filter_net(program *p, const tdl_policy *policy) {
   int any = (policy->may & TDL_MAY_NET) != 0, binds = any;
   for (uint32_t i = 0; i < policy->port_count; i++) {
@@ -326,7 +338,8 @@ static void filter_net(program *p, const tdl_policy *policy) {
 
 /* The number is at hand from the first part on, except inside of the parts of
 ** begin and end, which never come out. */
-static void write_program(program *p, const tdl_policy *policy, int process) {
+static void write_program(program *p, const tdl_policy *policy, int process,
+                          int line) {
   load(p, offsetof(struct seccomp_data, arch));
   emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, OUR_ARCH);
   answer(p, DENY);
@@ -340,6 +353,7 @@ static void write_program(program *p, const tdl_policy *policy, int process) {
   filter_prctl(p, process);
   filter_own(p);
   filter_limits(p);
+  filter_line(p, line);
   filter_net(p, policy);
   if (process) {
     allow_all(p, processes, COUNT(processes));
@@ -366,11 +380,11 @@ const char *tdl_filter_lacks(void) {
   return NULL;
 }
 
-int tdl_filter_apply(const tdl_policy *policy, int process, char *why,
+int tdl_filter_apply(const tdl_policy *policy, int process, int line, char *why,
                      size_t size) {
   program p = {.count = 0};
   struct sock_fprog whole = {.filter = p.step};
-  write_program(&p, policy, process);
+  write_program(&p, policy, process, line);
   whole.len = (unsigned short)p.count;
   if (p.count > MOST_STEPS) {
     snprintf(why, size, "the filter of system calls has %zu steps", p.count);

@@ -16,7 +16,8 @@
 /* Why this machine cannot filter; NULL: it can. */
 const char *tdl_filter_lacks(void);
 
-int tdl_filter_apply(const tdl_policy *policy, int process, char *why,
+/* `line`: of a process, a socket on which it may send and receive; -1: none. */
+int tdl_filter_apply(const tdl_policy *policy, int process, int line, char *why,
                      size_t size);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "../base/alloc.h"
 #include "../codec/payload.h"
+#include "../confine/confine.h"
 #include "far.h"
 #include "phase.h"
 #include "spawn.h"
@@ -61,6 +62,57 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     break;
   }
 }
+
+/* --- what it may do --------------------------------------------------------- */
+
+/* The variables that it may not see are wiped out, for they stay readable where
+** the kernel has put them. */
+static void hide_environment(const tdl_policy *policy) {
+  size_t kept = 0;
+  for (size_t i = 0; environ[i] != NULL; i++) {
+    char *variable = environ[i], *end = strchr(variable, '=');
+    int hidden = end == NULL;
+    if (end != NULL) {
+      *end = '\0';
+      hidden = !tdl_policy_has_env(policy, variable);
+      *end = '=';
+    }
+    if (hidden) {
+      explicit_bzero(variable, strlen(variable));
+    } else {
+      environ[kept++] = variable;
+    }
+  }
+  environ[kept] = NULL;
+}
+
+/* 0, or it has told the parent why not. */
+static int confine(const tdl_hello *hello, const tdl_link *link) {
+  static const int keep[] = {TDL_SPAWN_LINE, TDL_SPAWN_MEMORY, TDL_SPAWN_BELL};
+  tdl_message m = {.kind = TDL_LINE_REFUSED};
+  tdl_policy *policy;
+  int status;
+  if (hello->policy_bytes == 0) {
+    return 0;
+  }
+  snprintf(m.text, sizeof(m.text), "what it may do cannot be read");
+  status = tdl_policy_read(link->in.bulk + hello->boot_bytes,
+                           hello->policy_bytes, &policy);
+  if (status == 0) {
+    hide_environment(policy);
+    status = tdl_confine_process(policy, TDL_SPAWN_LINE, keep,
+                                 sizeof(keep) / sizeof(keep[0]), m.text,
+                                 sizeof(m.text));
+    tdl_policy_free(policy);
+  }
+  if (status != 0) {
+    m.length = (uint32_t)strlen(m.text);
+    tdl_line_send(TDL_SPAWN_LINE, &m, TDL_LINE_HEAD_BYTES + m.length);
+  }
+  return status;
+}
+
+/* --- its life --------------------------------------------------------------- */
 
 static int open_pool(child *c, const tdl_hello *hello, const tdl_link *link) {
   tdl_pool_options o = {.min_threads = 1,
@@ -154,10 +206,13 @@ int tdl_child_main(void) {
   set_up_process();
   if (tdl_line_receive_hello(c.line, &hello) != 0 ||
       tdl_link_join(TDL_SPAWN_MEMORY, &link) != 0 ||
-      hello.boot_bytes > link.in.bulk_bytes) {
+      (uint64_t)hello.boot_bytes + hello.policy_bytes > link.in.bulk_bytes) {
     fputs("treadle: " TDL_SPAWN_ARGUMENT " is for treadle itself: a worker's "
           "process, which a pool with runtime = \"process\" starts\n",
           stderr);
+    return EXIT_FAILURE;
+  }
+  if (confine(&hello, &link) != 0) {
     return EXIT_FAILURE;
   }
   if (tdl_loop_new(&c.loop) != 0 || open_pool(&c, &hello, &link) != 0) {

@@ -11,4 +11,7 @@
 ** never runs Lua. The report is a text, and the kind of the error. */
 int tdl_confined_begin(tdl_worker *worker, tdl_bytes *report);
 
+/* The report of a worker that cannot be confined. */
+void tdl_confined_report(tdl_bytes *report, const char *why);
+
 #endif

@@ -14,6 +14,7 @@
 #include "../base/status.h"
 #include "../codec/payload.h"
 #include "../codec/writer.h"
+#include "confined.h"
 #include "far.h"
 #include "news.h"
 #include "phase.h"
@@ -31,6 +32,7 @@ int tdl_keeper_plan_new(const char *const *command, char *tried, size_t size,
   if (plan == NULL) {
     return status;
   }
+  tdl_bytes_init(&plan->policy, NULL, 0);
   while (command != NULL && command[n] != NULL) {
     n++;
   }
@@ -61,6 +63,9 @@ void tdl_keeper_plan_free(tdl_keeper_plan *plan) {
     }
     tdl_free(plan->prefix);
   }
+  if (plan != NULL) {
+    tdl_bytes_reset(&plan->policy, NULL, 0);
+  }
   tdl_free(plan);
 }
 
@@ -76,21 +81,18 @@ static void ring(void *arg) {
 
 int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   const treadle_pool *pool = w->pool;
-  size_t most =
-      pool->max_payload > pool->boot.len ? pool->max_payload : pool->boot.len;
+  size_t most = pool->boot.len + pool->plan->policy.len;
   tdl_keeper *k = tdl_calloc(sizeof(*k));
   int status;
   if (k == NULL) {
     return TREADLE_ENOMEM;
   }
+  most = most > pool->max_payload ? most : pool->max_payload;
+  most = most > TDL_LINK_BULK_BYTES ? most : TDL_LINK_BULK_BYTES;
   k->worker = w;
   k->process = (tdl_spawn)TDL_SPAWN_NONE;
   k->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  status = k->bell < 0
-               ? TREADLE_ESYSTEM
-               : tdl_link_open(most < TDL_LINK_BULK_BYTES ? TDL_LINK_BULK_BYTES
-                                                          : most,
-                               &k->link);
+  status = k->bell < 0 ? TREADLE_ESYSTEM : tdl_link_open(most, &k->link);
   if (status != 0) {
     if (k->bell >= 0) {
       close(k->bell);
@@ -157,6 +159,7 @@ static uint64_t end_of(tdl_worker *w) {
 static int say_hello(tdl_keeper *k) {
   const tdl_worker *w = k->worker;
   const treadle_pool *pool = w->pool;
+  const tdl_bytes *policy = &pool->plan->policy;
   tdl_hello hello = {.kind = TDL_LINE_HELLO,
                      .version = TDL_HELLO_VERSION,
                      .id = w->id,
@@ -164,6 +167,7 @@ static int say_hello(tdl_keeper *k) {
                      .max_payload = pool->max_payload,
                      .spins = w->id < (uint32_t)tdl_spin_cores(),
                      .boot_bytes = pool->boot.len,
+                     .policy_bytes = policy->len,
                      .terminate_ns = pool->terminate_ns,
                      .cap_bytes = pool->cap_bytes,
                      .recycle_after = pool->recycle_after,
@@ -171,7 +175,10 @@ static int say_hello(tdl_keeper *k) {
   memcpy(hello.name, pool->name, sizeof(hello.name));
   tdl_link_reset(&k->link);
   memcpy(k->link.out.bulk, pool->boot.data, pool->boot.len);
-  k->link.out.bulk_most = pool->boot.len;
+  if (policy->len > 0) {
+    memcpy(k->link.out.bulk + pool->boot.len, policy->data, policy->len);
+  }
+  k->link.out.bulk_most = pool->boot.len + policy->len;
   return tdl_line_send(k->process.line, &hello, sizeof(hello));
 }
 
@@ -218,6 +225,10 @@ static int await_boot(tdl_keeper *k, tdl_bytes *report) {
       }
       k->tasks = m.ticket;
       return status;
+    } else if (got == 1 && m.kind == TDL_LINE_REFUSED) {
+      m.text[m.length] = '\0';
+      tdl_confined_report(report, m.text);
+      return TREADLE_EPERMISSION;
     } else if (got != 0) {
       break; /* it has ended, or talks nonsense */
     }

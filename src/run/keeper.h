@@ -58,7 +58,8 @@ typedef struct tdl_keeper {
 /* What the pool's processes are started with; read-only. */
 typedef struct tdl_keeper_plan {
   char program[4096];
-  char **prefix; /* what comes before it; ended by NULL */
+  char **prefix;    /* what comes before it; ended by NULL */
+  tdl_bytes policy; /* what they may do (policy.h); empty: anything */
 } tdl_keeper_plan;
 
 /* home; `command` may be NULL. TREADLE_ESYSTEM: there is no program; `tried` says

@@ -17,7 +17,8 @@ enum tdl_line_kind {
   TDL_LINE_STOP,      /* leave; what runs must end within `value` ns */
   TDL_LINE_WAKE,      /* there is a record, and the child rests in a loop */
   /* to the parent */
-  TDL_LINE_BOOTED /* `value`: a status; the report is a record */
+  TDL_LINE_BOOTED, /* `value`: a status; the report is a record */
+  TDL_LINE_REFUSED /* it cannot be confined: the text says why */
 };
 
 #define TDL_LINE_TEXT_BYTES 512

@@ -147,16 +147,19 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   int status;
   pthread_once(&once, watch_fork);
   if (tdl_interrupt_setup() != 0) {
+    tdl_keeper_plan_free(options->plan);
     return TREADLE_ESYSTEM;
   }
   if (tdl_pool_forked() || options->max_threads < 1 ||
       options->min_threads > options->max_threads ||
       options->max_threads > TDL_POOL_MAX_WORKERS || options->concurrency < 1 ||
       (options->mortal && options->min_threads != options->max_threads)) {
+    tdl_keeper_plan_free(options->plan);
     return TREADLE_EINVAL;
   }
   pool = tdl_alloc_aligned(TDL_LINE_BYTES, sizeof(*pool));
   if (pool == NULL) {
+    tdl_keeper_plan_free(options->plan);
     return TREADLE_ENOMEM;
   }
   tdl_supervisor_hold();
@@ -203,7 +206,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
     status = tdl_stats_new(&pool->stats);
   }
   if (status == 0 && pool->policy != NULL) {
-    status = tdl_supervisor_start();
+    status = pool->plan != NULL
+                 ? tdl_policy_write(pool->policy, &pool->plan->policy)
+                 : tdl_supervisor_start();
   }
   if (status == 0) {
     status = tdl_size_open(pool, options->min_threads, options->max_threads,
