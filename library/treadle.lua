@@ -458,6 +458,27 @@ function treadle.check() end
 
 ---@alias treadle.debug boolean|table<"pool"|"worker"|"load"|"job"|"signal"|"payload", boolean>
 
+---What a worker may do; what is not named is as in "strict".
+---@class treadle.permissions
+---@field read? boolean|string[] paths
+---@field write? boolean|string[] paths
+---@field run? boolean|string[] paths of programs
+---@field net? boolean|{ connect: integer[]?, bind: integer[]? } TCP ports
+---@field env? boolean|string[] names of variables
+---@field ffi? boolean
+---@field memory? integer bytes, of a process
+---@field cpu? integer seconds, of a process
+---@field files? integer open descriptors, of a process
+
+---What is in force.
+---@class treadle.permissions_told: treadle.permissions
+---@field mode "unrestricted"|"strict"|"custom"
+---@field runtime "thread"|"process"
+---@field enforced_by table<string, "landlock"|"seccomp"|"lua"|"process"|"rlimit"> by key
+---@field not_enforced string[] what is not kept from the workers
+---@field paths { read: string[], write: string[], run: string[] } what the kernel was told
+---@field secrets string[] what was left out of granted folders
+
 ---@class treadle.pool_options
 ---@field threads? integer
 ---@field min_threads? integer
@@ -480,6 +501,7 @@ function treadle.check() end
 ---@field init? string name of an export
 ---@field teardown? string name of an export
 ---@field name? string
+---@field permissions? "unrestricted"|"strict"|treadle.permissions
 
 ---@class treadle.run_options: treadle.task_options
 ---@field key? string|number|boolean jobs of one key run on one worker, in order
@@ -591,6 +613,10 @@ function pool:drained() end
 
 ---@return treadle.stats stats
 function pool:stats() end
+
+---What its workers may do.
+---@return treadle.permissions_told
+function pool:permissions() end
 
 ---@class treadle.top_options
 ---@field interval? number seconds from one picture to the next: 0.5
@@ -952,6 +978,7 @@ function treadle.ipairs(t) end
 ---@field terminate_timeout? number seconds
 ---@field init? string name of an export
 ---@field debug? treadle.debug
+---@field permissions? "unrestricted"|"strict"|treadle.permissions
 
 ---@class treadle.exit
 ---@field event "exit"
@@ -1002,6 +1029,10 @@ function thread:terminate(reason) end
 
 ---@return treadle.stats stats
 function thread:stats() end
+
+---What its worker may do.
+---@return treadle.permissions_told
+function thread:permissions() end
 
 ---@class treadle.parent
 local parent = {}

@@ -117,7 +117,7 @@ describe("permissions", function()
       end)
     end
 
-    it("what a thread cannot be kept to is refused: the FFI, sockets, programs' variables", function()
+    it("what a thread cannot be kept to is refused: the FFI, sockets, variables", function()
       assert.matches("'ffi' cannot be given to a thread that is restricted",
         refusal { ffi = true })
       assert.matches("'net' is of no use", refusal { net = true })
