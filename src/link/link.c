@@ -25,9 +25,10 @@ static uint64_t round_up(uint64_t n, uint64_t to) {
 
 /* --- opening -------------------------------------------------------------- */
 
-static void set_up(tdl_link *link, int is_parent) {
+/* The sizes are the caller's: those in the page are anybody's (N1). */
+static void set_up(tdl_link *link, int is_parent, uint64_t ring,
+                   uint64_t bulk) {
   tdl_link_page *page = (tdl_link_page *)link->region.data;
-  uint64_t ring = page->ring_bytes, bulk = page->bulk_bytes;
   uint8_t *rings = link->region.data + TDL_LINK_PAGE_BYTES;
   uint8_t *bulks = rings + 2 * ring;
   int in = is_parent, out = !is_parent; /* 0: down, 1: up */
@@ -53,24 +54,26 @@ static size_t size_of(uint64_t bulk_bytes) {
                   2 * bulk_bytes);
 }
 
-int tdl_link_open(size_t most, tdl_link *out) {
-  uint64_t bulk = round_up(most + LINE, TDL_LINK_PAGE_BYTES);
-  tdl_link_page *page;
-  int status = tdl_region_open_sparse(size_of(bulk), &out->region);
-  if (status != 0) {
-    return status;
-  }
-  page = (tdl_link_page *)out->region.data;
+/* parent; into a region of zeros. */
+static void begin(tdl_link *link, uint64_t bulk) {
+  tdl_link_page *page = (tdl_link_page *)link->region.data;
   page->version = VERSION;
   page->ring_bytes = TDL_LINK_RING_BYTES;
   page->bulk_bytes = bulk;
-  set_up(out, 1);
-  return 0;
+  set_up(link, 1, TDL_LINK_RING_BYTES, bulk);
+}
+
+int tdl_link_open(size_t most, tdl_link *out) {
+  uint64_t bulk = round_up(most + LINE, TDL_LINK_PAGE_BYTES);
+  int status = tdl_region_open_sparse(size_of(bulk), &out->region);
+  if (status == 0) {
+    begin(out, bulk);
+  }
+  return status;
 }
 
 int tdl_link_join(int fd, tdl_link *out) {
   uint64_t head[3];
-  const tdl_link_page *page;
   int status;
   if (pread(fd, head, sizeof(head), offsetof(tdl_link_page, version)) !=
           (ssize_t)sizeof(head) ||
@@ -79,26 +82,17 @@ int tdl_link_join(int fd, tdl_link *out) {
     return TREADLE_EINVAL;
   }
   status = tdl_region_adopt(fd, size_of(head[2]), &out->region);
-  if (status != 0) {
-    return status;
+  if (status == 0) {
+    set_up(out, 0, head[1], head[2]);
   }
-  page = (const tdl_link_page *)out->region.data;
-  if (page->ring_bytes != head[1] || page->bulk_bytes != head[2]) {
-    tdl_link_close(out);
-    return TREADLE_EINVAL;
-  }
-  set_up(out, 0);
-  return 0;
+  return status;
 }
 
 void tdl_link_reset(tdl_link *link) {
-  tdl_link_page *page = link->page;
-  uint64_t ring = page->ring_bytes, bulk = page->bulk_bytes;
-  madvise(link->region.data, link->region.bytes, MADV_REMOVE); /* zeros */
-  page->version = VERSION;
-  page->ring_bytes = ring;
-  page->bulk_bytes = bulk;
-  set_up(link, 1);
+  if (madvise(link->region.data, link->region.bytes, MADV_REMOVE) != 0) {
+    memset(link->region.data, 0, link->region.bytes); /* mlockall forbids it */
+  }
+  begin(link, link->in.bulk_bytes);
 }
 
 void tdl_link_close(tdl_link *link) {
