@@ -200,6 +200,11 @@ void tdl_bind_lose_handles(tdl_bind *b);
 ** it is something else. */
 tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
 
+/* Who gets the arguments of the pool's calls, and from whom the results are. */
+static inline tdl_target tdl_bind_target(const treadle_pool *pool) {
+  return TDL_UNLIKELY(pool->plan != NULL) ? TDL_TO_PROCESS : TDL_TO_STATE;
+}
+
 /* What is told of the pool of the handle in the userdata there. */
 tdl_stats *tdl_bind_check_stats(lua_State *L, int index);
 

@@ -328,8 +328,8 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(n > 0 && lua_isuserdata(L, first + n - 1))) {
     transfers = tdl_bind_is_transfer(L, first + n - 1);
   }
-  status = tdl_encode(L, first, n - transfers, "arguments", &job->bytes,
-                      pool->max_payload);
+  status = tdl_encode_to(L, first, n - transfers, "arguments", &job->bytes,
+                         pool->max_payload, tdl_bind_target(pool));
   if (TDL_UNLIKELY(transfers && status == 0)) {
     status = tdl_bind_transfer(L, first + n - 1, &job->bytes);
   }

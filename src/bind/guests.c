@@ -224,8 +224,8 @@ static int guest_finish(lua_State *L) {
   uint32_t guest = (uint32_t)lua_tointeger(L, 1);
   int status;
   tdl_payload_clear(&job->bytes);
-  status = tdl_encode(L, 2, lua_gettop(L) - 1, "results", &job->bytes,
-                      job->pool->max_payload);
+  status = tdl_encode_to(L, 2, lua_gettop(L) - 1, "results", &job->bytes,
+                         job->pool->max_payload, tdl_bind_target(job->pool));
   if (status == 0) {
     tdl_bind_sent(b, &job->bytes);
     tdl_bind_end_guest(b, guest, 0);
@@ -241,8 +241,8 @@ static int guest_fail(lua_State *L) {
   int status = tdl_status_of_kind(luaL_checkstring(L, 2));
   tdl_payload_clear(&job->bytes);
   if (lua_gettop(L) > 2 &&
-      tdl_encode(L, 3, lua_gettop(L) - 2, "error", &job->bytes,
-                 job->pool->max_payload) != 0) {
+      tdl_encode_to(L, 3, lua_gettop(L) - 2, "error", &job->bytes,
+                    job->pool->max_payload, tdl_bind_target(job->pool)) != 0) {
     return lua_error(L);
   }
   tdl_bind_sent(b, &job->bytes);

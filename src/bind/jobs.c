@@ -134,10 +134,13 @@ static int core_job_fail(lua_State *L) {
   tdl_bind *b = check_worker(L);
   uint32_t entry = check_entry(L, b);
   int status = tdl_status_of_kind(luaL_checkstring(L, 2));
+  const tdl_job *job = b->vm->entries[entry].job;
   tdl_bytes *bytes = &b->vm->entries[entry].job->bytes;
   tdl_payload_clear(bytes);
-  if (lua_gettop(L) > 2 && tdl_encode(L, 3, lua_gettop(L) - 2, "error", bytes,
-                                      b->vm->worker->pool->max_payload) != 0) {
+  if (lua_gettop(L) > 2 &&
+      tdl_encode_to(L, 3, lua_gettop(L) - 2, "error", bytes,
+                    b->vm->worker->pool->max_payload,
+                    tdl_vm_target(b->vm, job)) != 0) {
     return lua_error(L);
   }
   tdl_bind_sent(b, bytes);

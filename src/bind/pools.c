@@ -203,13 +203,21 @@ static const char *const *text_list(lua_State *L, const char *key) {
   return out;
 }
 
-/* What its processes are started with, if the shape says that it has any. */
+/* Whether the shape says so. */
+static int has_processes(lua_State *L) {
+  int has;
+  lua_getfield(L, 2, "processes");
+  has = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return has;
+}
+
+/* What its processes are started with, if it has any. */
 static tdl_keeper_plan *make_plan(lua_State *L) {
   tdl_keeper_plan *plan = NULL;
   char tried[512];
   int top = lua_gettop(L), status;
-  lua_getfield(L, 2, "processes");
-  if (lua_toboolean(L, -1)) {
+  if (has_processes(L)) {
     status = tdl_keeper_plan_new(text_list(L, "command"), tried, sizeof(tried),
                                  &plan);
     if (status == TREADLE_ESYSTEM) {
@@ -261,7 +269,8 @@ static int core_pool_open(lua_State *L) {
   o.policy = tdl_bind_policy(L, 2);
   h = push_handle(L); /* holds what a memory error would leave behind */
   status =
-      tdl_encode(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES);
+      tdl_encode_to(L, 3, n - 2, "options", &h->boot, TDL_PAYLOAD_CEILING_BYTES,
+                    has_processes(L) ? TDL_TO_PROCESS : TDL_TO_STATE);
   if (status != 0) {
     return lua_error(L);
   }

@@ -166,8 +166,9 @@ static int boot(lua_State *L) {
   keep_function(L, 2, &vm->fail_ref);
   keep_function(L, 3, &vm->teardown_ref);
   keep_function(L, 4, &vm->leave_ref);
-  if (tdl_encode(L, 5, lua_gettop(L) - 4, "report", call->report,
-                 TDL_PAYLOAD_CEILING_BYTES) != 0) {
+  if (tdl_encode_to(L, 5, lua_gettop(L) - 4, "report", call->report,
+                    TDL_PAYLOAD_CEILING_BYTES,
+                    pool->far != NULL ? TDL_TO_PROCESS : TDL_TO_STATE) != 0) {
     lua_error(L);
   }
   return 0;

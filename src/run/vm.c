@@ -233,12 +233,18 @@ static void fail_text(tdl_vm *vm, uint32_t entry, int status, lua_State *L,
   end_job(vm, entry, status);
 }
 
+tdl_target tdl_vm_target(const tdl_vm *vm, const tdl_job *job) {
+  const tdl_far *far = vm->worker->pool->far;
+  return TDL_UNLIKELY(far != NULL) && job->home == far->home ? TDL_TO_PROCESS
+                                                             : TDL_TO_STATE;
+}
+
 void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n) {
   tdl_job *job = vm->entries[entry].job;
   int status;
   tdl_payload_clear(&job->bytes);
-  status = tdl_encode(L, lua_gettop(L) - n + 1, n, "results", &job->bytes,
-                      vm->worker->pool->max_payload);
+  status = tdl_encode_to(L, lua_gettop(L) - n + 1, n, "results", &job->bytes,
+                         vm->worker->pool->max_payload, tdl_vm_target(vm, job));
   TDL_STAMP(job, ANSWERED);
   if (TDL_LIKELY(status == 0)) {
     tdl_bind_sent_results(vm, &job->bytes);

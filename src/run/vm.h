@@ -19,6 +19,7 @@
 
 #include <lua.h>
 
+#include "../codec/codec.h"
 #include "heap.h"
 #include "worker.h"
 
@@ -114,6 +115,9 @@ int tdl_vm_wait(tdl_vm *vm);
 ** the worker hears of it, and whenever it has nothing left to do (quiet), until
 ** that returns true: 1 when the worker may rest (P5). */
 int tdl_vm_leave(tdl_vm *vm, int quiet);
+
+/* Who gets the results of the job: a caller in this process, or in another. */
+tdl_target tdl_vm_target(const tdl_vm *vm, const tdl_job *job);
 
 /* The end of an entry's job, with the n results on top of L; or with a status
 ** and the encoded report of the error that is in job->bytes already. */
