@@ -502,6 +502,8 @@ function treadle.check() end
 ---@field teardown? string name of an export
 ---@field name? string
 ---@field permissions? "unrestricted"|"strict"|treadle.permissions
+---@field runtime? "thread"|"process"
+---@field command? string[] comes before a worker's program: { "nice", "-n", "10" }
 
 ---@class treadle.run_options: treadle.task_options
 ---@field key? string|number|boolean jobs of one key run on one worker, in order
