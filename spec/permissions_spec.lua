@@ -404,6 +404,30 @@ describe("permissions", function()
     assert.is_true(helpers.threads() > before)
   end)
 
+  it("a worker that the kernel does not confine never runs, and its pool says why", function()
+    local out, err, code = helpers.child("treadle", [[
+      local ffi = require "ffi"
+      ffi.cdef "long syscall(long, ...); int prctl(int, ...);"
+      local C, int = ffi.C, ffi.typeof "int"
+      local no_pipes = ffi.new("uint64_t[1]", 1024) -- what a ruleset is about: making pipes
+      assert(C.prctl(int(38), int(1), int(0), int(0), int(0)) == 0)
+      for _ = 1, 16 do -- the kernel takes no more than so many, one within another
+        local rules = C.syscall(444, no_pipes, ffi.new("size_t", 8), int(0))
+        assert(C.syscall(446, rules, int(0)) == 0)
+      end
+      local treadle = require "treadle"
+      local ok, err = pcall(treadle.pool, "confined_tasks", { threads = 2, permissions = "strict" })
+      print(ok, err.kind, err.message)
+      local pool = treadle.pool("confined_tasks", { threads = 1 })
+      print(pool.call.add(1, 2):await())
+      pool:close()
+    ]])
+    assert.equal("", err)
+    assert.equal(0, code)
+    assert.equal("false\tpermission\tthe worker cannot be confined: "
+      .. "Landlock: Argument list too long\n3\n", out)
+  end)
+
   it("its worker starts no other: pools, threads and more workers are refused", function()
     local pool = open "strict"
     local ok, err = pool:run(function() require("treadle").pool("tasks") end):pawait()
