@@ -352,7 +352,7 @@ static void mark(tdl_keeper *k) {
 }
 
 static uint32_t move(tdl_keeper *k) {
-  uint32_t count = k->serves != TDL_PUMP_SHUT ? collect(k) : 0;
+  uint32_t count = progress_of(k) > 0 ? collect(k) : 0;
   count += feed(k);
   mark(k);
   return count;
