@@ -239,6 +239,68 @@ static void long_payloads_fill_their_memory_and_begin_anew(void) {
   close_pair(&p);
 }
 
+static void what_is_written_where_it_was_lent_is_not_copied(void) {
+  tdl_record head = {.kind = 1, .len = INLINE + 1}, copy;
+  const uint8_t *seen;
+  uint8_t *data = NULL;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  CHECK(put_number(&p.child.out, 1, INLINE + 9) == 1);
+  CHECK(tdl_link_lend(&p.child.out, &data) ==
+        p.child.out.bulk_bytes - round_up(INLINE + 9));
+  fill(data, head.len, 2);
+  CHECK(put_number(&p.child.out, 3, GRAIN) == 1); /* a short one meanwhile */
+  CHECK(takes(&p.parent.in, 1) && takes(&p.parent.in, 3));
+  CHECK(tdl_link_put(&p.child.out, &head, data) == 1);
+  CHECK(put_number(&p.child.out, 4, INLINE + 2) == 1); /* and one behind it */
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == 1);
+  CHECK(seen - p.parent.in.bulk == data - p.child.out.bulk);
+  CHECK(copy.len == head.len && is_filled(seen, copy.len, 2));
+  tdl_link_take(&p.parent.in, &copy);
+  CHECK(takes(&p.parent.in, 4) && is_empty(&p.parent.in));
+  close_pair(&p);
+}
+
+static void what_was_lent_may_be_left_or_hold_a_short_payload(void) {
+  tdl_record head = {.kind = 1, .len = INLINE}, copy;
+  const uint8_t *seen;
+  uint8_t *data = NULL;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  CHECK(tdl_link_lend(&p.child.out, &data) == p.child.out.bulk_bytes);
+  fill(data, head.len, 1);
+  CHECK(tdl_link_put(&p.child.out, &head, data) == 1);
+  memset(data, 0, head.len); /* it was short: it lies in the ring */
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == 1);
+  CHECK(copy.len == INLINE && is_filled(seen, copy.len, 1));
+  tdl_link_take(&p.parent.in, &copy);
+  CHECK(put_number(&p.child.out, 2, MOST) == 1 && takes(&p.parent.in, 2));
+  close_pair(&p);
+}
+
+/* All that a full ring has taken was put, and nothing of it is copied twice. */
+static void what_was_lent_waits_for_room_in_the_ring(void) {
+  tdl_record head = {.kind = 1, .len = MOST}, copy;
+  uint32_t put = 0, taken = 0;
+  const uint8_t *seen;
+  uint8_t *data = NULL;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  CHECK(tdl_link_lend(&p.child.out, &data) >= MOST);
+  fill(data, MOST, 7);
+  while (put_number(&p.child.out, put, 8) == 1) {
+    put++;
+  }
+  CHECK(tdl_link_put(&p.child.out, &head, data) == 0);
+  while (taken < put) {
+    CHECK(takes(&p.parent.in, taken++));
+  }
+  CHECK(tdl_link_put(&p.child.out, &head, data) == 1);
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == 1);
+  CHECK(copy.len == MOST && is_filled(seen, MOST, 7));
+  close_pair(&p);
+}
+
 static void what_never_fits_is_refused(void) {
   tdl_link_writer before;
   tdl_record head = {.kind = 1};
@@ -804,6 +866,9 @@ int main(void) {
   RUN(a_look_takes_nothing);
   RUN(a_full_ring_takes_nothing_and_goes_on_with_room);
   RUN(long_payloads_fill_their_memory_and_begin_anew);
+  RUN(what_is_written_where_it_was_lent_is_not_copied);
+  RUN(what_was_lent_may_be_left_or_hold_a_short_payload);
+  RUN(what_was_lent_waits_for_room_in_the_ring);
   RUN(what_never_fits_is_refused);
   RUN(a_payload_that_looks_like_stamps_is_none);
   RUN(pages_are_there_only_where_they_were_used);

@@ -16,9 +16,6 @@
 #define LINE    ((uint64_t)TDL_LINK_GRAIN_BYTES)
 #define VERSION 1u
 
-/* A payload that is longer lies in the bulk. */
-#define INLINE_BYTES (TDL_LINK_RING_BYTES / 8)
-
 static uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
 }
@@ -137,9 +134,24 @@ static int has_room(const tdl_link_writer *w, uint64_t bytes) {
   return w->ring_bytes - (w->put - w->seen) >= bytes + LINE;
 }
 
+/* Its pages may all be used from here on. */
+uint64_t tdl_link_lend(tdl_link_writer *w, uint8_t **data) {
+  if (look_at_taken(w) != 0) {
+    return 0;
+  }
+  w->bulk_most = w->bulk_bytes;
+  *data = w->bulk + w->bulk_at;
+  return w->bulk_bytes - w->bulk_at;
+}
+
+static int lies_in(const uint8_t *memory, uint64_t bytes, const void *data) {
+  return (uintptr_t)data - (uintptr_t)memory < bytes;
+}
+
 int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
   uint64_t n = head->len, at = 0;
-  int is_bulk = n > INLINE_BYTES;
+  int is_bulk = n > TDL_LINK_INLINE_BYTES;
+  int is_there = is_bulk && lies_in(w->bulk, w->bulk_bytes, data); /* N4 */
   uint64_t bytes =
       round_up(sizeof(tdl_record) + (is_bulk ? sizeof(at) : n), LINE);
   uint64_t end = w->ring_bytes - (w->put & (w->ring_bytes - 1));
@@ -151,7 +163,7 @@ int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
   if (TDL_UNLIKELY(is_bulk) || !has_room(w, all)) {
     int status = look_at_taken(w);
     if (status != 0 || !has_room(w, all) ||
-        (is_bulk && w->bulk_at + n > w->bulk_bytes)) {
+        (is_bulk && !is_there && w->bulk_at + n > w->bulk_bytes)) {
       return status;
     }
   }
@@ -168,8 +180,10 @@ int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
   record->task = head->task;
   record->when = head->when;
   if (TDL_UNLIKELY(is_bulk)) {
-    at = w->bulk_at;
-    memcpy(w->bulk + at, data, n);
+    at = is_there ? (uint64_t)((const uint8_t *)data - w->bulk) : w->bulk_at;
+    if (!is_there) {
+      memcpy(w->bulk + at, data, n);
+    }
     memcpy(record + 1, &at, sizeof(at));
     w->bulk_at = round_up(at + n, LINE);
     w->bulk_most = w->bulk_at > w->bulk_most ? w->bulk_at : w->bulk_most;

@@ -23,7 +23,10 @@
 **     bulk. The writer looks when it needs the room, and believes it only
 **     between what it has seen taken and what it has put.
 ** N4  Bulk memory is given out in the order of the records, and starts anew when
-**     all of them are taken, so that the pages in use stay few and warm.
+**     all of them are taken, so that the pages in use stay few and warm. A writer
+**     may have its free end before there is a record, and write the payload where
+**     it would be copied to; until that is put, or given up, it puts no other that
+**     is long.
 ** N5  `rest` is the child's way to sleep [park]: announce, look again, sleep;
 **     whoever has put a record looks at it. `away` says that the parent's home
 **     sleeps: who has put a record for it rings the keeper's bell then. */
@@ -36,6 +39,9 @@
 
 #include "../base/region.h"
 #include "../config.h"
+
+/* A payload that is longer lies in the bulk. */
+#define TDL_LINK_INLINE_BYTES (TDL_LINK_RING_BYTES / 8)
 
 /* What a record begins with; the reader works on a copy. */
 typedef struct tdl_record {
@@ -105,8 +111,11 @@ void tdl_link_close(tdl_link *link);
 
 /* --- writing -------------------------------------------------------------- */
 
+/* The free end of the bulk (N4): how long it is, 0 where there is none. */
+uint64_t tdl_link_lend(tdl_link_writer *w, uint8_t **data);
+
 /* Of the header, len, kind, status, ticket, task and when are the caller's; the
-** bytes are copied. 1 when it is put; 0 when there is no room now, and nothing
+** bytes are copied, but for a long payload that was written where it was lent. 1 when it is put; 0 when there is no room now, and nothing
 ** has happened; below 0: the payload never fits (TREADLE_EPAYLOAD), or the
 ** reader has taken what there never was (TREADLE_EINVAL). */
 int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data);

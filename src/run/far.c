@@ -75,20 +75,66 @@ static void ring(void) {
   (void)n; /* full: it is ringing */
 }
 
+/* F6. The job's bytes are its own again, with nothing in them. */
+static void take_back(tdl_far *far) {
+  tdl_bytes_reset(&far->writes->bytes, NULL, 0); /* what it may have outgrown */
+  far->writes->bytes = far->aside;
+  far->writes = NULL;
+}
+
+/* F6. The same with what is in them: 0 without memory for that. */
+static int recall(tdl_far *far) {
+  tdl_bytes *bytes = &far->writes->bytes;
+  if (tdl_bytes_heap(bytes) == 0) {
+    if (tdl_bytes_append(&far->aside, bytes->data, bytes->len) != 0) {
+      return 0;
+    }
+    *bytes = far->aside;
+  } else {
+    tdl_bytes_reset(&far->aside, NULL, 0);
+  }
+  far->writes = NULL;
+  return 1;
+}
+
+void tdl_far_answers(tdl_far *far, tdl_job *job) {
+  uint8_t *data = NULL;
+  uint64_t size = 0;
+  if (far->is_long && far->writes == NULL && job->home == far->home) {
+    size = tdl_link_lend(&far->link.out, &data);
+  }
+  if (size > 0) {
+    far->writes = job;
+    far->aside = job->bytes;
+    tdl_bytes_init(&job->bytes, data, (uint32_t)size);
+  }
+}
+
+static void put_failure(tdl_far *far, const tdl_record *head, int status);
+
 /* The keeper makes room as soon as it hears the bell. */
 static void put(tdl_far *far, const tdl_record *head, const void *data) {
   int done;
+  if (head->len > TDL_LINK_INLINE_BYTES && far->writes != NULL &&
+      data != far->writes->bytes.data && !recall(far)) { /* F6 */
+    put_failure(far, head, TREADLE_ENOMEM);
+    return;
+  }
   while ((done = tdl_link_put(&far->link.out, head, data)) == 0) {
     struct timespec moment = {0, TDL_FAR_ROOM_NS};
     ring();
     nanosleep(&moment, NULL);
   }
   if (done == TREADLE_EPAYLOAD && head->len > 0) {
-    tdl_record failure = *head;
-    failure.len = 0;
-    failure.status = TREADLE_EPAYLOAD;
-    put(far, &failure, NULL);
+    put_failure(far, head, done);
   }
+}
+
+static void put_failure(tdl_far *far, const tdl_record *head, int status) {
+  tdl_record failure = *head;
+  failure.len = 0;
+  failure.status = (int16_t)status;
+  put(far, &failure, NULL);
 }
 
 void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks) {
@@ -124,6 +170,10 @@ static void come_home(tdl_far *far, tdl_job *job) {
     head.len = job->bytes.len;
   }
   put(far, &head, job->bytes.data);
+  far->is_long = head.len > TDL_LINK_INLINE_BYTES;
+  if (job == far->writes) {
+    take_back(far);
+  }
   if (job == far->reads) { /* it never was decoded */
     release(far);
   }
@@ -171,7 +221,9 @@ void tdl_far_awake(tdl_far *far, tdl_worker *w) {
 
 /* What it has put is not left lying (F4). */
 void tdl_far_sleep(tdl_far *far, tdl_worker *w, uint64_t ns) {
-  tdl_link_trim(&far->link.out);
+  if (far->writes == NULL) {
+    tdl_link_trim(&far->link.out);
+  }
   if (!tdl_link_has_taken(&far->link.out, far->link.out.put)) {
     ring();
   }

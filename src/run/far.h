@@ -18,7 +18,10 @@
 **     one that has lain there for a whole further job; and before the worker
 **     sleeps, any.
 ** F5  The payload of a call lies in the ring until it is decoded: `open` is the
-**     record. */
+**     record.
+** F6  After a long result, the next one is written straight into the link's bulk
+**     memory: the job's bytes are lent its free end (N4), one job's at a time, and
+**     come back when its record is put, or another long one is to be. */
 #ifndef TDL_FAR_H
 #define TDL_FAR_H
 
@@ -64,6 +67,9 @@ typedef struct tdl_far {
   tdl_record open;                                 /* F5 */
   tdl_job *reads;       /* F5: whose that is, or NULL */
   tdl_bytes kept;       /* F5: that one's own */
+  tdl_job *writes;      /* F6: whose bytes are lent, or NULL */
+  tdl_bytes aside;      /* F6: that one's own */
+  int is_long;          /* F6: the last result was */
   uint64_t put_before;  /* F4: at the last call */
   pthread_mutex_t lock; /* F3: to settle one */
   atomic_int settling;
@@ -85,6 +91,9 @@ tdl_job *tdl_far_take(tdl_far *far, struct tdl_worker *worker);
 
 /* worker; the call's arguments have been decoded. */
 void tdl_far_decoded(tdl_far *far, const tdl_job *job);
+
+/* worker; the job's results will be written into its bytes, which are empty. */
+void tdl_far_answers(tdl_far *far, tdl_job *job);
 
 /* worker; puts the results of what has ended into the ring. Blocks while that is
 ** full. */

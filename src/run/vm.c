@@ -241,10 +241,14 @@ tdl_target tdl_vm_target(const tdl_vm *vm, const tdl_job *job) {
 
 void tdl_vm_finish(tdl_vm *vm, uint32_t entry, lua_State *L, int n) {
   tdl_job *job = vm->entries[entry].job;
+  const treadle_pool *pool = vm->worker->pool;
   int status;
   tdl_payload_clear(&job->bytes);
+  if (TDL_UNLIKELY(pool->far != NULL)) {
+    tdl_far_answers(pool->far, job);
+  }
   status = tdl_encode_to(L, lua_gettop(L) - n + 1, n, "results", &job->bytes,
-                         vm->worker->pool->max_payload, tdl_vm_target(vm, job));
+                         pool->max_payload, tdl_vm_target(vm, job));
   TDL_STAMP(job, ANSWERED);
   if (TDL_LIKELY(status == 0)) {
     tdl_bind_sent_results(vm, &job->bytes);
