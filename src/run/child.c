@@ -25,7 +25,10 @@ typedef struct child {
   int over; /* its worker has ended */
 } child;
 
-static void stop(child *c, uint64_t ns) {
+static void stop(child *c, uint64_t ns, const char *why) {
+  if (*why != '\0') {
+    tdl_pool_set_reason(c->pool, why);
+  }
   tdl_pool_stop(c->pool, TDL_POOL_STOPPED);
   if (ns != TDL_NEVER) {
     tdl_pool_force(c->pool, ns);
@@ -53,7 +56,7 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
     break;
   case TDL_POOL_FAILED:
     say_booted(c, bytes->len == 0 ? TREADLE_ENOMEM : TREADLE_ELOAD);
-    stop(c, TDL_NEVER);
+    stop(c, TDL_NEVER, "");
     break;
   case TDL_POOL_CLOSED:
     c->over = 1;
@@ -154,7 +157,8 @@ static int hear(child *c) {
       tdl_far_settle(c->far, &m);
       break;
     case TDL_LINE_STOP:
-      stop(c, m.value);
+      m.text[m.length] = '\0';
+      stop(c, m.value, m.text);
       break;
     case TDL_LINE_WAKE:
       tdl_pool_wake_all(c->pool);

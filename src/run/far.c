@@ -311,8 +311,10 @@ void tdl_far_settle(tdl_far *far, const tdl_message *m) {
     /* [far-entry] acquire: what the job is */
     tdl_job *job = atomic_load_explicit(&entry->job, memory_order_acquire);
     uint32_t generation = (uint32_t)word & ~7u;
-    if (to == TDL_JOB_CANCELLED) {
+    if (m->length > 0) {
       tdl_job_set_reason(job, m->text);
+    }
+    if (to == TDL_JOB_CANCELLED) {
       tdl_pool_settle_use(job, generation, to);
     } else {
       tdl_supervisor_stop(job, generation, to);

@@ -413,7 +413,9 @@ static void ask_to_leave(tdl_keeper *k, int quiet) {
       quiet ? k->worker->pool->terminate_ns : TDL_KEEPER_PATIENCE_NS;
   tdl_message stop = {.kind = TDL_LINE_STOP,
                       .value = quiet ? TDL_NEVER : TDL_STOP_GRACE_NS};
-  if (tdl_line_send(k->process.line, &stop, TDL_LINE_HEAD_BYTES) == 0) {
+  tdl_message_say(&stop, tdl_pool_reason(k->worker->pool));
+  if (tdl_line_send(k->process.line, &stop,
+                    TDL_LINE_HEAD_BYTES + stop.length) == 0) {
     await_end(k, tdl_now_ns() + patience);
   }
 }

@@ -1,9 +1,18 @@
 #include "line.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "../treadle.h"
+
+void tdl_message_say(tdl_message *m, const char *text) {
+  size_t n = text == NULL ? 0 : strlen(text);
+  m->length = (uint32_t)(n < sizeof(m->text) ? n : sizeof(m->text) - 1);
+  if (n > 0) {
+    memcpy(m->text, text, m->length);
+  }
+}
 
 int tdl_line_send(int line, const void *message, uint32_t size) {
   ssize_t n;

@@ -14,7 +14,7 @@ enum tdl_line_kind {
   /* to the child */
   TDL_LINE_HELLO = 1, /* a tdl_hello; the boot payload lies in the bulk */
   TDL_LINE_SETTLE,    /* the ticket's job was settled as `value` */
-  TDL_LINE_STOP,      /* leave; what runs must end within `value` ns */
+  TDL_LINE_STOP,      /* leave; what runs must end within `value` ns; why */
   TDL_LINE_WAKE,      /* there is a record, and the child rests in a loop */
   /* to the parent */
   TDL_LINE_BOOTED, /* `value`: a status; the report is a record */
@@ -48,6 +48,9 @@ typedef struct tdl_hello {
   uint64_t terminate_ns, cap_bytes, recycle_after, recycle_bytes;
   char name[32];
 } tdl_hello;
+
+/* Gives the message a text, cut off if need be; NULL: none. */
+void tdl_message_say(tdl_message *message, const char *text);
 
 /* 0, or TREADLE_ESYSTEM. Never blocks, never raises SIGPIPE. */
 int tdl_line_send(int line, const void *message, uint32_t size);

@@ -507,11 +507,8 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
 static void tell(const tdl_keeper *k, tdl_ticket *t, int state) {
   tdl_message m = {
       .kind = TDL_LINE_SETTLE, .ticket = t->number, .value = (uint64_t)state};
-  if (state == TDL_JOB_CANCELLED) { /* J5 */
-    const char *reason = tdl_job_reason(t->job);
-    size_t n = strlen(reason);
-    m.length = (uint32_t)(n < sizeof(m.text) ? n : sizeof(m.text) - 1);
-    memcpy(m.text, reason, m.length);
+  if (state != TDL_JOB_EXPIRED) { /* J5 */
+    tdl_message_say(&m, tdl_job_reason(t->job));
   }
   if (tdl_line_send(k->process.line, &m, TDL_LINE_HEAD_BYTES + m.length) == 0) {
     t->told = state;
