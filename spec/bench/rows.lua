@@ -143,6 +143,19 @@ for _, kind in ipairs { { "one", "calls that are watched, one at a time" },
   })
 end
 
+title "a worker in a process of its own; the limit is a thread's"
+for _, p in ipairs(payloads) do
+  local base = ("process.one.%s.thread"):format(p.key)
+  local times = (p.key == "same" or p.key == "fresh") and 1.5 or 2
+  row(p.name, "time", ("process.one.%s.process"):format(p.key), {
+    goal = function(m) return times * m[base] end, limit = base,
+  })
+end
+row("number, 1,000 in flight", "rate", "process.flight.number.process", {
+  limit = "process.flight.number.thread",
+})
+row("made to first result, strict", "time", "process.first")
+
 title "life of a pool"
 row("made to first result, 1 worker", "time", "first1", {
   goal = 0.5e-3, limit = "thread", rival = "lanes 0.40 ms",

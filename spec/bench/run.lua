@@ -36,6 +36,7 @@ local SECTIONS = {
   { name = "command", program = root .. "/build/treadle", keys = { "command" } },
   { name = "locks", keys = { "lock" } },
   { name = "watched", keys = { "watched" } },
+  { name = "processes", keys = { "process" } },
   { name = "pinned", under = "taskset -c 0 ", keys = { "pinned" } },
   { name = "life", keys = { "first", "many", "threads" } },
   { name = "resident1", times = 5, keys = { "resident" } },

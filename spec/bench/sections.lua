@@ -459,6 +459,36 @@ function sections.watched(plan, emit)
   ffi.C.close(null)
 end
 
+--- The same calls to a thread and to a process, in turn.
+function sections.processes(plan, emit)
+  local treadle = require "treadle"
+  local wait_for, pools, measures = find_all(treadle), {}, {}
+  for _, runtime in ipairs { "thread", "process" } do
+    local pool = treadle.pool("tasks", {
+      threads = 1, runtime = runtime, permissions = "unrestricted", -- one task uses the FFI
+    })
+    pool:broadcast("echo", true):await()
+    pools[#pools + 1] = pool
+    for _, p in ipairs(payloads) do
+      table.insert(measures, { key = ("process.one.%s.%s"):format(p.key, runtime),
+        fn = loop("one", p, pool, p.value, p.make) })
+      if p.key == "number" then
+        table.insert(measures, { key = "process.flight.number." .. runtime, per = 1000, rate = true,
+          fn = loop("flight", p, pool, p.value, nil, 1000, wait_for) })
+      end
+    end
+  end
+  interleave(plan, emit, measures)
+  for _, pool in ipairs(pools) do
+    pool:close()
+  end
+  local start = treadle.now()
+  local pool = treadle.pool("tasks", { threads = 1, runtime = "process" })
+  pool.call.echo(1):await()
+  emit("process.first", treadle.now() - start)
+  pool:close()
+end
+
 --- Calls with pauses between them: the worker sleeps, or spins, or should not.
 function sections.paced(plan, emit)
   local treadle = require "treadle"
