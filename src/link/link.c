@@ -200,6 +200,13 @@ int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put) {
   return atomic_load_explicit(w->taken, memory_order_relaxed) >= put;
 }
 
+int tdl_link_had_begun(const tdl_link *link, uint64_t put) {
+  /* relaxed: its writer has ended */
+  uint64_t begun =
+      atomic_load_explicit(&link->page->down_begun, memory_order_relaxed);
+  return begun >= put || begun < link->out.seen;
+}
+
 void tdl_link_trim(tdl_link_writer *w) {
   if (w->bulk_most > TDL_LINK_KEEP_BYTES && look_at_taken(w) == 0 &&
       w->bulk_at == 0) {
@@ -253,10 +260,21 @@ int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
   return 1;
 }
 
+/* In the ring. */
+static uint64_t bytes_of(const tdl_record *head) {
+  return round_up(
+      sizeof(*head) + (head->is_bulk ? sizeof(uint64_t) : head->len), LINE);
+}
+
+void tdl_link_begin(tdl_link *link, const tdl_record *head) {
+  /* relaxed, both: our own; who reads it does so after our end */
+  uint64_t got = atomic_load_explicit(&link->in.got, memory_order_relaxed);
+  atomic_store_explicit(&link->page->down_begun, got + bytes_of(head),
+                        memory_order_relaxed);
+}
+
 void tdl_link_take(tdl_link_reader *r, const tdl_record *head) {
-  advance(r, round_up(sizeof(*head) +
-                          (head->is_bulk ? sizeof(uint64_t) : head->len),
-                      LINE));
+  advance(r, bytes_of(head));
 }
 
 /* --- sleeping ------------------------------------------------------------- */

@@ -22,6 +22,8 @@
 ** N3  `taken` is the reader's: up to there it has copied all records, and their
 **     bulk. The writer looks when it needs the room, and believes it only
 **     between what it has seen taken and what it has put.
+**     `begun` is how far it has come in using them, which may end it: what lies
+**     behind that, another one may be given.
 ** N4  Bulk memory is given out in the order of the records, and starts anew when
 **     all of them are taken, so that the pages in use stay few and warm. A writer
 **     may have its free end before there is a record, and write the payload where
@@ -61,6 +63,7 @@ _Static_assert(sizeof(tdl_record) == TDL_LINK_GRAIN_BYTES / 2, "half a line");
 typedef struct tdl_link_page {
   uint64_t version, ring_bytes, bulk_bytes; /* the parent's, before the start */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t down_taken; /* N3: the child's */
+  _Atomic uint64_t down_begun;                          /* N3: too */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t up_taken;   /* the parent's */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t rest;       /* N5 */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t away;       /* N5 */
@@ -123,6 +126,10 @@ int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data);
 /* Whether the reader has taken what ends there, at an earlier `put`: a look. */
 int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put);
 
+/* parent: 0 when the child, which has ended, had not begun what ends there; 1 when
+** it had, or says what cannot be. */
+int tdl_link_had_begun(const tdl_link *link, uint64_t put);
+
 /* Gives back the pages that long payloads have left, if none is under way. */
 void tdl_link_trim(tdl_link_writer *w);
 
@@ -142,6 +149,9 @@ static inline int tdl_link_ready(const tdl_link_reader *r) {
 ** which is the writer's memory still. 0: there is none; below 0: it is nonsense
 ** (N1). */
 int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data);
+
+/* child: it begins to use that one, which it takes later (N3). */
+void tdl_link_begin(tdl_link *link, const tdl_record *head);
 
 /* That one was copied: its memory is the writer's again. */
 void tdl_link_take(tdl_link_reader *r, const tdl_record *head);

@@ -70,8 +70,7 @@ static uint64_t word_of(uint32_t ticket, uint32_t state) {
 /* --- results --------------------------------------------------------------- */
 
 static void ring(void) {
-  uint64_t one = 1;
-  ssize_t n = write(TDL_SPAWN_BELL, &one, sizeof(one));
+  ssize_t n = write(TDL_SPAWN_BELL, "", 1);
   (void)n; /* full: it is ringing */
 }
 
@@ -254,6 +253,7 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
     }
     return NULL;
   }
+  tdl_link_begin(&far->link, &far->open);
   /* F4: since the last call, and that one's result is not the first to lie */
   if (TDL_UNLIKELY(!tdl_link_has_taken(&far->link.out, far->put_before))) {
     ring();

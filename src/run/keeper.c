@@ -129,20 +129,40 @@ static int ms_until(uint64_t due) {
                                        : (int)((due - now) / 1000000u) + 1;
 }
 
-/* On the bell, the line and the process, until `due`; the parker is announced.
+/* Neither blocks, whatever the process does to its ends. */
+static void hush(int bell) {
+  char rung[512];
+  ssize_t n = read(bell, rung, sizeof(rung));
+  (void)n; /* taken by somebody else: the rings are the truth */
+}
+
+/* On the bells, the line and the process, until `due`; the parker is announced.
 ** 1 when the process has something to say, or has nothing more to say. */
 static int sleep_until(tdl_keeper *k, uint64_t due) {
-  struct pollfd fds[3] = {{k->bell, POLLIN, 0},
+  struct pollfd fds[4] = {{k->bell, POLLIN, 0},
+                          {k->process.bell, POLLIN, 0},
                           {k->process.line, POLLIN, 0},
                           {k->process.pidfd, POLLIN, 0}};
-  uint64_t count;
-  poll(fds, 3, ms_until(due));
+  poll(fds, 4, ms_until(due));
   if (fds[0].revents != 0) {
-    ssize_t n = read(k->bell, &count, sizeof(count));
-    (void)n; /* taken by somebody else: the rings are the truth */
+    hush(k->bell);
+  }
+  if (fds[1].revents & POLLIN) {
+    hush(k->process.bell);
+  } else if (fds[1].revents != 0) {
+    k->mute = 1; /* nobody has its other end any more */
   }
   tdl_parker_awake(&k->worker->loop.parker);
-  return fds[1].revents != 0 || fds[2].revents != 0;
+  return k->mute || fds[2].revents != 0 || fds[3].revents != 0;
+}
+
+/* It has closed its descriptors: most likely because it ends. */
+static void await_own_end(tdl_keeper *k) {
+  struct pollfd fd = {k->process.pidfd, POLLIN, 0};
+  poll(&fd, 1, (int)(TDL_KEEPER_PATIENCE_NS / 1000000u));
+  if (tdl_spawn_has_ended(&k->process)) {
+    k->mute = 0;
+  }
 }
 
 /* When what the process runs must have ended, by others' will; TDL_NEVER. */
@@ -232,6 +252,9 @@ static int await_boot(tdl_keeper *k, tdl_bytes *report) {
     } else if (got != 0) {
       break; /* it has ended, or talks nonsense */
     }
+    if (k->mute) {
+      break;
+    }
     if (tdl_pool_phase(w->pool) == TDL_POOL_STOPPED || tdl_now_ns() >= end ||
         !tdl_size_wants(w)) {
       return TREADLE_ECLOSED;
@@ -250,17 +273,18 @@ static int await_boot(tdl_keeper *k, tdl_bytes *report) {
 static void epitaph(tdl_keeper *k, const char *when, char *text, size_t size) {
   char how[64];
   tdl_spawn_say(&k->process, how, sizeof(how));
-  snprintf(text, size, "worker %u %s%s", k->worker->id, how, when);
+  snprintf(text, size, "worker %u %s%s", k->worker->id,
+           k->mute ? "was killed: it had closed its descriptors" : how, when);
 }
 
 int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
   int status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
-                               k->bell, &k->process);
+                               &k->process);
   char text[256];
   tdl_payload_clear(report);
-  k->broken = k->retiring = 0;
+  k->broken = k->retiring = k->mute = 0;
   if (status != 0) {
     snprintf(text, sizeof(text), "cannot start '%.160s': %.60s",
              plan->prefix[0] != NULL ? plan->prefix[0] : plan->program,
@@ -271,9 +295,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   status = say_hello(k) == 0 ? await_boot(k, report) : TREADLE_ECRASHED;
   if (status != 0) {
     if (status == TREADLE_ECRASHED) { /* it may be about to end by itself */
-      struct pollfd fd = {k->process.pidfd, POLLIN, 0};
-      poll(&fd, 1, (int)(TDL_KEEPER_PATIENCE_NS / 1000000u));
-      tdl_spawn_has_ended(&k->process);
+      await_own_end(k);
     }
     tdl_spawn_end(&k->process);
     if (status == TREADLE_ECRASHED) {
@@ -288,7 +310,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
 
 /* What it takes: anything, what was sent to it, or nothing (Z2). */
 static void look_at_size(tdl_keeper *k) {
-  enum tdl_pump_serves serves = k->retiring                  ? TDL_PUMP_SHUT
+  enum tdl_pump_serves serves = k->retiring                  ? TDL_PUMP_LAST
                                 : !tdl_size_wants(k->worker) ? TDL_PUMP_SENT
                                                              : TDL_PUMP_ANY;
   k->leaving = serves == TDL_PUMP_SENT;
@@ -348,6 +370,10 @@ static int is_gone(tdl_keeper *k, int says) {
   if (k->broken) {
     return 1;
   }
+  if (k->mute) {
+    await_own_end(k);
+    return 1;
+  }
   if (says && tdl_line_receive(k->process.line, &m, 0) != 0) {
     return 1; /* also for a message: there is none that it could send now */
   }
@@ -365,14 +391,14 @@ void tdl_keeper_serve(tdl_worker *w) {
     tdl_loop_dispatch(&w->loop);
     tdl_pump_own(k);
     asked = tdl_worker_is_asked(w);
-    tdl_worker_unask(w, asked);
     if (asked & TDL_ASK_RECYCLE) {
       k->retiring = 1;
     }
     look_at_size(k);
+    tdl_worker_unask(w, asked); /* from here on its process takes no call */
     due = tdl_pump_tell_settled(k);
     if (w->phase == TDL_POOL_STOPPED || is_gone(k, says) ||
-        ((k->retiring || k->leaving) && is_quiet(k))) {
+        (k->retiring && tdl_pump_is_idle(k)) || (k->leaving && is_quiet(k))) {
       return;
     }
     if (tdl_now_ns() >= due || tdl_now_ns() >= end_of(w)) {
@@ -408,11 +434,11 @@ static void await_end(tdl_keeper *k, uint64_t end) {
 }
 
 /* Tells it to leave; what runs in it, if anything does, must end at once. */
-static void ask_to_leave(tdl_keeper *k, int quiet) {
+static void ask_to_leave(tdl_keeper *k, int idle) {
   uint64_t patience =
-      quiet ? k->worker->pool->terminate_ns : TDL_KEEPER_PATIENCE_NS;
+      idle ? k->worker->pool->terminate_ns : TDL_KEEPER_PATIENCE_NS;
   tdl_message stop = {.kind = TDL_LINE_STOP,
-                      .value = quiet ? TDL_NEVER : TDL_STOP_GRACE_NS};
+                      .value = idle ? TDL_NEVER : TDL_STOP_GRACE_NS};
   tdl_message_say(&stop, tdl_pool_reason(k->worker->pool));
   if (tdl_line_send(k->process.line, &stop,
                     TDL_LINE_HEAD_BYTES + stop.length) == 0) {
@@ -422,11 +448,11 @@ static void ask_to_leave(tdl_keeper *k, int quiet) {
 
 const char *tdl_keeper_end(tdl_worker *w) {
   tdl_keeper *k = w->keeper;
-  int quiet = is_quiet(k), had_jobs = !tdl_pump_is_idle(k);
+  int idle = tdl_pump_is_idle(k), was_asked;
   char text[256];
   tdl_pump_serve(k, TDL_PUMP_SHUT);
-  if (!k->broken && (quiet || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
-    ask_to_leave(k, quiet);
+  if (!k->broken && (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
+    ask_to_leave(k, idle);
   }
   tdl_spawn_end(&k->process);
   if (k->broken) {
@@ -438,7 +464,9 @@ const char *tdl_keeper_end(tdl_worker *w) {
     epitaph(k, "", text, sizeof(text));
   }
   tdl_pump_lose(k, TREADLE_ECRASHED, text);
-  return k->broken || had_jobs        ? "crashed"
-         : k->leaving && !k->retiring ? "resized"
-                                      : "recycled";
+  was_asked =
+      k->retiring || k->leaving || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
+  return k->broken || !idle || !was_asked ? "crashed"
+         : k->leaving && !k->retiring     ? "resized"
+                                          : "recycled";
 }

@@ -9,8 +9,9 @@
 **     is tried by others, and only while the pool is OPEN and not watched (P7):
 **     else the worker's own thread does all of it, so that it knows when it rests.
 ** H2  A job that the process has is RUNNING, and has a ticket until its result
-**     has come. If the process ends before that, the job has crashed; but if its
-**     record still lies in the ring, it goes back to its slot (tdl_job_requeue).
+**     has come. If the process ends before that, the job has crashed; but if it
+**     had not begun its record, that goes back to its slot (tdl_job_requeue):
+**     not after what cannot be (H5), lest a job run twice.
 ** H3  The worker's bit in `idle` (P3) says that the process has room. It is set
 **     and cleared under the lock; who has set it looks at the queues again.
 ** H4  What others settle while it runs (J3), the worker's thread tells the
@@ -39,7 +40,7 @@ typedef struct tdl_ticket {
 typedef struct tdl_keeper {
   /* read-only */
   tdl_worker *worker;
-  int bell; /* readable when its thread is to look */
+  int bell; /* readable when its thread is to look: rung in this process */
   /* H1 */
   atomic_int lock;
   _Atomic uint32_t progress; /* jobs that it has; others may look */
@@ -53,6 +54,7 @@ typedef struct tdl_keeper {
   tdl_spawn process;
   uint32_t tasks;        /* of its module */
   int retiring, leaving; /* as the vm's */
+  int mute;              /* it has closed its descriptors */
 } tdl_keeper;
 
 /* What the pool's processes are started with; read-only. */

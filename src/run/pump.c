@@ -200,8 +200,9 @@ static uint32_t collect(tdl_keeper *k) {
 /* --- calls ----------------------------------------------------------------- */
 
 static int has_room(const tdl_keeper *k) {
-  return k->serves != TDL_PUMP_SHUT && !k->broken && k->waits == 0 &&
-         progress_of(k) < k->worker->pool->concurrency;
+  return k->serves >= TDL_PUMP_SENT && !k->broken && k->waits == 0 &&
+         progress_of(k) < k->worker->pool->concurrency &&
+         !(tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE);
 }
 
 /* 0 when it has to wait for room in the ring. */
@@ -494,7 +495,8 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
   mark(k);
   for (uint32_t i = 1; i < k->ticket_count; i++) {
     tdl_ticket *t = &k->tickets[i];
-    int begun = t->record != 0 && tdl_link_has_taken(&k->link.out, t->record);
+    int begun = t->record != 0 &&
+                (k->broken || tdl_link_had_begun(&k->link, t->record));
     if (t->job != NULL && (begun || stopped)) {
       fail_text(k, t, status, text);
     } else if (t->job != NULL) {

@@ -24,7 +24,8 @@ void tdl_pump_away(treadle_loop *loop, int away);
 /* --- for the worker's thread ----------------------------------------------- */
 
 enum tdl_pump_serves {
-  TDL_PUMP_SHUT = 0, /* there is no process that could take a call */
+  TDL_PUMP_SHUT = 0, /* there is no process, or one that has yet to boot */
+  TDL_PUMP_LAST,     /* it ends what it has */
   TDL_PUMP_SENT,     /* it takes what was sent to its slot */
   TDL_PUMP_ANY
 };

@@ -105,28 +105,23 @@ static int start(const char *const *argv, const int fds[3], pid_t *pid) {
       posix_spawnp(pid, argv[0], &actions, &attr, (char *const *)argv, environ);
   posix_spawnattr_destroy(&attr);
   posix_spawn_file_actions_destroy(&actions);
+  errno = error;
   return error == 0 ? 0 : error == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
 }
 
-/* A new program, so that nothing of the parent's memory is in it. */
-int tdl_spawn_start(char *const *prefix, const char *program, int memory,
-                    int bell, tdl_spawn *out) {
-  const char *argv[MOST_PREFIX + 3];
-  int line[2], fds[3] = {-1, -1, -1};
-  int n = 0, status = TREADLE_ESYSTEM;
-  for (; prefix != NULL && prefix[n] != NULL && n < MOST_PREFIX; n++) {
-    argv[n] = prefix[n];
+static void close_all(const int *fds, int n) {
+  for (int i = 0; i < n; i++) {
+    if (fds[i] >= 0) {
+      close(fds[i]);
+    }
   }
-  argv[n++] = program;
-  argv[n++] = TDL_SPAWN_ARGUMENT;
-  argv[n] = NULL;
-  *out = (tdl_spawn)TDL_SPAWN_NONE;
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) != 0) {
-    return TREADLE_ESYSTEM;
-  }
-  fds[0] = above(line[1]);
-  fds[1] = above(memory);
-  fds[2] = above(bell);
+}
+
+/* Starts it with the other ends of line and bell. */
+static int start_with(const char *const *argv, int line, int memory, int bell,
+                      tdl_spawn *out) {
+  int fds[3] = {above(line), above(memory), above(bell)};
+  int status = TREADLE_ESYSTEM;
   if (fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0) {
     status = start(argv, fds, &out->pid);
   }
@@ -138,19 +133,38 @@ int tdl_spawn_start(char *const *prefix, const char *program, int memory,
       status = TREADLE_ESYSTEM;
     }
   }
-  for (int i = 0; i < 3; i++) {
-    if (fds[i] >= 0) {
-      close(fds[i]);
-    }
+  close_all(fds, 3);
+  return status;
+}
+
+/* A new program, so that nothing of the parent's memory is in it. */
+int tdl_spawn_start(char *const *prefix, const char *program, int memory,
+                    tdl_spawn *out) {
+  const char *argv[MOST_PREFIX + 3];
+  int ends[4] = {-1, -1, -1, -1}; /* line: ours, its; bell: ours, its */
+  int n = 0, status = TREADLE_ESYSTEM, saved;
+  for (; prefix != NULL && prefix[n] != NULL && n < MOST_PREFIX; n++) {
+    argv[n] = prefix[n];
   }
-  close(line[1]);
-  if (status != 0) {
-    close(line[0]);
+  argv[n++] = program;
+  argv[n++] = TDL_SPAWN_ARGUMENT;
+  argv[n] = NULL;
+  *out = (tdl_spawn)TDL_SPAWN_NONE;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 &&
+      pipe2(ends + 2, O_CLOEXEC | O_NONBLOCK) == 0) {
+    status = start_with(argv, ends[1], memory, ends[3], out);
+  }
+  saved = errno;
+  if (status == 0) {
+    out->line = ends[0];
+    out->bell = ends[2];
+    ends[0] = ends[2] = -1;
+  } else {
     *out = (tdl_spawn)TDL_SPAWN_NONE;
-    return status;
   }
-  out->line = line[0];
-  return 0;
+  close_all(ends, 4);
+  errno = saved;
+  return status;
 }
 
 /* --- the end --------------------------------------------------------------- */
@@ -190,7 +204,10 @@ void tdl_spawn_end(tdl_spawn *s) {
   if (s->line >= 0) {
     close(s->line);
   }
-  s->pidfd = s->line = -1;
+  if (s->bell >= 0) {
+    close(s->bell);
+  }
+  s->pidfd = s->line = s->bell = -1;
 }
 
 void tdl_spawn_say(const tdl_spawn *s, char *text, size_t size) {
