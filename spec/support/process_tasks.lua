@@ -65,6 +65,21 @@ function M.note(path, text)
   return text
 end
 
+local record
+
+--- Write a number into this process's own file, in the folder that is the pool's data. Some take
+-- a while then.
+function M.record(number)
+  record = record or ffi.C.open(("%s/%d"):format(treadle.worker.data, ffi.C.getpid()), 0x441,
+    ffi.cast("int", 384))
+  local line = number .. "\n"
+  assert(ffi.C.write(record, line, #line) == #line)
+  if number % 2 == 0 then
+    treadle.sleep(0.001)
+  end
+  return number
+end
+
 function M.hold(gate, text)
   return require("tasks").hold(gate, text)
 end
