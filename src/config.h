@@ -468,6 +468,17 @@
 #define TDL_LINK_KEEP_BYTES 4194304u
 #endif
 
+/* A payload that is longer is a long one: it does not lie in a ring. */
+#ifndef TDL_LINK_INLINE_BYTES
+#define TDL_LINK_INLINE_BYTES (TDL_LINK_RING_BYTES / 8)
+#endif
+
+/* Long arguments are written where all processes of a pool read them, in either
+** half of so much. Its pages cannot be given back as long as there is the pool. */
+#ifndef TDL_STAGE_HALF_BYTES
+#define TDL_STAGE_HALF_BYTES (8u << 20)
+#endif
+
 /* Long payloads have at least so much, for what a worker reports of its start. */
 #ifndef TDL_LINK_BULK_BYTES
 #define TDL_LINK_BULK_BYTES 1048576u

@@ -301,6 +301,47 @@ static void what_was_lent_waits_for_room_in_the_ring(void) {
   close_pair(&p);
 }
 
+static void what_is_shown_is_not_copied_and_holds_nobody_up(void) {
+  static uint8_t memory[2 * MOST], mapping[2 * MOST];
+  tdl_record head = {.kind = 1, .len = MOST}, copy;
+  const uint8_t *seen;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  p.parent.out.shown = (tdl_link_shown){memory, sizeof(memory)};
+  p.child.in.shown = (tdl_link_shown){mapping, sizeof(mapping)};
+  CHECK(put_number(&p.parent.out, 1, MOST) == 1); /* the bulk is full */
+  CHECK(put_number(&p.parent.out, 2, INLINE + 1) == 0);
+  CHECK(tdl_link_put(&p.parent.out, &head, memory + 64) == 1);
+  CHECK(tdl_link_put(&p.parent.out, &head, memory + MOST) == 1);
+  CHECK(put_number(&p.parent.out, 3, 10) == 1);
+  CHECK(takes(&p.child.in, 1));
+  CHECK(tdl_link_look(&p.child.in, &copy, &seen) == 1);
+  CHECK(copy.len == MOST && seen == mapping + 64);
+  tdl_link_take(&p.child.in, &copy);
+  CHECK(tdl_link_look(&p.child.in, &copy, &seen) == 1);
+  CHECK(copy.len == MOST && seen == mapping + MOST);
+  tdl_link_take(&p.child.in, &copy);
+  CHECK(takes(&p.child.in, 3) && is_empty(&p.child.in));
+  close_pair(&p);
+}
+
+/* The parent is shown nothing; and nobody looks beyond what he is shown. */
+static void what_is_not_shown_is_refused(void) {
+  static uint8_t memory[MOST];
+  tdl_record head = {.kind = 1, .len = INLINE + 1}, copy;
+  const uint8_t *seen;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  p.child.out.shown = (tdl_link_shown){memory, sizeof(memory)};
+  CHECK(tdl_link_put(&p.child.out, &head, memory) == 1);
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == TREADLE_EINVAL);
+  p.parent.in.shown = (tdl_link_shown){memory, INLINE};
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == TREADLE_EINVAL);
+  p.parent.in.shown.bytes = INLINE + 1;
+  CHECK(tdl_link_look(&p.parent.in, &copy, &seen) == 1);
+  close_pair(&p);
+}
+
 static void what_never_fits_is_refused(void) {
   tdl_link_writer before;
   tdl_record head = {.kind = 1};
@@ -494,7 +535,7 @@ static void forge(const pair *p, uint64_t at, const tdl_record *head,
   tdl_record *record = (tdl_record *)(ring + at % RING);
   record->len = head->len;
   record->kind = head->kind;
-  record->is_bulk = head->is_bulk;
+  record->place = head->place;
   if (at % RING + HEAD + sizeof(offset) <= RING) {
     memcpy(record + 1, &offset, sizeof(offset));
   }
@@ -527,10 +568,10 @@ static void forged_headers_are_refused_or_lie_within(void) {
     tdl_link_reader *r = &p.parent.in;
     uint64_t at = got(r), end = RING - at % RING, offset;
     tdl_record head = {.kind = (uint8_t)(random_of(&seed) % 3),
-                       .is_bulk = (uint8_t)(random_of(&seed) % 3)};
+                       .place = (uint8_t)(random_of(&seed) % 3)};
     const uint8_t *data = NULL;
     int status;
-    head.len = (uint32_t)odd_number(&seed, head.is_bulk ? MOST : end);
+    head.len = (uint32_t)odd_number(&seed, head.place ? MOST : end);
     offset = odd_number(&seed, p.parent.in.bulk_bytes - head.len);
     forge(&p, at, &head, offset);
     if (end < RING) {
@@ -565,7 +606,7 @@ static void a_length_or_an_offset_beyond_the_end_is_refused(void) {
   bulk = p.parent.in.bulk_bytes;
   {
     const struct {
-      uint8_t kind, is_bulk;
+      uint8_t kind, place;
       uint32_t len;
       uint64_t offset;
       int status;
@@ -575,7 +616,9 @@ static void a_length_or_an_offset_beyond_the_end_is_refused(void) {
         {1, 0, UINT32_MAX, 0, TREADLE_EINVAL},
         {1, 0, UINT32_MAX - (uint32_t)HEAD + 1, 0, TREADLE_EINVAL},
         {1, 1, (uint32_t)bulk, 0, 1},
-        {1, 255, 1, bulk - 1, 1},
+        {1, 1, 1, bulk - 1, 1},
+        {1, 2, 0, 0, TREADLE_EINVAL}, /* it is shown nothing */
+        {1, 255, 1, bulk - 1, TREADLE_EINVAL},
         {1, 1, 0, bulk, 1},
         {1, 1, 0, bulk + 1, TREADLE_EINVAL},
         {1, 1, (uint32_t)bulk + 1, 0, TREADLE_EINVAL},
@@ -588,7 +631,7 @@ static void a_length_or_an_offset_beyond_the_end_is_refused(void) {
     for (size_t i = 0; i < sizeof(forgeries) / sizeof(*forgeries); i++) {
       tdl_link_reset(&p.parent);
       head = (tdl_record){.kind = forgeries[i].kind,
-                          .is_bulk = forgeries[i].is_bulk,
+                          .place = forgeries[i].place,
                           .len = forgeries[i].len};
       forge(&p, 0, &head, forgeries[i].offset);
       CHECK(tdl_link_look(&p.parent.in, &head, &data) == forgeries[i].status);
@@ -869,6 +912,8 @@ int main(void) {
   RUN(what_is_written_where_it_was_lent_is_not_copied);
   RUN(what_was_lent_may_be_left_or_hold_a_short_payload);
   RUN(what_was_lent_waits_for_room_in_the_ring);
+  RUN(what_is_shown_is_not_copied_and_holds_nobody_up);
+  RUN(what_is_not_shown_is_refused);
   RUN(what_never_fits_is_refused);
   RUN(a_payload_that_looks_like_stamps_is_none);
   RUN(pages_are_there_only_where_they_were_used);

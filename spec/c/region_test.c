@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/region.h"
 #include "check.h"
 #include "config.h"
@@ -396,6 +397,70 @@ static void without_memory_nothing_is_made(void) {
 }
 #endif
 
+/* --- what is shown (G4) ---------------------------------------------------- */
+
+/* Opened anew, as a process may that has only a descriptor. */
+static int reopen(int fd, int how) {
+  char path[64];
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  return open(path, how | O_CLOEXEC);
+}
+
+static int is_denied(const void *pages) {
+  return pages == MAP_FAILED && errno == EPERM;
+}
+
+static int can_only_read(void *arg) {
+  const tdl_region *r = arg;
+  int all = PROT_READ | PROT_WRITE, hole = FALLOC_FL_PUNCH_HOLE;
+  int fd = reopen(r->fd, O_RDWR);
+  const uint8_t *seen = NULL;
+  uint8_t *pages = mmap(NULL, r->bytes, PROT_READ, MAP_SHARED, fd, 0);
+  int ok = fd >= 0 && pages != MAP_FAILED &&
+           is_denied(mmap(NULL, r->bytes, all, MAP_SHARED, fd, 0)) &&
+           is_denied(mmap(NULL, r->bytes, PROT_WRITE, MAP_SHARED, r->fd, 0)) &&
+           mprotect(pages, 1, PROT_WRITE) != 0 && write(fd, "x", 1) < 0 &&
+           pwrite(r->fd, "x", 1, 0) < 0 && ftruncate(fd, 0) != 0 &&
+           fallocate(fd, hole | FALLOC_FL_KEEP_SIZE, 0, (off_t)page()) != 0 &&
+           fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) != 0 &&
+           tdl_region_see(r->fd, r->bytes, &seen) == 0 && seen[0] == 7 &&
+           seen[r->bytes - 1] == 9;
+  if (seen != NULL) {
+    tdl_free_pages((uint8_t *)(uintptr_t)seen, r->bytes);
+  }
+  munmap(pages, r->bytes);
+  close(fd);
+  return ok;
+}
+
+static void what_is_shown_is_read_by_others_and_written_by_its_maker(void) {
+  int fd = next_fd();
+  tdl_region r;
+  CHECK(tdl_region_open_shown(100000, &r) == 0);
+  r.data[0] = 7;
+  r.data[r.bytes - 1] = 9; /* G1 to G3 hold, and the mapping is what it was */
+  CHECK(in_child(can_only_read, &r));
+  CHECK(can_only_read(&r) == 1);
+  r.data[1] = 8;
+  CHECK(r.data[0] == 7 && r.data[1] == 8);
+  tdl_region_close(&r);
+  CHECK(next_fd() == fd);
+}
+
+static void what_is_not_shown_is_not_seen(void) {
+  const uint8_t *seen = NULL;
+  tdl_region sparse, shown, other;
+  CHECK(tdl_region_open_sparse(100000, &sparse) == 0);
+  CHECK(tdl_region_open_shown(100000, &shown) == 0);
+  CHECK(tdl_region_see(sparse.fd, 100000, &seen) == TREADLE_EINVAL);
+  CHECK(tdl_region_see(shown.fd, 200000, &seen) == TREADLE_EINVAL);
+  CHECK(tdl_region_see(shown.fd, 0, &seen) == TREADLE_EINVAL);
+  CHECK(tdl_region_see(-1, 100000, &seen) == TREADLE_EINVAL && seen == NULL);
+  CHECK(tdl_region_adopt(shown.fd, 100000, &other) == TREADLE_EINVAL);
+  tdl_region_close(&sparse);
+  tdl_region_close(&shown);
+}
+
 int main(void) {
   RUN(a_region_is_zeroed_and_all_of_it_there);
   RUN(maps_tell_its_name);
@@ -415,5 +480,7 @@ int main(void) {
 #ifdef TDL_TEST_ALLOC
   RUN(without_memory_nothing_is_made);
 #endif
+  RUN(what_is_shown_is_read_by_others_and_written_by_its_maker);
+  RUN(what_is_not_shown_is_not_seen);
   return check_any_failed;
 }

@@ -94,22 +94,26 @@ void *tdl_alloc_aligned(size_t align, size_t size) {
   return counted(ptr);
 }
 
-static void *map(size_t size, int flags, int fd) {
+static void *map(size_t size, int may, int flags, int fd) {
   void *ptr = MAP_FAILED;
   if (refused()) {
     errno = ENOMEM;
   } else {
-    ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    ptr = mmap(NULL, size, may, flags, fd, 0);
   }
   return counted(ptr == MAP_FAILED ? NULL : ptr);
 }
 
 void *tdl_alloc_pages(size_t size) {
-  return map(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
 void *tdl_map_pages(int fd, size_t size) {
-  return map(size, MAP_SHARED, fd);
+  return map(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+}
+
+const void *tdl_map_pages_to_read(int fd, size_t size) {
+  return map(size, PROT_READ, MAP_SHARED, fd);
 }
 
 void tdl_free_pages(void *ptr, size_t size) {

@@ -17,8 +17,10 @@ void tdl_free(void *ptr);                           /* any of them, or NULL */
 /* Zeroed pages, which are there only once they are written. */
 void *tdl_alloc_pages(size_t size);
 
-/* The pages of a file, shared with all who have it. NULL with errno. */
+/* The pages of a file, shared with all who have it; the second only to be read.
+** NULL with errno. */
 void *tdl_map_pages(int fd, size_t size);
+const void *tdl_map_pages_to_read(int fd, size_t size);
 
 void tdl_free_pages(void *ptr, size_t size); /* of either; ptr may be NULL */
 

@@ -17,7 +17,13 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
+#ifndef F_SEAL_FUTURE_WRITE /* Linux 5.1 */
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+enum kind { WHOLE, SPARSE, SHOWN };
 
 /* The size of the file; 0: there can be none so large. */
 static size_t round_up(size_t bytes) {
@@ -74,29 +80,32 @@ static int fill_file(int fd, size_t size) {
   return 0;
 }
 
-static int open_region(size_t bytes, int is_sparse, tdl_region *out) {
+static int open_region(size_t bytes, enum kind kind, tdl_region *out) {
   size_t size = round_up(bytes);
   uint8_t *data;
   int fd, status, saved;
-  if (size == 0 || (!is_sparse && !can_be(size))) {
+  if (size == 0 || (kind == WHOLE && !can_be(size))) {
     return TREADLE_ENOMEM;
   }
   fd = is_within_limit(size) ? make_file() : -1;
   if (fd < 0) {
     return errno == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
   }
-  status = is_sparse ? (ftruncate(fd, (off_t)size) == 0 ? 0 : TREADLE_ESYSTEM)
-                     : fill_file(fd, size);
+  status = kind == WHOLE                     ? fill_file(fd, size)
+           : ftruncate(fd, (off_t)size) == 0 ? 0
+                                             : TREADLE_ESYSTEM;
   if (status != 0) {
-    goto fail;
-  }
-  if (fcntl(fd, F_ADD_SEALS, SEALS) != 0) { /* G1 */
-    status = TREADLE_ESYSTEM;
     goto fail;
   }
   data = tdl_map_pages(fd, size);
   if (data == NULL) {
     status = TREADLE_ENOMEM;
+    goto fail;
+  }
+  if (fcntl(fd, F_ADD_SEALS, /* G1, G4 */
+            SEALS | (kind == SHOWN ? F_SEAL_FUTURE_WRITE : 0)) != 0) {
+    status = TREADLE_ESYSTEM;
+    tdl_free_pages(data, size);
     goto fail;
   }
   out->data = data;
@@ -111,20 +120,24 @@ fail:
 }
 
 int tdl_region_open(size_t bytes, tdl_region *out) {
-  return open_region(bytes, 0, out);
+  return open_region(bytes, WHOLE, out);
 }
 
 int tdl_region_open_sparse(size_t bytes, tdl_region *out) {
-  return open_region(bytes, 1, out);
+  return open_region(bytes, SPARSE, out);
+}
+
+int tdl_region_open_shown(size_t bytes, tdl_region *out) {
+  return open_region(bytes, SHOWN, out);
 }
 
 /* G3. Neither a file of huge pages, whose holes need not be filled again, nor
 ** one that can be written through this descriptor only in part. */
-static int is_region(int fd, size_t size) {
+static int is_region(int fd, size_t size, int seals) {
   struct stat file;
   struct statfs system;
-  int seals = fcntl(fd, F_GET_SEALS);
-  return seals >= 0 && (seals & SEALS) == SEALS &&
+  int has = fcntl(fd, F_GET_SEALS);
+  return has >= 0 && (has & seals) == seals &&
          (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR && fstat(fd, &file) == 0 &&
          S_ISREG(file.st_mode) && (size_t)file.st_size == size &&
          fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
@@ -133,7 +146,7 @@ static int is_region(int fd, size_t size) {
 int tdl_region_adopt(int fd, size_t bytes, tdl_region *out) {
   size_t size = round_up(bytes);
   uint8_t *data;
-  if (size == 0 || !is_region(fd, size)) {
+  if (size == 0 || !is_region(fd, size, SEALS)) {
     return TREADLE_EINVAL;
   }
   data = tdl_map_pages(fd, size);
@@ -144,6 +157,20 @@ int tdl_region_adopt(int fd, size_t bytes, tdl_region *out) {
   out->data = data;
   out->bytes = size;
   out->fd = fd;
+  return 0;
+}
+
+int tdl_region_see(int fd, size_t bytes, const uint8_t **out) {
+  size_t size = round_up(bytes);
+  const uint8_t *data;
+  if (size == 0 || !is_region(fd, size, SEALS | F_SEAL_FUTURE_WRITE)) {
+    return TREADLE_EINVAL;
+  }
+  data = tdl_map_pages_to_read(fd, size);
+  if (data == NULL) {
+    return TREADLE_ENOMEM;
+  }
+  *out = data;
   return 0;
 }
 

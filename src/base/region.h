@@ -13,7 +13,10 @@
 **     (as G1 cannot be undone, that it was so then is enough). G2 is not known
 **     of it: who has it may punch holes, which read as zeros. The kernel fills
 **     one at the next touch; under strict overcommit (vm.overcommit_memory = 2)
-**     without memory left for it that is a SIGBUS. */
+**     without memory left for it that is a SIGBUS.
+** G4  One that is shown is its maker's to write: the kernel lets nobody map it to
+**     write, nor write to the file, nor punch holes, from the moment on when it is
+**     mapped here; not its maker either, whose mapping stays as it is. */
 #ifndef TDL_BASE_REGION_H
 #define TDL_BASE_REGION_H
 
@@ -35,11 +38,18 @@ int tdl_region_open(size_t bytes, tdl_region *out);
 /* The same without G2: each page is there once it is written. */
 int tdl_region_open_sparse(size_t bytes, tdl_region *out);
 
+/* The same with G4. */
+int tdl_region_open_shown(size_t bytes, tdl_region *out);
+
 /* The one that a tdl_region_open with so many bytes has made, here or in another
 ** process, by a descriptor of it. TREADLE_EINVAL when it is none, or another
 ** size. Takes the descriptor, which no new program inherits from then on; on
 ** failure it stays the caller's. */
 int tdl_region_adopt(int fd, size_t bytes, tdl_region *out);
+
+/* Maps one that is shown, to be read: 0, with its pages, for good. The descriptor
+** stays the caller's. */
+int tdl_region_see(int fd, size_t bytes, const uint8_t **out);
 
 /* Other mappings and descriptors of it stay. For one that is not open, too. */
 void tdl_region_close(tdl_region *region);

@@ -328,6 +328,9 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(n > 0 && lua_isuserdata(L, first + n - 1))) {
     transfers = tdl_bind_is_transfer(L, first + n - 1);
   }
+  if (TDL_UNLIKELY(pool->stage != NULL) && place != TDL_AT_HOME) {
+    tdl_stage_lend(pool->stage, job);
+  }
   status = tdl_encode_to(L, first, n - transfers, "arguments", &job->bytes,
                          pool->max_payload, tdl_bind_target(pool));
   if (TDL_UNLIKELY(transfers && status == 0)) {
@@ -338,6 +341,9 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     return refused(b, L, handle, first, n, task, place, timeout, status);
   }
   TDL_STAMP(job, ENCODED);
+  if (TDL_UNLIKELY(pool->stage != NULL)) {
+    tdl_stage_keep(pool->stage, job);
+  }
   tdl_job_set_task(job, task);
   own = b->vm != NULL ? b->vm->worker->pool == pool : is_guests_own(b, pool);
   tdl_bind_future(b, L, (int)job->slot, own);

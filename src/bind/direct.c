@@ -50,15 +50,21 @@ typedef struct direct {
 
 /* --- a call --------------------------------------------------------------- */
 
+/* Its next arguments are written into the stage, if there is room. */
+static int is_staged(const treadle_pool *pool) {
+  return TDL_UNLIKELY(pool->stage != NULL) && pool->stage->last > 0;
+}
+
 static int call_open(void *self, void *handle, uint32_t count) {
   direct *d = self;
   tdl_handle *h = ((tdl_box *)handle)->handle;
   TDL_STAMP(NULL, BEGUN);
   /* A finalizer's call, made while another one is, goes the other way; so does
-  ** a guest's, which may be a call on its own pool, and one that is told. */
+  ** a guest's, which may be a call on its own pool, and one that is told; and one
+  ** with long arguments, as the last one had, for another process. */
   if (TDL_UNLIKELY(h == NULL || h->pool == NULL || d->face.opened != 0 ||
                    d->bind->loop->guest != 0 || d->bind->tells_call ||
-                   tdl_bind_is_barred(d->bind))) {
+                   is_staged(h->pool) || tdl_bind_is_barred(d->bind))) {
     return 0;
   }
   if (d->job == NULL) {
@@ -108,6 +114,9 @@ static int call_submit(void *self, uint32_t task) {
     return 0; /* a finalizer has seen the end of the pool */
   }
   d->job = NULL;
+  if (TDL_UNLIKELY(d->box->handle->pool->stage != NULL)) {
+    tdl_stage_note(d->box->handle->pool->stage, job->bytes.len);
+  }
   tdl_job_set_task(job, task);
   /* without a deadline it cannot fail */
   tdl_pool_prepare(d->box->handle->pool, job);

@@ -6,6 +6,7 @@
 #include "../base/stall.h"
 #include "../base/status.h"
 #include "../codec/payload.h"
+#include "stage.h"
 
 void tdl_jobs_init(tdl_jobs *jobs) {
   memset(jobs, 0, sizeof(*jobs));
@@ -21,6 +22,9 @@ static void free_extras(tdl_job *job) {
   }
   tdl_free(job->reason);
   job->reason = NULL;
+  if (job->extras & TDL_JOB_HAS_STAGE) {
+    tdl_stage_release(job);
+  }
   job->extras = 0;
 }
 
@@ -28,8 +32,8 @@ void tdl_jobs_fini(tdl_jobs *jobs) {
   for (uint32_t i = 0; i < jobs->slab_count; i++) {
     for (uint32_t k = 0; k < TDL_JOB_SLAB_COUNT; k++) {
       tdl_payload_clear(&jobs->slabs[i][k].bytes);
-      tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
       free_extras(&jobs->slabs[i][k]);
+      tdl_bytes_reset(&jobs->slabs[i][k].bytes, NULL, 0);
     }
     tdl_free(jobs->slabs[i]);
   }
@@ -90,7 +94,7 @@ tdl_job *tdl_jobs_take(tdl_jobs *jobs, struct treadle_loop *home) {
 }
 
 void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
-  uint32_t heap = tdl_bytes_heap(&job->bytes);
+  uint32_t heap;
   /* relaxed: the job is ours alone (J4) */
   uint32_t word = atomic_load_explicit(&job->word, memory_order_relaxed);
   jobs->live -= TDL_JOB_STATE(word) != TDL_JOB_IDLE;
@@ -101,6 +105,7 @@ void tdl_jobs_give(tdl_jobs *jobs, tdl_job *job) {
   if (TDL_UNLIKELY(job->extras != 0)) {
     free_extras(job);
   }
+  heap = tdl_bytes_heap(&job->bytes);
   if (heap > 0 && jobs->kept_bytes + heap > TDL_JOB_BUSY_BYTES) {
     tdl_bytes_reset(&job->bytes, job->inline_bytes, TDL_JOB_INLINE_BYTES);
     heap = 0;

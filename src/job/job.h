@@ -62,6 +62,7 @@ enum tdl_job_state {
 
 #define TDL_JOB_HAS_REASON 1u /* for tdl_jobs_give: what there is to free */
 #define TDL_JOB_HAS_STREAM 2u
+#define TDL_JOB_HAS_STAGE  4u
 
 /* The `worker` of a job that the pool's home runs itself. */
 #define TDL_JOB_HOSTED UINT16_MAX
@@ -91,9 +92,10 @@ typedef struct tdl_job {
   int8_t untold;       /* the home settled it and has yet to report this */
   uint8_t inherited;   /* its deadline is that of the job that made it */
   uint8_t refused;     /* never queued: the pool takes no calls */
-  uint8_t extras;      /* TDL_JOB_HAS_REASON, TDL_JOB_HAS_STREAM */
+  uint8_t extras;      /* a set of TDL_JOB_HAS_... */
   uint8_t awaited;     /* the home's: J6 */
   /* --- and what few calls need --- */
+  uint8_t half;          /* of the stage */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */
   tdl_node expiry;       /* the supervisor's: on its way while `expiring` */
   char *reason;          /* J5: why it was cancelled; see extras */
@@ -105,6 +107,8 @@ typedef struct tdl_job {
   struct tdl_trace *trace;       /* that has recorded its submission, or NULL */
   uint64_t call;                 /* its number there */
   _Atomic(tdl_counted *) stream; /* J7 */
+  struct tdl_stage *stage;       /* the home's: where it has a piece, or NULL */
+  tdl_bytes own;                 /* what `bytes` is else (stage.h, A2) */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */

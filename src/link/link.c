@@ -15,10 +15,15 @@
 
 #define LINE    ((uint64_t)TDL_LINK_GRAIN_BYTES)
 #define VERSION 1u
+#define NOWHERE UINT64_MAX
 
 static uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
 }
+
+/* Where a payload lies: behind its header, or behind that it says at which byte of
+** the other two. */
+enum place { INLINE = 0, BULK, SHOWN };
 
 /* --- opening -------------------------------------------------------------- */
 
@@ -144,26 +149,53 @@ uint64_t tdl_link_lend(tdl_link_writer *w, uint8_t **data) {
   return w->bulk_bytes - w->bulk_at;
 }
 
-static int lies_in(const uint8_t *memory, uint64_t bytes, const void *data) {
-  return (uintptr_t)data - (uintptr_t)memory < bytes;
+/* Where in that memory it lies, if it does. */
+static int lies_in(const uint8_t *memory, uint64_t bytes, const void *data,
+                   uint64_t *at) {
+  *at = (uintptr_t)data - (uintptr_t)memory;
+  return *at < bytes;
+}
+
+/* Where a long payload is to lie: BULK, with no `at`, if it is to be copied. */
+static enum place place_of(const tdl_link_writer *w, const void *data,
+                           uint64_t *at) {
+  if (lies_in(w->bulk, w->bulk_bytes, data, at)) { /* N4: it was lent */
+    return BULK;
+  } else if (lies_in(w->shown.data, w->shown.bytes, data, at)) {
+    return SHOWN;
+  }
+  *at = NOWHERE;
+  return BULK;
+}
+
+/* The header, and with it where the payload lies. */
+static void write_record(tdl_record *record, const tdl_record *head,
+                         enum place place) {
+  record->len = head->len;
+  record->kind = head->kind;
+  record->place = (uint8_t)place;
+  record->status = head->status;
+  record->ticket = head->ticket;
+  record->task = head->task;
+  record->when = head->when;
 }
 
 int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
-  uint64_t n = head->len, at = 0;
-  int is_bulk = n > TDL_LINK_INLINE_BYTES;
-  int is_there = is_bulk && lies_in(w->bulk, w->bulk_bytes, data); /* N4 */
+  uint64_t n = head->len, at = NOWHERE;
+  int is_long = n > TDL_LINK_INLINE_BYTES;
+  enum place place = is_long ? place_of(w, data, &at) : INLINE;
   uint64_t bytes =
-      round_up(sizeof(tdl_record) + (is_bulk ? sizeof(at) : n), LINE);
+      round_up(sizeof(tdl_record) + (is_long ? sizeof(at) : n), LINE);
   uint64_t end = w->ring_bytes - (w->put & (w->ring_bytes - 1));
   uint64_t all = bytes + (bytes > end ? end : 0);
   tdl_record *record;
   if (n > w->bulk_bytes) {
     return TREADLE_EPAYLOAD;
   }
-  if (TDL_UNLIKELY(is_bulk) || !has_room(w, all)) {
+  if (TDL_UNLIKELY(is_long) || !has_room(w, all)) {
     int status = look_at_taken(w);
     if (status != 0 || !has_room(w, all) ||
-        (is_bulk && !is_there && w->bulk_at + n > w->bulk_bytes)) {
+        (is_long && at == NOWHERE && w->bulk_at + n > w->bulk_bytes)) {
       return status;
     }
   }
@@ -172,22 +204,18 @@ int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
     publish(w, end);
   }
   record = record_at(w->ring, w->ring_bytes, w->put);
-  record->len = head->len;
-  record->kind = head->kind;
-  record->is_bulk = (uint8_t)is_bulk;
-  record->status = head->status;
-  record->ticket = head->ticket;
-  record->task = head->task;
-  record->when = head->when;
-  if (TDL_UNLIKELY(is_bulk)) {
-    at = is_there ? (uint64_t)((const uint8_t *)data - w->bulk) : w->bulk_at;
-    if (!is_there) {
+  write_record(record, head, place);
+  if (TDL_UNLIKELY(is_long)) {
+    if (at == NOWHERE) {
+      at = w->bulk_at;
       memcpy(w->bulk + at, data, n);
     }
     memcpy(record + 1, &at, sizeof(at));
-    w->bulk_at = round_up(at + n, LINE);
-    w->bulk_most = w->bulk_at > w->bulk_most ? w->bulk_at : w->bulk_most;
-    w->lent = w->put + bytes;
+    if (place == BULK) {
+      w->bulk_at = round_up(at + n, LINE);
+      w->bulk_most = w->bulk_at > w->bulk_most ? w->bulk_at : w->bulk_most;
+      w->lent = w->put + bytes;
+    }
   } else if (n > 0) {
     memcpy(record + 1, data, n);
   }
@@ -245,25 +273,29 @@ int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
     advance(r, r->ring_bytes - at);
     return tdl_link_look(r, head, data); /* at 0 */
   }
-  bytes = head->is_bulk ? sizeof(offset) : head->len;
+  bytes = head->place != INLINE ? sizeof(offset) : head->len;
   if (bytes > r->ring_bytes - at - sizeof(*head)) {
     return TREADLE_EINVAL;
   }
   *data = (const uint8_t *)(record + 1);
-  if (TDL_UNLIKELY(head->is_bulk)) {
+  if (TDL_UNLIKELY(head->place != INLINE)) {
+    const uint8_t *memory = head->place == BULK ? r->bulk : r->shown.data;
+    uint64_t size = head->place == BULK ? r->bulk_bytes : r->shown.bytes;
     memcpy(&offset, *data, sizeof(offset));
-    if (offset > r->bulk_bytes || head->len > r->bulk_bytes - offset) {
+    if (head->place > SHOWN || memory == NULL || offset > size ||
+        head->len > size - offset) {
       return TREADLE_EINVAL;
     }
-    *data = r->bulk + offset;
+    *data = memory + offset;
   }
   return 1;
 }
 
 /* In the ring. */
 static uint64_t bytes_of(const tdl_record *head) {
-  return round_up(
-      sizeof(*head) + (head->is_bulk ? sizeof(uint64_t) : head->len), LINE);
+  return round_up(sizeof(*head) +
+                      (head->place != INLINE ? sizeof(uint64_t) : head->len),
+                  LINE);
 }
 
 void tdl_link_begin(tdl_link *link, const tdl_record *head) {

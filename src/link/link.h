@@ -29,6 +29,8 @@
 **     may have its free end before there is a record, and write the payload where
 **     it would be copied to; until that is put, or given up, it puts no other that
 **     is long.
+**     A payload that lies in memory which the reader sees anyway (`shown`, the
+**     pool's stage) is not copied either: the record says where.
 ** N5  `rest` is the child's way to sleep [park]: announce, look again, sleep;
 **     whoever has put a record looks at it. `away` says that the parent's home
 **     sleeps: who has put a record for it rings the keeper's bell then. */
@@ -42,15 +44,12 @@
 #include "../base/region.h"
 #include "../config.h"
 
-/* A payload that is longer lies in the bulk. */
-#define TDL_LINK_INLINE_BYTES (TDL_LINK_RING_BYTES / 8)
-
 /* What a record begins with; the reader works on a copy. */
 typedef struct tdl_record {
   _Atomic uint64_t stamp; /* N2; private */
   uint32_t len;           /* of the payload */
   uint8_t kind;           /* 0: the rest of the ring is skipped */
-  uint8_t is_bulk;        /* private; the payload says where it lies */
+  uint8_t place;          /* private; if not 0, the payload says where in it */
   int16_t status;
   uint32_t ticket;
   uint32_t task;
@@ -76,8 +75,15 @@ enum tdl_link_rest {
   TDL_LINK_IN_LOOP /* in its script's loop: a message wakes it */
 };
 
+/* What the parent shows, in its mapping and in the child's; or nothing. */
+typedef struct tdl_link_shown {
+  const uint8_t *data;
+  uint64_t bytes;
+} tdl_link_shown;
+
 typedef struct tdl_link_writer {
   uint8_t *ring, *bulk;
+  tdl_link_shown shown;          /* set by who has opened it */
   const _Atomic uint64_t *taken; /* the reader's word */
   uint64_t ring_bytes, bulk_bytes;
   uint64_t put;       /* records end here */
@@ -89,6 +95,7 @@ typedef struct tdl_link_writer {
 
 typedef struct tdl_link_reader {
   uint8_t *ring, *bulk;
+  tdl_link_shown shown; /* the same */
   _Atomic uint64_t *taken;
   uint64_t ring_bytes, bulk_bytes;
   _Atomic uint64_t got; /* records were read up to here; others may ask ready */
@@ -118,7 +125,8 @@ void tdl_link_close(tdl_link *link);
 uint64_t tdl_link_lend(tdl_link_writer *w, uint8_t **data);
 
 /* Of the header, len, kind, status, ticket, task and when are the caller's; the
-** bytes are copied, but for a long payload that was written where it was lent. 1 when it is put; 0 when there is no room now, and nothing
+** bytes are copied, but for a long payload that was written where it was lent,
+** or lies in what is shown. 1 when it is put; 0 when there is no room now, and nothing
 ** has happened; below 0: the payload never fits (TREADLE_EPAYLOAD), or the
 ** reader has taken what there never was (TREADLE_EINVAL). */
 int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data);

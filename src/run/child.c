@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../base/alloc.h"
+#include "../base/region.h"
 #include "../codec/payload.h"
 #include "../confine/confine.h"
 #include "far.h"
@@ -203,14 +204,31 @@ static void set_up_process(void) {
   setvbuf(stdout, NULL, _IOLBF, TDL_CHILD_LINE_BYTES);
 }
 
+/* What it has been started with; 0, or it was not started by a keeper. */
+static int take_memory(const tdl_hello *hello, tdl_link *link) {
+  int status = tdl_link_join(TDL_SPAWN_MEMORY, link);
+  if (status == 0 &&
+      (uint64_t)hello->boot_bytes + hello->policy_bytes > link->in.bulk_bytes) {
+    status = TREADLE_EINVAL;
+  }
+  if (status == 0) {
+    link->in.shown.bytes = hello->stage_bytes;
+    status = tdl_region_see(TDL_SPAWN_STAGE, hello->stage_bytes,
+                            &link->in.shown.data);
+  }
+  if (status == 0) {
+    close(TDL_SPAWN_STAGE); /* the mapping stays */
+  }
+  return status;
+}
+
 int tdl_child_main(void) {
   child c = {.line = TDL_SPAWN_LINE};
   tdl_hello hello;
   tdl_link link;
   set_up_process();
   if (tdl_line_receive_hello(c.line, &hello) != 0 ||
-      tdl_link_join(TDL_SPAWN_MEMORY, &link) != 0 ||
-      (uint64_t)hello.boot_bytes + hello.policy_bytes > link.in.bulk_bytes) {
+      take_memory(&hello, &link) != 0) {
     fputs("treadle: " TDL_SPAWN_ARGUMENT " is for treadle itself: a worker's "
           "process, which a pool with runtime = \"process\" starts\n",
           stderr);

@@ -180,6 +180,7 @@ static int say_hello(tdl_keeper *k) {
   const tdl_worker *w = k->worker;
   const treadle_pool *pool = w->pool;
   const tdl_bytes *policy = &pool->plan->policy;
+  const tdl_region *stage = &pool->stage->region;
   tdl_hello hello = {.kind = TDL_LINE_HELLO,
                      .version = TDL_HELLO_VERSION,
                      .id = w->id,
@@ -188,12 +189,14 @@ static int say_hello(tdl_keeper *k) {
                      .spins = w->id < (uint32_t)tdl_spin_cores(),
                      .boot_bytes = pool->boot.len,
                      .policy_bytes = policy->len,
+                     .stage_bytes = stage->bytes,
                      .terminate_ns = pool->terminate_ns,
                      .cap_bytes = pool->cap_bytes,
                      .recycle_after = pool->recycle_after,
                      .recycle_bytes = pool->recycle_bytes};
   memcpy(hello.name, pool->name, sizeof(hello.name));
   tdl_link_reset(&k->link);
+  k->link.out.shown = (tdl_link_shown){stage->data, stage->bytes};
   memcpy(k->link.out.bulk, pool->boot.data, pool->boot.len);
   if (policy->len > 0) {
     memcpy(k->link.out.bulk + pool->boot.len, policy->data, policy->len);
@@ -281,7 +284,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
   int status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
-                               &k->process);
+                               w->pool->stage->region.fd, &k->process);
   char text[256];
   tdl_payload_clear(report);
   k->broken = k->retiring = k->mute = 0;

@@ -35,7 +35,7 @@ typedef struct tdl_message {
 
 #define TDL_LINE_HEAD_BYTES ((uint32_t)offsetof(tdl_message, text))
 
-#define TDL_HELLO_VERSION 1u
+#define TDL_HELLO_VERSION 2u
 
 /* What a worker's process is told first; behind its boot payload lies what it may
 ** do (policy.h). */
@@ -45,6 +45,7 @@ typedef struct tdl_hello {
   uint32_t id, concurrency, max_payload;
   uint32_t spins; /* it may, before it sleeps */
   uint32_t boot_bytes, policy_bytes;
+  uint64_t stage_bytes;
   uint64_t terminate_ns, cap_bytes, recycle_after, recycle_bytes;
   char name[32];
 } tdl_hello;

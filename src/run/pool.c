@@ -108,6 +108,9 @@ static void free_pool(treadle_pool *pool) {
   tdl_hook_drop(pool);
   tdl_known_free(pool->known);
   tdl_keeper_plan_free(pool->plan);
+  if (pool->stage != NULL) {
+    tdl_stage_drop(pool->stage);
+  }
   tdl_policy_free(pool->policy);
   tdl_payload_clear(&pool->boot);
   tdl_bytes_reset(&pool->boot, NULL, 0);
@@ -204,6 +207,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   }
   if (status == 0) {
     status = tdl_stats_new(&pool->stats);
+  }
+  if (status == 0 && pool->plan != NULL) {
+    status = tdl_stage_new(pool->max_payload, &pool->stage);
   }
   if (status == 0 && pool->policy != NULL) {
     status = pool->plan != NULL

@@ -57,6 +57,7 @@
 
 #include <pthread.h>
 
+#include "../job/stage.h"
 #include "../queue/backlog.h"
 #include "loop.h"
 #include "size.h"
@@ -144,6 +145,7 @@ struct treadle_pool {
   int regulated;  /* the short question: a limit, helped, or balanced */
   int mortal;     /* P11 */
   struct tdl_keeper_plan *plan; /* its workers are processes (keeper.h) */
+  struct tdl_stage *stage;      /* where those read long arguments; or NULL */
   struct tdl_far *far; /* or it is in one: where its calls come from, too */
   char name[32];
   tdl_bytes boot;

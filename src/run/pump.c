@@ -165,6 +165,9 @@ static int take_result(tdl_keeper *k, const tdl_record *head,
   }
   bytes = &t->job->bytes;
   tdl_payload_clear(bytes);
+  if (TDL_UNLIKELY(tdl_bytes_cap(bytes) == 0)) { /* A1 */
+    tdl_stage_leave(t->job);
+  }
   if (!tdl_job_is_settled(t->job)) {
     if (tdl_bytes_append(bytes, data, head->len) != 0) {
       status = TREADLE_ENOMEM;

@@ -18,8 +18,9 @@
 
 extern char **environ;
 
-/* Above those that the child finds its own at. */
+/* Above those that the child finds its own at; and how many those are. */
 #define FIRST_FREE 16
+#define FDS        (TDL_SPAWN_END - TDL_SPAWN_LINE)
 
 #define MOST_PREFIX 64
 
@@ -82,7 +83,7 @@ static int above(int fd) {
   return fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE);
 }
 
-static int start(const char *const *argv, const int fds[3], pid_t *pid) {
+static int start(const char *const *argv, const int fds[FDS], pid_t *pid) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attr;
   sigset_t signals;
@@ -91,10 +92,10 @@ static int start(const char *const *argv, const int fds[3], pid_t *pid) {
   posix_spawnattr_init(&attr);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null",
                                    O_RDONLY, 0);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < FDS; i++) {
     posix_spawn_file_actions_adddup2(&actions, fds[i], TDL_SPAWN_LINE + i);
   }
-  posix_spawn_file_actions_addclosefrom_np(&actions, TDL_SPAWN_BELL + 1);
+  posix_spawn_file_actions_addclosefrom_np(&actions, TDL_SPAWN_END);
   sigemptyset(&signals);
   posix_spawnattr_setsigmask(&attr, &signals);
   sigfillset(&signals);
@@ -119,10 +120,10 @@ static void close_all(const int *fds, int n) {
 
 /* Starts it with the other ends of line and bell. */
 static int start_with(const char *const *argv, int line, int memory, int bell,
-                      tdl_spawn *out) {
-  int fds[3] = {above(line), above(memory), above(bell)};
+                      int stage, tdl_spawn *out) {
+  int fds[FDS] = {above(line), above(memory), above(bell), above(stage)};
   int status = TREADLE_ESYSTEM;
-  if (fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0) {
+  if (fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0 && fds[3] >= 0) {
     status = start(argv, fds, &out->pid);
   }
   if (status == 0) {
@@ -133,13 +134,13 @@ static int start_with(const char *const *argv, int line, int memory, int bell,
       status = TREADLE_ESYSTEM;
     }
   }
-  close_all(fds, 3);
+  close_all(fds, FDS);
   return status;
 }
 
 /* A new program, so that nothing of the parent's memory is in it. */
 int tdl_spawn_start(char *const *prefix, const char *program, int memory,
-                    tdl_spawn *out) {
+                    int stage, tdl_spawn *out) {
   const char *argv[MOST_PREFIX + 3];
   int ends[4] = {-1, -1, -1, -1}; /* line: ours, its; bell: ours, its */
   int n = 0, status = TREADLE_ESYSTEM, saved;
@@ -152,7 +153,7 @@ int tdl_spawn_start(char *const *prefix, const char *program, int memory,
   *out = (tdl_spawn)TDL_SPAWN_NONE;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 &&
       pipe2(ends + 2, O_CLOEXEC | O_NONBLOCK) == 0) {
-    status = start_with(argv, ends[1], memory, ends[3], out);
+    status = start_with(argv, ends[1], memory, ends[3], stage, out);
   }
   saved = errno;
   if (status == 0) {

@@ -5,10 +5,11 @@
 ** Fails:   with a treadle_status.
 **
 ** The program is the treadle command, which is looked for next to the library. It
-** finds three descriptors: the line, a socket of messages that is at its end when
-** either of them has died; the memory that they share; and a bell, a pipe that
-** its keeper reads. Of line and bell each side has an end of its own: what a
-** process sets of a descriptor's flags, that it might block, holds for its own. */
+** finds four descriptors: the line, a socket of messages that is at its end when
+** either of them has died; the memory that they share; a bell, a pipe that its
+** keeper reads; and what its pool shows to all of its processes (stage.h). Of line
+** and bell each side has an end of its own: what a process sets of a descriptor's
+** flags, that it might block, holds for its own. */
 #ifndef TDL_SPAWN_H
 #define TDL_SPAWN_H
 
@@ -16,7 +17,13 @@
 #include <sys/types.h>
 
 /* What the child finds where. */
-enum tdl_spawn_fd { TDL_SPAWN_LINE = 3, TDL_SPAWN_MEMORY, TDL_SPAWN_BELL };
+enum tdl_spawn_fd {
+  TDL_SPAWN_LINE = 3,
+  TDL_SPAWN_MEMORY,
+  TDL_SPAWN_BELL,
+  TDL_SPAWN_STAGE,
+  TDL_SPAWN_END
+};
 
 #define TDL_SPAWN_ARGUMENT "--worker"
 
@@ -37,7 +44,7 @@ int tdl_spawn_program(char *path, size_t size, char *tried, size_t tried_size);
 
 /* `prefix`: what comes before the program, ended by NULL; or NULL. */
 int tdl_spawn_start(char *const *prefix, const char *program, int memory,
-                    tdl_spawn *out);
+                    int stage, tdl_spawn *out);
 
 /* Sends it a signal, unless it was reaped. */
 void tdl_spawn_signal(const tdl_spawn *s, int signal);
