@@ -371,7 +371,8 @@ static int has_more(const tdl_keeper *k) {
 
 /* Others than its thread may: see H1. */
 static int is_open(const treadle_pool *pool) {
-  return tdl_pool_phase(pool) == TDL_POOL_OPEN && !tdl_pool_is_watched(pool);
+  return !tdl_pool_forked() && tdl_pool_phase(pool) == TDL_POOL_OPEN &&
+         !tdl_pool_is_watched(pool);
 }
 
 static uint32_t pump(tdl_keeper *k) {
@@ -469,6 +470,9 @@ int tdl_pump_ready(const treadle_loop *loop) {
 }
 
 void tdl_pump_away(treadle_loop *loop, int away) {
+  if (tdl_pool_forked()) {
+    return; /* it is the parent's memory, too */
+  }
   for (treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
     uint32_t slots = tdl_pool_slots(p);
     for (uint32_t i = 0; i < slots; i++) {
