@@ -5,6 +5,11 @@ local treadle = require "treadle"
 
 local PROCESS = { process = true }
 
+local function options(more)
+  more.runtime, more.permissions, more.threads = "process", "unrestricted", 1
+  return more
+end
+
 local function refused(text, fut)
   local ok, err = pcall(fut.await, fut)
   assert.is_false(ok)
@@ -16,7 +21,7 @@ describe("what another process cannot have", function()
   local pool
 
   setup(function()
-    pool = treadle.pool("crossing_tasks", { runtime = "process", threads = 1 })
+    pool = treadle.pool("crossing_tasks", options {})
   end)
 
   teardown(function() pool:close() end)
@@ -56,7 +61,7 @@ describe("what another process cannot have", function()
 
     it("is refused as the data of a pool: " .. name, function()
       local data = { x = make() }
-      local opts = { runtime = "process", threads = 1, data = data }
+      local opts = options { data = data }
       local err = helpers.error_here(function() treadle.pool("crossing_tasks", opts) end)
       assert.matches("cannot send to another process " .. name, err, 1, true)
     end)
@@ -68,7 +73,7 @@ describe("what another process cannot have", function()
   end)
 
   it("is refused as the result of a call that its home runs, too", function()
-    local own = treadle.pool("crossing_tasks", { runtime = "process", threads = 1, inline = true })
+    local own = treadle.pool("crossing_tasks", options { inline = true })
     for _ = 1, 20 do
       refused("a mutex (results[2].x[1])", own.call.make("a mutex"))
     end

@@ -155,6 +155,9 @@
 #ifndef TDL_BUFFER_PAGES_BYTES
 #define TDL_BUFFER_PAGES_BYTES 65536
 #endif
+#ifndef TDL_BUFFER_FILE_BYTES /* what a descriptor weighs: 64 make garbage */
+#define TDL_BUFFER_FILE_BYTES (1u << 20)
+#endif
 #ifndef TDL_BUFFER_GARBAGE_BYTES
 #define TDL_BUFFER_GARBAGE_BYTES (64u << 20)
 #endif
@@ -482,6 +485,13 @@
 /* Long payloads have at least so much, for what a worker reports of its start. */
 #ifndef TDL_LINK_BULK_BYTES
 #define TDL_LINK_BULK_BYTES 1048576u
+#endif
+
+/* Buffers that a worker's process and its parent can have of each other: each takes
+** one of the 1,024 descriptors that a process usually may have, and the collector
+** sees to it that garbage is not most of them (TDL_BUFFER_FILE_BYTES). */
+#ifndef TDL_CROSSING_MOST
+#define TDL_CROSSING_MOST 512u
 #endif
 
 /* What a worker's process prints leaves it in whole lines of up to so much. */

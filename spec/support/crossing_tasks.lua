@@ -1,15 +1,8 @@
 --- Tasks for the specs of what crosses the border of a process.
-local ffi = require "ffi"
 local stays = require "crossing_things"
 local treadle = require "treadle"
 
 local M = {}
-
-ffi.cdef [[
-typedef struct { double a, b; } crossing_pair;
-typedef union { double number; uint64_t bits; } crossing_cell;
-typedef struct { crossing_cell cells[2]; } crossing_cells;
-]]
 
 local kept = {}
 
@@ -33,6 +26,66 @@ end
 
 function M.has_buffer()
   return #kept.buffer
+end
+
+function M.keep(...)
+  kept.list = { ... }
+end
+
+function M.drop()
+  kept.list = nil
+  collectgarbage()
+  collectgarbage()
+end
+
+function M.kept()
+  return unpack(kept.list)
+end
+
+function M.data()
+  return treadle.worker.data
+end
+
+--- Whether the handle that comes is the one that was kept.
+function M.is_kept(buf)
+  return rawequal(kept.list[1], buf)
+end
+
+function M.add(buf, n)
+  for _ = 1, n do
+    treadle.atomics.add(buf, 0, 1)
+  end
+end
+
+function M.fill(buf, v)
+  buf:fill(v)
+end
+
+function M.get(buf, i)
+  return buf:get(i)
+end
+
+--- A buffer of this process's, filled; it is kept, too, if asked for.
+function M.new(n, v, keep)
+  local buf = treadle.buffer("int", n, { process = true }):fill(v)
+  kept.list = keep and { buf }
+  return buf
+end
+
+function M.give_away()
+  return treadle.move(kept.list[1])
+end
+
+function M.look()
+  return pcall(function() return #kept.list[1] end)
+end
+
+function M.fail_with(buf)
+  error({ buf = buf })
+end
+
+function M.crash(_)
+  require("ffi").cast("int *", 0)[0] = 1
 end
 
 return M

@@ -36,6 +36,18 @@ static inline void tdl_counted_hold(tdl_counted *c) {
   atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
 }
 
+/* For who only knows where it is, and keeps its memory from being freed: 0 when
+** nobody has a reference any more. */
+static inline int tdl_counted_try_hold(tdl_counted *c) {
+  /* relaxed: what it is, the caller knows from whoever has told him */
+  unsigned refs = atomic_load_explicit(&c->refs, memory_order_relaxed);
+  while (refs != 0 && !atomic_compare_exchange_weak_explicit(
+                          &c->refs, &refs, refs + 1, memory_order_relaxed,
+                          memory_order_relaxed)) { /* relaxed: as hold */
+  }
+  return refs != 0;
+}
+
 static inline void tdl_counted_drop(tdl_counted *c) {
   /* [refs] acq_rel: who frees it sees what the others did */
   if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1) {

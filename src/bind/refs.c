@@ -34,11 +34,13 @@ static int collect(lua_State *L) {
   return 0;
 }
 
-/* Bytes behind a handle; those of a slice are the whole one's. */
+/* Bytes behind a handle, and what its descriptor is worth; a slice has the whole
+** one's. */
 static size_t weight_of(const tdl_counted *thing) {
   const tdl_buffer *buffer = (const tdl_buffer *)thing;
   return thing->kind == &tdl_buffer_kind && buffer->whole == buffer
-             ? tdl_buffer_bytes(buffer)
+             ? tdl_buffer_bytes(buffer) +
+                   (tdl_buffer_fd(buffer) >= 0 ? TDL_BUFFER_FILE_BYTES : 0)
              : 0;
 }
 

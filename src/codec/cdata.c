@@ -399,8 +399,7 @@ static int fill(tdl_decoder *d, int at, const uint8_t *bytes, size_t size) {
   return 0;
 }
 
-/* A type's name and dimensions; nothing that would declare something. */
-static int is_type_name(const char *s, size_t len) {
+int tdl_cdata_is_type_name(const char *s, size_t len) {
   for (size_t i = 0; i < len; i++) {
     char c = s[i];
     if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -409,7 +408,7 @@ static int is_type_name(const char *s, size_t len) {
       return 0;
     }
   }
-  return len > 0 && len < 256;
+  return len > 0 && len <= TDL_CDATA_NAME_BYTES;
 }
 
 /* Pushes the object of the named type with these bytes. */
@@ -465,7 +464,7 @@ int tdl_decode_cdata(tdl_decoder *d) {
   if (p == NULL) {
     return tdl_decode_malformed(d, "truncated");
   }
-  if (!is_type_name(name, len)) {
+  if (!tdl_cdata_is_type_name(name, len)) {
     return tdl_decode_malformed(d, "a C type without a name");
   }
   status = make(d, name, len, p, size);

@@ -8,6 +8,11 @@
 #include "decode.h"
 #include "encode.h"
 
+#define TDL_CDATA_NAME_BYTES 255
+
+/* A type's name and dimensions; nothing that would declare something. */
+int tdl_cdata_is_type_name(const char *s, size_t len);
+
 int tdl_encode_cdata(tdl_encoder *e, int idx, const tdl_path *path);
 
 /* Pushes what follows the tag CDATA. */

@@ -22,6 +22,7 @@ typedef struct child {
   treadle_loop *loop;
   treadle_pool *pool;
   tdl_far *far;
+  tdl_crossing *crossing;
   int line;
   int over; /* its worker has ended */
 } child;
@@ -134,10 +135,13 @@ static int open_pool(child *c, const tdl_hello *hello, const tdl_link *link) {
                         .event = on_event,
                         .ctx = c};
   tdl_bytes boot;
-  int status = tdl_far_new(link, hello, &c->far);
+  int status = tdl_far_new(link, c->crossing, hello, &c->far);
   tdl_bytes_init(&boot, NULL, 0);
   if (status == 0) {
     status = tdl_bytes_append(&boot, link->in.bulk, hello->boot_bytes);
+  }
+  if (status == 0 && boot.len > 0 && (boot.data[0] & TDL_WIRE_THINGS)) {
+    status = tdl_crossing_read(c->crossing, &boot);
   }
   if (status == 0) {
     o.boot = &boot;
@@ -151,7 +155,7 @@ static int open_pool(child *c, const tdl_hello *hello, const tdl_link *link) {
 static int hear(child *c) {
   tdl_message m;
   int got;
-  while ((got = tdl_line_receive(c->line, &m, 0)) == 1) {
+  while ((got = tdl_crossing_hear(c->crossing, &m)) == 1) {
     switch (m.kind) {
     case TDL_LINE_SETTLE:
       m.text[m.length] = '\0';
@@ -222,13 +226,21 @@ static int take_memory(const tdl_hello *hello, tdl_link *link) {
   return status;
 }
 
+/* The first word, and the buffers before it that are in the boot payload. */
+static int await_hello(child *c, tdl_hello *hello) {
+  if (tdl_crossing_new(c->line, 0, &c->crossing) != 0 ||
+      tdl_crossing_hear_first(c->crossing) != 0) {
+    return TREADLE_EINVAL;
+  }
+  return tdl_line_receive_hello(c->line, hello);
+}
+
 int tdl_child_main(void) {
   child c = {.line = TDL_SPAWN_LINE};
   tdl_hello hello;
   tdl_link link;
   set_up_process();
-  if (tdl_line_receive_hello(c.line, &hello) != 0 ||
-      take_memory(&hello, &link) != 0) {
+  if (await_hello(&c, &hello) != 0 || take_memory(&hello, &link) != 0) {
     fputs("treadle: " TDL_SPAWN_ARGUMENT " is for treadle itself: a worker's "
           "process, which a pool with runtime = \"process\" starts\n",
           stderr);

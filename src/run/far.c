@@ -12,7 +12,8 @@
 #include "supervisor.h"
 #include "worker.h"
 
-int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out) {
+int tdl_far_new(const tdl_link *link, tdl_crossing *crossing,
+                const tdl_hello *hello, tdl_far **out) {
   tdl_far *far = tdl_calloc(sizeof(*far));
   int status = far == NULL ? TREADLE_ENOMEM : tdl_loop_new(&far->home);
   if (status != 0) {
@@ -20,6 +21,7 @@ int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out) {
     return status;
   }
   far->link = *link;
+  far->crossing = crossing;
   far->id = hello->id;
   far->spins = (int)hello->spins;
   pthread_mutex_init(&far->lock, NULL);
@@ -34,6 +36,7 @@ void tdl_far_free(tdl_far *far) {
     tdl_free(atomic_load_explicit(&far->blocks[i], memory_order_relaxed));
   }
   tdl_loop_drop(far->home);
+  tdl_crossing_end(far->crossing);
   tdl_link_close(&far->link);
   pthread_mutex_destroy(&far->lock);
   tdl_free(far);
@@ -76,6 +79,7 @@ static void ring(void) {
 
 /* F6. The job's bytes are its own again, with nothing in them. */
 static void take_back(tdl_far *far) {
+  tdl_payload_clear(&far->writes->bytes); /* buffers, if it was settled */
   tdl_bytes_reset(&far->writes->bytes, NULL, 0); /* what it may have outgrown */
   far->writes->bytes = far->aside;
   far->writes = NULL;
@@ -109,22 +113,29 @@ void tdl_far_answers(tdl_far *far, tdl_job *job) {
   }
 }
 
+static int has_things(const tdl_bytes *bytes) {
+  return bytes->len > 0 && (bytes->data[0] & TDL_WIRE_THINGS);
+}
+
 static void put_failure(tdl_far *far, const tdl_record *head, int status);
 
 /* The keeper makes room as soon as it hears the bell. */
-static void put(tdl_far *far, const tdl_record *head, const void *data) {
+static void put(tdl_far *far, tdl_record *head, const tdl_bytes *payload) {
   int done;
-  if (head->len > TDL_LINK_INLINE_BYTES && far->writes != NULL &&
-      data != far->writes->bytes.data && !recall(far)) { /* F6 */
+  if (far->writes != NULL && payload != NULL &&
+      (payload == &far->writes->bytes ? has_things(payload)
+                                      : payload->len > TDL_LINK_INLINE_BYTES) &&
+      !recall(far)) { /* F6 */
     put_failure(far, head, TREADLE_ENOMEM);
     return;
   }
-  while ((done = tdl_link_put(&far->link.out, head, data)) == 0) {
+  while ((done = tdl_crossing_put(far->crossing, &far->link.out, head,
+                                  payload)) == 0) {
     struct timespec moment = {0, TDL_FAR_ROOM_NS};
     ring();
     nanosleep(&moment, NULL);
   }
-  if (done == TREADLE_EPAYLOAD && head->len > 0) {
+  if ((done == TREADLE_EPAYLOAD || done == TREADLE_ENOMEM) && payload != NULL) {
     put_failure(far, head, done);
   }
 }
@@ -137,8 +148,8 @@ static void put_failure(tdl_far *far, const tdl_record *head, int status) {
 }
 
 void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks) {
-  tdl_record head = {.kind = TDL_FAR_REPORT, .len = report->len};
-  put(far, &head, report->data);
+  tdl_record head = {.kind = TDL_FAR_REPORT};
+  put(far, &head, report);
   far->tasks = tasks;
 }
 
@@ -163,12 +174,11 @@ static void come_home(tdl_far *far, tdl_job *job) {
   tdl_far_entry *entry = entry_of(far, ticket); /* it exists */
   tdl_record head = {
       .kind = TDL_FAR_RESULT, .ticket = ticket, .status = job->status};
-  if (tdl_job_is_settled(job)) { /* the parent has told its caller */
+  int is_settled = tdl_job_is_settled(job) != 0;
+  if (is_settled) { /* the parent has told its caller */
     head.status = TREADLE_ECRASHED;
-  } else {
-    head.len = job->bytes.len;
   }
-  put(far, &head, job->bytes.data);
+  put(far, &head, is_settled ? NULL : &job->bytes);
   far->is_long = head.len > TDL_LINK_INLINE_BYTES;
   if (job == far->writes) {
     take_back(far);
@@ -240,6 +250,33 @@ static void turn_away(tdl_far *far, const tdl_record *call) {
   ring();
 }
 
+/* F5: gives the job the payload of `open`; 0 without memory, and nothing more is
+** to be done with that. */
+static int bring(tdl_far *far, tdl_job *job, const uint8_t *data) {
+  uint32_t len = far->open.len;
+  int status;
+  if (TDL_UNLIKELY(len > 0 && (data[0] & TDL_WIRE_THINGS))) {
+    status = tdl_bytes_append(&job->bytes, data, len);
+    if (status == 0) {
+      status = tdl_crossing_read(far->crossing, &job->bytes);
+    }
+    if (status == TREADLE_EINVAL) {
+      abort(); /* as in tdl_far_take */
+    }
+    if (status != 0) {
+      turn_away(far, &far->open);
+    }
+    tdl_link_take(&far->link.in, &far->open);
+    return status == 0;
+  }
+  /* without a capacity nothing is ever written there */
+  far->reads = job;
+  far->kept = job->bytes;
+  tdl_bytes_init(&job->bytes, (uint8_t *)(uintptr_t)data, 0);
+  job->bytes.len = len;
+  return 1;
+}
+
 tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   tdl_far_entry *entry;
   const uint8_t *data;
@@ -272,11 +309,10 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   job->deadline_ns = far->open.when;
   job->timed = far->open.when != TDL_NEVER ? TDL_JOB_LIMITED : 0;
   tdl_job_set_task(job, far->open.task);
-  /* F5; without a capacity nothing is ever written there */
-  far->reads = job;
-  far->kept = job->bytes;
-  tdl_bytes_init(&job->bytes, (uint8_t *)(uintptr_t)data, 0);
-  job->bytes.len = far->open.len;
+  if (!bring(far, job, data)) {
+    tdl_jobs_give(&far->home->jobs, job);
+    return NULL;
+  }
   tdl_jobs_submit(&far->home->jobs, job);
   tdl_stats_submitted(w->pool->stats, &w->pool->stats->home, job);
   entry->is_urgent = far->open.status == TDL_FAR_URGENT;

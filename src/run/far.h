@@ -18,16 +18,19 @@
 **     one that has lain there for a whole further job; and before the worker
 **     sleeps, any.
 ** F5  The payload of a call lies in the ring until it is decoded: `open` is the
-**     record.
+**     record. One with buffers is copied, since what stands in it for them is not
+**     what the decoder knows (crossing.h).
 ** F6  After a long result, the next one is written straight into the link's bulk
 **     memory: the job's bytes are lent its free end (N4), one job's at a time, and
-**     come back when its record is put, or another long one is to be. */
+**     come back when its record is put, or another long one is to be, or when
+**     there are buffers in it. */
 #ifndef TDL_FAR_H
 #define TDL_FAR_H
 
 #include <pthread.h>
 
 #include "../link/link.h"
+#include "crossing.h"
 #include "line.h"
 #include "loop.h"
 
@@ -59,10 +62,11 @@ typedef struct tdl_far_entry {
 
 typedef struct tdl_far {
   tdl_link link;
-  uint32_t id;        /* the worker's, in the parent's pool */
-  uint32_t tasks;     /* of its module, when that is loaded */
-  int spins;          /* it may, before it sleeps */
-  treadle_loop *home; /* F1 */
+  tdl_crossing *crossing; /* read-only */
+  uint32_t id;            /* the worker's, in the parent's pool */
+  uint32_t tasks;         /* of its module, when that is loaded */
+  int spins;              /* it may, before it sleeps */
+  treadle_loop *home;     /* F1 */
   _Atomic(tdl_far_entry *) blocks[TDL_FAR_BLOCKS]; /* by ticket */
   tdl_record open;                                 /* F5 */
   tdl_job *reads;       /* F5: whose that is, or NULL */
@@ -78,7 +82,8 @@ typedef struct tdl_far {
 struct tdl_worker;
 
 /* The process's main thread, before the pool is opened; takes what was joined. */
-int tdl_far_new(const tdl_link *link, const tdl_hello *hello, tdl_far **out);
+int tdl_far_new(const tdl_link *link, tdl_crossing *crossing,
+                const tdl_hello *hello, tdl_far **out);
 void tdl_far_free(tdl_far *far);
 
 /* worker; 1 when there is a call. */

@@ -81,7 +81,7 @@ static void ring(void *arg) {
 
 int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   const treadle_pool *pool = w->pool;
-  size_t most = pool->boot.len + pool->plan->policy.len;
+  size_t most = tdl_crossing_bytes(&pool->boot) + pool->plan->policy.len;
   tdl_keeper *k = tdl_calloc(sizeof(*k));
   int status;
   if (k == NULL) {
@@ -176,18 +176,35 @@ static uint64_t end_of(tdl_worker *w) {
 
 /* --- booting --------------------------------------------------------------- */
 
+/* What is in the boot payload is given before the first word. 0: the process ends
+** before, or is to. */
+static int give_boot(tdl_keeper *k, tdl_bytes *boot) {
+  const tdl_worker *w = k->worker;
+  uint64_t end = end_of(k->worker);
+  int done;
+  while ((done = tdl_crossing_write(k->crossing, &w->pool->boot, boot)) == 0 &&
+         tdl_pool_phase(w->pool) != TDL_POOL_STOPPED && tdl_now_ns() < end &&
+         !tdl_spawn_has_ended(&k->process)) {
+    struct pollfd fd = {k->process.line, POLLOUT, 0};
+    poll(&fd, 1, 1);
+  }
+  return done > 0;
+}
+
 static int say_hello(tdl_keeper *k) {
   const tdl_worker *w = k->worker;
   const treadle_pool *pool = w->pool;
   const tdl_bytes *policy = &pool->plan->policy;
   const tdl_region *stage = &pool->stage->region;
+  tdl_bytes boot = pool->boot;
+  int status = TREADLE_ESYSTEM;
   tdl_hello hello = {.kind = TDL_LINE_HELLO,
                      .version = TDL_HELLO_VERSION,
                      .id = w->id,
                      .concurrency = pool->concurrency,
                      .max_payload = pool->max_payload,
                      .spins = w->id < (uint32_t)tdl_spin_cores(),
-                     .boot_bytes = pool->boot.len,
+                     .boot_bytes = (uint32_t)tdl_crossing_bytes(&pool->boot),
                      .policy_bytes = policy->len,
                      .stage_bytes = stage->bytes,
                      .terminate_ns = pool->terminate_ns,
@@ -197,12 +214,23 @@ static int say_hello(tdl_keeper *k) {
   memcpy(hello.name, pool->name, sizeof(hello.name));
   tdl_link_reset(&k->link);
   k->link.out.shown = (tdl_link_shown){stage->data, stage->bytes};
-  memcpy(k->link.out.bulk, pool->boot.data, pool->boot.len);
-  if (policy->len > 0) {
-    memcpy(k->link.out.bulk + pool->boot.len, policy->data, policy->len);
+  if (boot.data[0] & TDL_WIRE_THINGS) {
+    tdl_bytes_init(&boot, NULL, 0);
+    if (!give_boot(k, &boot)) {
+      goto done;
+    }
   }
-  k->link.out.bulk_most = pool->boot.len + policy->len;
-  return tdl_line_send(k->process.line, &hello, sizeof(hello));
+  memcpy(k->link.out.bulk, boot.data, boot.len);
+  if (policy->len > 0) {
+    memcpy(k->link.out.bulk + boot.len, policy->data, policy->len);
+  }
+  k->link.out.bulk_most = boot.len + policy->len;
+  status = tdl_line_send(k->process.line, &hello, sizeof(hello));
+done:
+  if (boot.data != pool->boot.data) {
+    tdl_bytes_reset(&boot, NULL, 0);
+  }
+  return status;
 }
 
 /* An encoded text. */
@@ -224,11 +252,8 @@ static int take_report(tdl_keeper *k, tdl_bytes *report) {
   if (tdl_link_look(&k->link.in, &head, &data) == 1 &&
       head.kind == TDL_FAR_REPORT &&
       tdl_bytes_append(report, data, head.len) == 0) {
-    if (head.len > 0 && (report->data[0] & TDL_WIRE_THINGS)) {
-      report->len = 0;
-    } else {
-      done = 1;
-    }
+    done = head.len == 0 || !(report->data[0] & TDL_WIRE_THINGS) ||
+           tdl_crossing_read(k->crossing, report) == 0;
     tdl_link_take(&k->link.in, &head);
   }
   return done;
@@ -240,7 +265,7 @@ static int await_boot(tdl_keeper *k, tdl_bytes *report) {
   for (;;) {
     tdl_message m;
     uint64_t end = end_of(w);
-    int got = tdl_line_receive(k->process.line, &m, 0);
+    int got = tdl_crossing_hear(k->crossing, &m);
     if (got == 1 && m.kind == TDL_LINE_BOOTED) {
       int status = -(int)m.value;
       if (!take_report(k, report) || status > 0 || status < TREADLE_ESYSTEM) {
@@ -280,6 +305,14 @@ static void epitaph(tdl_keeper *k, const char *when, char *text, size_t size) {
            k->mute ? "was killed: it had closed its descriptors" : how, when);
 }
 
+static void end_crossing(tdl_keeper *k) {
+  tdl_crossing *crossing = k->crossing;
+  tdl_pump_lock(k);
+  k->crossing = NULL;
+  tdl_pump_unlock(k);
+  tdl_crossing_end(crossing);
+}
+
 int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
@@ -295,11 +328,15 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
     report_text(report, text);
     return status == TREADLE_ENOMEM ? status : TREADLE_ELOAD;
   }
-  status = say_hello(k) == 0 ? await_boot(k, report) : TREADLE_ECRASHED;
+  status = tdl_crossing_new(k->process.line, 1, &k->crossing);
+  if (status == 0) {
+    status = say_hello(k) == 0 ? await_boot(k, report) : TREADLE_ECRASHED;
+  }
   if (status != 0) {
     if (status == TREADLE_ECRASHED) { /* it may be about to end by itself */
       await_own_end(k);
     }
+    end_crossing(k);
     tdl_spawn_end(&k->process);
     if (status == TREADLE_ECRASHED) {
       epitaph(k, " while it was loading its module", text, sizeof(text));
@@ -370,17 +407,19 @@ static int sleep_on(tdl_keeper *k, uint64_t due) {
 /* Its end has come: it has ended, or said what cannot be. */
 static int is_gone(tdl_keeper *k, int says) {
   tdl_message m;
-  if (k->broken) {
-    return 1;
+  int heard = 0;
+  if (says && !k->broken) {
+    tdl_pump_lock(k);
+    heard = tdl_crossing_hear(k->crossing, &m);
+    tdl_pump_unlock(k);
+    k->broken |=
+        heard == TREADLE_EINVAL || heard == 1; /* it has no more to say */
   }
   if (k->mute) {
     await_own_end(k);
     return 1;
   }
-  if (says && tdl_line_receive(k->process.line, &m, 0) != 0) {
-    return 1; /* also for a message: there is none that it could send now */
-  }
-  return says && tdl_spawn_has_ended(&k->process);
+  return k->broken || heard != 0 || (says && tdl_spawn_has_ended(&k->process));
 }
 
 void tdl_keeper_serve(tdl_worker *w) {
@@ -457,6 +496,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
   if (!k->broken && (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
     ask_to_leave(k, idle);
   }
+  tdl_crossing_cut(k->crossing);
   tdl_spawn_end(&k->process);
   if (k->broken) {
     snprintf(text, sizeof(text),
@@ -467,6 +507,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
     epitaph(k, "", text, sizeof(text));
   }
   tdl_pump_lose(k, TREADLE_ECRASHED, text);
+  end_crossing(k);
   was_asked =
       k->retiring || k->leaving || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
   return k->broken || !idle || !was_asked ? "crashed"

@@ -22,6 +22,7 @@
 #define TDL_KEEPER_H
 
 #include "../link/link.h"
+#include "crossing.h"
 #include "spawn.h"
 #include "worker.h"
 
@@ -50,6 +51,7 @@ typedef struct tdl_keeper {
   tdl_ticket *tickets;       /* from 1 */
   uint32_t ticket_count, free_ticket;
   tdl_link link;
+  tdl_crossing *crossing; /* NULL: there is no process */
   /* its thread's */
   tdl_spawn process;
   uint32_t tasks;        /* of its module */

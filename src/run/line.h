@@ -17,8 +17,12 @@ enum tdl_line_kind {
   TDL_LINE_STOP,      /* leave; what runs must end within `value` ns; why */
   TDL_LINE_WAKE,      /* there is a record, and the child rests in a loop */
   /* to the parent */
-  TDL_LINE_BOOTED, /* `value`: a status; the report is a record */
-  TDL_LINE_REFUSED /* it cannot be confined: the text says why */
+  TDL_LINE_BOOTED,  /* `value`: a status; the report is a record */
+  TDL_LINE_REFUSED, /* it cannot be confined: the text says why */
+  /* both ways, about the buffer with the number `value` (crossing.h) */
+  TDL_LINE_GIVE,   /* with its descriptor */
+  TDL_LINE_FORGET, /* nobody has it any more here */
+  TDL_LINE_GONE    /* its giver has dropped it, too */
 };
 
 #define TDL_LINE_TEXT_BYTES 512
@@ -56,9 +60,20 @@ void tdl_message_say(tdl_message *message, const char *text);
 /* 0, or TREADLE_ESYSTEM. Never blocks, never raises SIGPIPE. */
 int tdl_line_send(int line, const void *message, uint32_t size);
 
-/* 1: a message; 0: there is none now (`wait`: never); TREADLE_ECLOSED at the
-** end; TREADLE_EINVAL: nonsense. */
-int tdl_line_receive(int line, tdl_message *out, int wait);
+/* The same with a descriptor, which stays the caller's. 1 when it is sent; 0:
+** there is no room now, or nobody is there any more. */
+int tdl_line_send_fd(int line, const void *message, uint32_t size, int fd);
+
+/* What `fd` is, if it is no descriptor. */
+#define TDL_LINE_NO_FD   (-1)
+#define TDL_LINE_LOST_FD (-2) /* there was no room for it in this process */
+
+/* 1: a message, and its descriptor, which is the caller's; 0: there is none now;
+** TREADLE_ECLOSED at the end; TREADLE_EINVAL: nonsense. */
+int tdl_line_receive(int line, tdl_message *out, int *fd);
+
+/* The kind of the next one, which stays; 0 at the end. Blocks. */
+uint32_t tdl_line_next_kind(int line);
 int tdl_line_receive_hello(int line, tdl_hello *out);
 
 #endif

@@ -154,6 +154,28 @@ static void take_back(tdl_keeper *k, tdl_ticket *t) {
 
 /* --- results --------------------------------------------------------------- */
 
+/* 0: nonsense (H5). What a settled call's result names is counted, too. */
+static int take_payload(tdl_keeper *k, tdl_bytes *bytes, int is_settled,
+                        const uint8_t *data, uint32_t len, int *status) {
+  int read;
+  if (len == 0 || (is_settled && !(data[0] & TDL_WIRE_THINGS))) {
+    return 1;
+  }
+  if (tdl_bytes_append(bytes, data, len) != 0) {
+    *status = TREADLE_ENOMEM;
+  } else if (bytes->data[0] & TDL_WIRE_THINGS) { /* it may have changed */
+    read = tdl_crossing_read(k->crossing, bytes);
+    *status = read == TREADLE_ENOMEM ? read : *status;
+    if (read == TREADLE_EINVAL) {
+      return 0;
+    }
+  }
+  if (is_settled) {
+    tdl_payload_clear(bytes);
+  }
+  return 1;
+}
+
 /* 0: nonsense (H5). */
 static int take_result(tdl_keeper *k, const tdl_record *head,
                        const uint8_t *data) {
@@ -168,13 +190,9 @@ static int take_result(tdl_keeper *k, const tdl_record *head,
   if (TDL_UNLIKELY(tdl_bytes_cap(bytes) == 0)) { /* A1 */
     tdl_stage_leave(t->job);
   }
-  if (!tdl_job_is_settled(t->job)) {
-    if (tdl_bytes_append(bytes, data, head->len) != 0) {
-      status = TREADLE_ENOMEM;
-    } else if (head->len > 0 && (bytes->data[0] & TDL_WIRE_THINGS)) {
-      bytes->len = 0; /* addresses in this process */
-      return 0;
-    }
+  if (!take_payload(k, bytes, tdl_job_is_settled(t->job) != 0, data, head->len,
+                    &status)) {
+    return 0;
   }
   end_job(k, t, status);
   return 1;
@@ -215,17 +233,20 @@ static int put_call(tdl_keeper *k, tdl_ticket *t) {
                      .ticket = t->number,
                      .task = tdl_job_task(job),
                      .when = job->deadline_ns,
-                     .len = job->bytes.len,
                      .status =
                          job->home != job->pool->home ? TDL_FAR_URGENT : 0};
-  int done = tdl_link_put(&k->link.out, &head, job->bytes.data);
+  int done = tdl_crossing_put(k->crossing, &k->link.out, &head, &job->bytes);
   if (TDL_LIKELY(done > 0)) {
     t->record = k->link.out.put;
     k->waits = 0;
   } else if (done == 0) {
     k->waits = TDL_FAR_INDEX(t->number);
-  } else if (done == TREADLE_EPAYLOAD) {
-    fail_text(k, t, TREADLE_EPAYLOAD, NULL);
+    tdl_parker_wake(&k->worker->loop.parker); /* its thread tries again */
+  } else if (done == TREADLE_EPAYLOAD || done == TREADLE_ENOMEM) {
+    fail_text(k, t, done,
+              done == TREADLE_EPAYLOAD && tdl_crossing_is_full(k->crossing)
+                  ? "a worker's process cannot have more buffers at a time"
+                  : NULL);
   } else {
     k->broken = 1; /* it has taken what there never was */
     tdl_parker_wake(&k->worker->loop.parker);
@@ -274,12 +295,6 @@ static void hand_over(tdl_keeper *k, tdl_job *job) {
       t->began_ns = now;
       tdl_job_began(job, now);
     }
-  }
-  if (TDL_UNLIKELY(job->bytes.len > 0 &&
-                   (job->bytes.data[0] & TDL_WIRE_THINGS))) {
-    fail_text(k, t, TREADLE_EPAYLOAD,
-              "what is shared in memory cannot cross to another process");
-    return;
   }
   put_call(k, t);
 }

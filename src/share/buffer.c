@@ -34,6 +34,9 @@ static void free_memory(tdl_buffer *b) {
 
 static void free_buffer(tdl_counted *counted) {
   tdl_buffer *b = TDL_CONTAINER(counted, tdl_buffer, counted);
+  if (b->origin != NULL && b->origin->keep(b->origin, b)) {
+    return;
+  }
   if (b->whole != b) {
     tdl_counted_drop(&b->whole->counted);
   } else {
@@ -128,6 +131,15 @@ int tdl_buffer_slice(tdl_buffer *of, size_t first, size_t count,
   b->type = of->type;
   *out = b;
   return 0;
+}
+
+void tdl_buffer_revive(tdl_buffer *b) {
+  tdl_counted_init(&b->counted, &tdl_buffer_kind);
+}
+
+void tdl_buffer_free_kept(tdl_buffer *b) {
+  b->origin = NULL;
+  free_buffer(&b->counted);
 }
 
 int tdl_buffer_lies_in(const tdl_buffer *b, const tdl_buffer *other) {

@@ -19,6 +19,14 @@
 #include "../base/counted.h"
 #include "../base/region.h"
 
+struct tdl_buffer;
+
+/* Where a whole one has come from, for those that another process has given. */
+typedef struct tdl_buffer_origin {
+  /* when nobody has it any more: 1 if it is to be kept, by whom this is told */
+  int (*keep)(struct tdl_buffer_origin *origin, struct tdl_buffer *buffer);
+} tdl_buffer_origin;
+
 typedef struct tdl_buffer {
   tdl_counted counted;      /* first */
   struct tdl_buffer *whole; /* whose memory it is; a reference if another's */
@@ -27,7 +35,9 @@ typedef struct tdl_buffer {
   size_t unit;  /* bytes of one */
   const char *type;
   tdl_region region; /* where `data` lies, in a whole one for processes */
-  char name[];       /* the type's, in a whole one */
+  tdl_buffer_origin *origin; /* or NULL; with the number that it has there, */
+  uint64_t number;           /* of whoever has made that */
+  char name[];               /* the type's, in a whole one */
 } tdl_buffer;
 
 extern const tdl_kind tdl_buffer_kind;
@@ -60,6 +70,10 @@ int tdl_buffer_slice(tdl_buffer *of, size_t first, size_t count,
 static inline size_t tdl_buffer_bytes(const tdl_buffer *b) {
   return b->count * b->unit;
 }
+
+/* One that its origin has kept: has one holder again, or none at all. */
+void tdl_buffer_revive(tdl_buffer *b);
+void tdl_buffer_free_kept(tdl_buffer *b);
 
 /* 1 when all of `b` is in `other`. */
 int tdl_buffer_lies_in(const tdl_buffer *b, const tdl_buffer *other);
