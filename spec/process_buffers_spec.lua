@@ -4,6 +4,12 @@ local treadle = require "treadle"
 
 local atomics = treadle.atomics
 
+require("ffi").cdef [[
+typedef struct { double a, b; } crossing_pair;
+typedef union { double number; uint64_t bits; } crossing_cell;
+typedef struct { crossing_cell cells[2]; } crossing_cells;
+]]
+
 local PROCESS = { process = true }
 
 local function int_buffer(n)
@@ -246,6 +252,32 @@ describe("a buffer that goes to a process", function()
     pool.call.fill(buf, 5):await()
     assert.equal(5, buf:get(0))
     buf:close()
+  end)
+
+  it("gives plain numbers, whatever bits another process writes", function()
+    local forged = { { 0xfffa0000, 0x1000 }, { 0xffffffff, 0xffffffff }, { 0x7ff00000, 1 } }
+    for _, name in ipairs { "double", "float", "crossing_pair", "crossing_cells" } do
+      local buf = treadle.buffer(name, 4, PROCESS)
+      for _, bits in ipairs(forged) do
+        pool.call.forge(buf:slice(0), bits[1], bits[2]):await()
+        local own = treadle.buffer(name, 4):copy_from(buf)
+        for i = 0, 3 do
+          for _, x in ipairs { buf:get(i), own:get(i) } do
+            x = name == "crossing_pair" and x.b or x
+            x = name == "crossing_cells" and x.cells[1].number or x
+            assert.equal("number", type(x))
+            assert.is_true(x ~= x or name == "float")
+          end
+        end
+      end
+      pool.call.forge(buf:slice(0), 0x3ff80000, 0x3ff80000):await()
+      if name == "double" then
+        assert.is_true(buf:get(3) > 1.5 and buf:get(3) < 1.51)
+      elseif name == "float" then
+        assert.equal(1.9375, buf:get(3))
+      end
+      buf:close()
+    end
   end)
 
   it("of a call that is cancelled or too late leaves nothing behind", function()

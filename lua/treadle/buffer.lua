@@ -20,6 +20,7 @@ end
 --- `thing` is nil once the handle is closed.
 local handle_type = typeof "struct { void *thing; } *"
 local bytes_type = typeof "uint8_t *"
+local words_type = typeof "uint32_t *"
 local int64, uint64 = typeof "int64_t", typeof "uint64_t"
 
 --- A string of LuaJIT's has at most so many bytes.
@@ -50,12 +51,18 @@ local function type_of(name, unit)
     if not size then
       return nil, ("C type '%s' is not known here"):format(name)
     end
+    local made, sample = pcall(ffi.new, ct)
+    if not made or not core.buffer_type(sample) then -- a name that a process has sent
+      return nil, ("C type '%s' is no number and no struct without pointers here"):format(name)
+    end
     local one = typeof(name .. "[1]")
     local cell = one()
     local zero = cell[0]
     found = {
       name = name, ct = ct, pointer = typeof(name .. " *"), one = one, size = size,
       is_number = type(zero) == "number",
+      is_float = type(zero) == "number" and size <= 8 and tonumber(cast(ct, 0.5)) == 0.5,
+      cell = cell, words = cast(words_type, cell),
       is_struct = type(zero) == "cdata" and tonumber(zero) == nil,
       is_uint64 = ffi.istype(uint64, zero),
     }
@@ -95,13 +102,13 @@ local function refuse(self, name, level)
 end
 
 local function learn(self, name, level)
-  local address, count, unit, type_name = core.buffer_look(self)
+  local address, count, unit, type_name, is_far = core.buffer_look(self)
   if not address then
     refuse(self, name, level)
   end
   local view = {
     handle = cast(handle_type, self), count = count, unit = unit, address = address,
-    type_name = type_name, type = false, data = false,
+    type_name = type_name, type = false, data = false, is_far = is_far,
   }
   views[self] = view
   return view
@@ -169,11 +176,37 @@ end
 
 -- --- elements ----------------------------------------------------------------------------------
 
+--- Whether these are the bits of a NaN.
+local function is_nan(words, size)
+  if size == 4 then
+    return words[0] % 2 ^ 31 > 0x7f800000
+  end
+  local high = words[1] % 2 ^ 31
+  return high > 0x7ff00000 or high == 0x7ff00000 and words[0] ~= 0
+end
+
+--- The number that lies there, once. Another process may write it, at any time: and LuaJIT, which
+-- keeps other values in the bits of NaNs, takes what the FFI reads as it is.
+local function checked(view, i)
+  local cell, words = view.type.cell, view.type.words
+  copy(cell, view.data + i, view.unit)
+  if is_nan(words, view.unit) then
+    return 0 / 0
+  end
+  return cell[0]
+end
+
 --- The element with that number, from 0; a copy, if it is a struct.
 function methods:get(i)
   local view = element(self, i, "get", 1, 3)
   if view.type.is_struct then
-    return view.type.ct(view.data[i])
+    local one = view.type.ct(view.data[i])
+    if view.is_far then
+      core.buffer_scrub_one(one, view.type_name, view.unit)
+    end
+    return one
+  elseif view.is_far and view.type.is_float then
+    return checked(view, i)
   end
   return view.data[i]
 end
@@ -278,10 +311,14 @@ local function copy_buffer(self, view, source)
     too_long(view, n, "elements")
   elseif from.type == view.type then
     core.buffer_copy(self, source)
+    if from.is_far then
+      core.buffer_scrub(self, n, true)
+    end
     return
   end
   for i = 0, n - 1 do
-    assign_checked(view, i, from.data[i], 1, "copy_from", 4)
+    local v = from.is_far and from.type.is_float and checked(from, i) or from.data[i]
+    assign_checked(view, i, v, 1, "copy_from", 4)
   end
 end
 

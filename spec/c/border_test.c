@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "check.h"
 #include "codec/payload.h"
+#include "codec/reader.h"
 #include "run/crossing.h"
 #include "share/buffer.h"
 #include "treadle.h"
@@ -312,7 +313,28 @@ static void several_in_one_message_are_not_taken(void) {
   end();
 }
 
+/* What Lua takes by the FFI, as the quick way of results does, has these bits. */
+static void numbers_are_no_forged_values(void) {
+  static const uint64_t forged[] = {UINT64_C(0xfffa000000001000),
+                                    UINT64_C(0xffffffffffffffff),
+                                    UINT64_C(0x7ff0000000000001)};
+  for (int i = 0; i < 3; i++) {
+    uint8_t bytes[11] = {TDL_WIRE_VERSION, 1, TDL_TAG_NUMBER};
+    tdl_reader reader;
+    tdl_item item;
+    uint32_t count;
+    uint64_t bits;
+    uint8_t flags;
+    tdl_store_64(bytes + 3, forged[i]);
+    CHECK(tdl_get_begin(&reader, bytes, sizeof(bytes), &count, &flags) == 0);
+    CHECK(tdl_get_value(&reader, &item) == 0);
+    memcpy(&bits, &item.number, sizeof(bits));
+    CHECK(bits == UINT64_C(0x7ff8000000000000));
+  }
+}
+
 int main(void) {
+  RUN(numbers_are_no_forged_values);
   RUN(what_is_given_is_named_until_it_is_forgotten);
   RUN(numbers_and_ranges_that_are_none_end_it);
   RUN(lists_that_are_none_end_it);

@@ -63,18 +63,28 @@ static int core_buffer_copy(lua_State *L) {
   return 0;
 }
 
-/* buffer_scrub(buffer, n): makes ordinary NaNs of those in the first elements,
-** whose bytes come from anywhere; the type is known here */
+/* buffer_scrub(buffer, n, all): makes ordinary NaNs of those in the first
+** elements, whose bytes come from anywhere; with `all` in unions, too; the type is
+** known here */
 static int core_buffer_scrub(lua_State *L) {
   const tdl_buffer *b = check_buffer(L, 1);
   double n = luaL_checknumber(L, 2);
   luaL_argcheck(L, n >= 0 && n <= (double)b->count, 2, "too many");
-  tdl_cdata_scrub(L, b->type, b->data, b->unit, (size_t)n);
+  tdl_cdata_scrub(L, b->type, b->data, b->unit, (size_t)n, lua_toboolean(L, 3));
   return 0;
 }
 
-/* buffer_look(value) -> address, elements, bytes of one, type; nothing when it is
-** no live buffer */
+/* buffer_scrub_one(cdata, type, unit): the same, of a struct for an element on its own */
+static int core_buffer_scrub_one(lua_State *L) {
+  const char *type = luaL_checkstring(L, 2);
+  size_t unit = (size_t)luaL_checknumber(L, 3);
+  tdl_cdata_scrub(L, type, (uint8_t *)(uintptr_t)lua_topointer(L, 1), unit, 1,
+                  1);
+  return 0;
+}
+
+/* buffer_look(value) -> address, elements, bytes of one, type, whether other
+** processes may have it; nothing when it is no live buffer */
 static int core_buffer_look(lua_State *L) {
   const tdl_buffer *b =
       (tdl_buffer *)tdl_bind_find_thing(L, 1, &tdl_buffer_kind);
@@ -85,16 +95,19 @@ static int core_buffer_look(lua_State *L) {
   lua_pushnumber(L, (lua_Number)b->count);
   lua_pushnumber(L, (lua_Number)b->unit);
   lua_pushstring(L, b->type);
-  return 4;
+  lua_pushboolean(L, tdl_buffer_fd(b) >= 0);
+  return 5;
 }
 
 void tdl_bind_buffer(lua_State *L) {
-  static const luaL_Reg functions[] = {{"buffer_type", core_buffer_type},
-                                       {"buffer_new", core_buffer_new},
-                                       {"buffer_slice", core_buffer_slice},
-                                       {"buffer_copy", core_buffer_copy},
-                                       {"buffer_scrub", core_buffer_scrub},
-                                       {"buffer_look", core_buffer_look},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"buffer_type", core_buffer_type},
+      {"buffer_new", core_buffer_new},
+      {"buffer_slice", core_buffer_slice},
+      {"buffer_copy", core_buffer_copy},
+      {"buffer_scrub", core_buffer_scrub},
+      {"buffer_scrub_one", core_buffer_scrub_one},
+      {"buffer_look", core_buffer_look},
+      {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

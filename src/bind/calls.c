@@ -157,6 +157,11 @@ static void push_record(tdl_bind *b, lua_State *L, int future,
   }
 }
 
+/* Who sent the results, may be one whose code is not to run here. */
+static unsigned decode_flags(const tdl_job *job) {
+  return TDL_UNLIKELY(job->doubted) ? TDL_DECODE_NO_CODE : 0;
+}
+
 /* hooks.rejected(future, kind, worker, pool record, task, report...). The
 ** report is what core.job_fail encoded, or one message, or nothing. If it is
 ** the message at `message`, the bytes are no report. */
@@ -176,7 +181,7 @@ static void reject(tdl_bind *b, lua_State *L, int index, tdl_job *job,
     lua_pushvalue(L, message);
     n = 1;
   } else if (bytes != NULL && bytes->len > 0) {
-    n = tdl_decode(L, bytes->data, bytes->len);
+    n = tdl_decode_flags(L, bytes->data, bytes->len, decode_flags(job));
     n = n < 0 ? 1 : n; /* the decoder's message is the report then */
   } else if (status == TREADLE_ECANCELLED && job->reason != NULL) {
     lua_pushstring(L, job->reason);
@@ -210,7 +215,7 @@ void tdl_bind_done(tdl_job *job, int status, const tdl_bytes *bytes,
     tdl_bind_keep_stream(L, top + 2, job);
   }
   if (TDL_LIKELY(status == 0)) {
-    n = tdl_decode(L, bytes->data, bytes->len);
+    n = tdl_decode_flags(L, bytes->data, bytes->len, decode_flags(job));
     if (TDL_LIKELY(n >= 0)) {
       tdl_bind_resolve(b, L, top + 2, n);
       release_slot(L, top, (int)job->slot);

@@ -163,7 +163,8 @@ static void on_event(treadle_pool *pool, tdl_pool_event event, uint32_t worker,
   lua_pushstring(L, names[event]);
   lua_pushinteger(L, (lua_Integer)worker);
   if (bytes != NULL && bytes->len > 0) {
-    n = tdl_decode(L, bytes->data, bytes->len);
+    n = tdl_decode_flags(L, bytes->data, bytes->len,
+                         pool->trusts_code ? 0 : TDL_DECODE_NO_CODE);
     n = n < 0 ? 1 : n;
   } else if (event == TDL_POOL_CLOSED) {
     n = push_end(pool, L);

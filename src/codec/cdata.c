@@ -10,7 +10,7 @@
 enum { IS_INT64 = 1, IS_UINT64, IS_PLAIN, IS_REFUSED };
 
 /* What `make` says of NaNs in the data: see scrub below. */
-enum { NANS_NONE, NANS_DOUBLE, NANS_FLOAT, NANS_INSIDE };
+enum { NANS_NONE, NANS_DOUBLE, NANS_FLOAT, NANS_INSIDE, NANS_MAYBE };
 
 /* Type names that a state looks up for payloads: LuaJIT never forgets a
 ** type and has room for 65,536. */
@@ -105,7 +105,7 @@ static const char source[] =
     "  end\n"
     "  return 3, text, sizeof(cd)\n"
     "end\n"
-    /* How NaNs may lie in it. */
+    /* How NaNs may lie in it; 4: only where a union has other members, too. */
     "local function nans(id)\n"
     "  local kind, child, info, t = look(id)\n"
     "  if kind == NUM then\n"
@@ -113,13 +113,16 @@ static const char source[] =
     "  end\n"
     "  if kind == ARRAY or kind == TYPEDEF or kind == ATTRIB then"
     " return nans(child) end\n"
-    "  if kind ~= STRUCT or has(info, UNION) then return 0 end\n"
+    "  if kind ~= STRUCT then return 0 end\n"
+    "  local union, found = has(info, UNION), 0\n"
     "  while t.sib do\n"
     "    kind, child, info, t = look(t.sib)\n"
-    "    if (kind == FIELD or kind == ATTRIB) and nans(child) ~= 0 then"
-    " return 3 end\n"
+    "    local inside = (kind == FIELD or kind == ATTRIB) and nans(child) or "
+    "0\n"
+    "    if inside == 4 or inside ~= 0 and union then found = 4\n"
+    "    elseif inside ~= 0 then return 3 end\n"
     "  end\n"
-    "  return 0\n"
+    "  return found\n"
     "end\n"
     "local types, count = {}, 0\n"
     "local function learn(text)\n"
@@ -148,11 +151,12 @@ static const char source[] =
     "  if t.unit == 0 or size % t.unit ~= 0 then return false end\n"
     "  return new(t.ct, size / t.unit), t.nans, t.id\n"
     "end\n"
-    /* Makes the NaNs in a struct, or in an array of them, plain ones. */
-    "local function scrub(id, address, size)\n"
+    /* Makes the NaNs in a struct, or in an array of them, plain ones; with `all`
+    ** those in unions, too. */
+    "local function scrub(id, address, size, all)\n"
     "  local kind, child, info, t = look(id)\n"
     "  if kind == TYPEDEF or kind == ATTRIB then\n"
-    "    return scrub(child, address, size)\n"
+    "    return scrub(child, address, size, all)\n"
     "  end\n"
     "  if kind == NUM then\n"
     "    if not has(info, FP) then return end\n"
@@ -169,13 +173,13 @@ static const char source[] =
     "    local unit = typeinfo(child).size\n"
     "    if nans(child) == 0 or unit == 0 then return end\n"
     "    for offset = 0, (t.size or size) - unit, unit do\n"
-    "      scrub(child, address + offset, unit)\n"
+    "      scrub(child, address + offset, unit, all)\n"
     "    end\n"
-    "  elseif kind == STRUCT and not has(info, UNION) then\n"
+    "  elseif kind == STRUCT and (all or not has(info, UNION)) then\n"
     "    while t.sib do\n"
     "      kind, child, info, t = look(t.sib)\n"
     "      if kind == FIELD or kind == ATTRIB then\n"
-    "        scrub(child, address + t.size, size)\n"
+    "        scrub(child, address + t.size, size, all)\n"
     "      end\n"
     "    end\n"
     "  end\n"
@@ -338,15 +342,17 @@ static void scrub_floats(uint8_t *p, size_t n) {
 }
 
 void tdl_cdata_scrub(lua_State *L, const char *name, uint8_t *data, size_t unit,
-                     size_t n) {
+                     size_t n, int all) {
   const int top = lua_gettop(L), store = top + 1, made = top + 2;
+  lua_Integer nans;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   tdl_store_push(L);
   if (n > 0 && push_function(L, store, TDL_STORE_CDATA_MAKE)) {
     lua_pushstring(L, name);
     lua_pushnumber(L, (lua_Number)unit);
     lua_call(L, 2, 3); /* an element, how NaNs lie in it, its type */
-    switch (lua_tointeger(L, made + 1)) {
+    nans = lua_tointeger(L, made + 1);
+    switch (nans == NANS_MAYBE && all ? NANS_INSIDE : nans) {
     case NANS_DOUBLE:
       scrub_doubles(data, n * unit);
       break;
@@ -359,7 +365,8 @@ void tdl_cdata_scrub(lua_State *L, const char *name, uint8_t *data, size_t unit,
         lua_pushvalue(L, made + 2);
         lua_pushnumber(L, (lua_Number)(uintptr_t)(data + i * unit));
         lua_pushnumber(L, (lua_Number)unit);
-        lua_call(L, 3, 0);
+        lua_pushboolean(L, all);
+        lua_call(L, 4, 0);
       }
       break;
     default:
@@ -374,8 +381,10 @@ static int fill(tdl_decoder *d, int at, const uint8_t *bytes, size_t size) {
   lua_State *L = d->L;
   /* The object is ours alone, and this is its own memory. */
   uint8_t *p = (uint8_t *)(uintptr_t)lua_topointer(L, at);
+  lua_Integer nans = lua_tointeger(L, at + 1);
   memcpy(p, bytes, size);
-  switch (lua_tointeger(L, at + 1)) {
+  /* A union from a trusted sender keeps its bits: they may be another member's. */
+  switch (nans == NANS_MAYBE && d->code ? NANS_NONE : nans) {
   case NANS_DOUBLE:
     scrub_doubles(p, size);
     break;
@@ -383,12 +392,14 @@ static int fill(tdl_decoder *d, int at, const uint8_t *bytes, size_t size) {
     scrub_floats(p, size);
     break;
   case NANS_INSIDE:
+  case NANS_MAYBE:
     tdl_store_push(L);
     lua_rawgeti(L, -1, TDL_STORE_CDATA_SCRUB);
     lua_pushvalue(L, at + 2);
     lua_pushnumber(L, (double)(uintptr_t)p);
     lua_pushnumber(L, (double)size);
-    if (lua_pcall(L, 3, 0, 0) != 0) {
+    lua_pushboolean(L, !d->code);
+    if (lua_pcall(L, 4, 0, 0) != 0) {
       return tdl_decode_fail(d, "cannot make cdata: %s", lua_tostring(L, -1));
     }
     break;

@@ -26,8 +26,9 @@ int tdl_decode_int64(tdl_decoder *d, tdl_tag tag);
 void tdl_cdata_push_name(lua_State *L, int idx);
 
 /* Makes ordinary NaNs of those in `n` elements of `unit` bytes; the name is one
-** of push_name's, of a type that the state knows. May raise. */
+** of push_name's, of a type that the state knows. With `all` in unions, too, where
+** the bits may be another member's. May raise. */
 void tdl_cdata_scrub(lua_State *L, const char *name, uint8_t *data, size_t unit,
-                     size_t n);
+                     size_t n, int all);
 
 #endif

@@ -1,5 +1,8 @@
 #include "reader.h"
 
+#include <math.h>
+
+#include "../base/compiler.h"
 #include "../treadle.h"
 
 int tdl_get_begin_slow(tdl_reader *r, const uint8_t *data, size_t len,
@@ -96,6 +99,9 @@ int tdl_get_value(tdl_reader *r, tdl_item *item) {
                  : tag == TDL_TAG_INT64 ? TDL_ITEM_INT64
                                         : TDL_ITEM_UINT64;
     item->number = tdl_load_f64(p);
+    if (TDL_UNLIKELY(item->number != item->number)) {
+      item->number = NAN; /* who has it in Lua by the FFI takes its bits */
+    }
     item->u64 = tdl_load_64(p);
     item->i64 = (int64_t)item->u64;
     return 0;

@@ -94,6 +94,7 @@ typedef struct tdl_job {
   uint8_t refused;     /* never queued: the pool takes no calls */
   uint8_t extras;      /* a set of TDL_JOB_HAS_... */
   uint8_t awaited;     /* the home's: J6 */
+  uint8_t doubted;     /* the home's: its results may hold no code */
   /* --- and what few calls need --- */
   uint8_t half;          /* of the stage */
   uint32_t weight;       /* if it is stamped: for how many calls it stands */

@@ -182,6 +182,8 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->debug = options->debug;
   pool->plan = options->plan;
   pool->far = options->far;
+  pool->trusts_code = options->plan == NULL || options->policy == NULL ||
+                      *options->policy == NULL;
   if (pool->plan != NULL) {
     pool->next_far = home->far_pools;
     home->far_pools = pool;
@@ -388,6 +390,7 @@ int tdl_pool_prepare(treadle_pool *pool, tdl_job *job) {
   int limited = job->deadline_ns != TDL_NEVER;
   /* where the caller counts: a pool's callers are its home and its workers */
   tdl_tally *tally = home == pool->home ? &pool->stats->home : home->tally;
+  job->doubted = !pool->trusts_code;
   int status = 0;
   job->pool = pool;
   job->timed = limited ? TDL_JOB_LIMITED : 0;

@@ -147,6 +147,7 @@ struct treadle_pool {
   struct tdl_keeper_plan *plan; /* its workers are processes (keeper.h) */
   struct tdl_stage *stage;      /* where those read long arguments; or NULL */
   struct tdl_far *far; /* or it is in one: where its calls come from, too */
+  int trusts_code;     /* functions that its workers send may run here */
   char name[32];
   tdl_bytes boot;
   struct tdl_policy *policy; /* NULL: its workers are not confined */
