@@ -280,6 +280,24 @@ describe("a buffer that goes to a process", function()
     end
   end)
 
+  it("ends the worker that says of one what cannot be, and nothing else", function()
+    local GIVE, FORGET, GONE = 7, 8, 9
+    local buf = int_buffer():fill(3)
+    for _, message in ipairs {
+      { GIVE, 0x80000000, 0x10000 }, { FORGET, 0, 0x10000 }, { FORGET, 0, 0x770000 },
+      { GONE, 0x80000000, 0x10000 }, { 99, 0, 0 },
+    } do
+      pool.call.keep(buf, pool.call.new(5, 1):await()):await()
+      local fut = pool.call.say(unpack(message))
+      local ok, err = pcall(fut.await, fut)
+      assert.is_false(ok)
+      assert.equal("crashed", err.kind)
+      assert.matches("was killed: it has written nonsense", tostring(err), 1, true)
+      assert.equal(3, pool.call.get(buf, 9):await())
+    end
+    buf:close()
+  end)
+
   it("of a call that is cancelled or too late leaves nothing behind", function()
     local futs = {}
     for i = 1, 200 do
