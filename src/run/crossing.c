@@ -7,7 +7,10 @@
 **                                 ^------ named ----------'
 **
 ** FRESH and KEPT the table owns it; LIVE only its holders do, and between their
-** last reference and KEPT there is a moment for which who names it waits. */
+** last reference and KEPT there is a moment for which who names it waits.
+**
+** Giving and taking are one file, longer than others: their counts are one
+** bookkeeping under one lock, and each is read beside the other. */
 #include "crossing.h"
 
 #include <errno.h>
