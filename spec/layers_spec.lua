@@ -8,13 +8,14 @@ local read, output_of = project.read, project.output_of
 local MAY_INCLUDE = {
   base = {},
   queue = { "base" },
+  link = { "base" },
   codec = { "base" },
   job = { "base", "queue", "codec" },
   confine = { "base" },
   share = { "base", "queue", "codec", "job" },
-  run = { "base", "queue", "codec", "job", "confine", "share" },
-  bind = { "base", "queue", "codec", "job", "confine", "share", "run" },
-  cli = { "base", "queue", "codec", "job", "confine", "share", "run", "bind" },
+  run = { "base", "queue", "link", "codec", "job", "confine", "share" },
+  bind = { "base", "queue", "link", "codec", "job", "confine", "share", "run" },
+  cli = { "base", "queue", "link", "codec", "job", "confine", "share", "run", "bind" },
 }
 
 -- Included by every layer; includes none.

@@ -313,7 +313,7 @@ void tdl_link_take(tdl_link_reader *r, const tdl_record *head) {
 
 /* What the word was; whoever sleeps on it is woken. */
 static uint32_t rouse(tdl_link *link) {
-  /* [link-rest] acq_rel: one rings, and the sleeper sees what it is for */
+  /* acq_rel: one rings; what for, the ring says [link-stamp] */
   uint32_t how = atomic_exchange_explicit(&link->page->rest, TDL_LINK_AWAKE,
                                           memory_order_acq_rel);
   if (how == TDL_LINK_SLEEPS) {
