@@ -182,7 +182,7 @@ static void a_payload_that_fails_half_way_leaves_its_piece(void) {
   close_kit(k);
 }
 
-/* A2 */
+/* E2 */
 static void nothing_else_is_written_into_the_stage(void) {
   kit *k = open_kit();
   uint8_t before[HALF];

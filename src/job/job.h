@@ -109,7 +109,7 @@ typedef struct tdl_job {
   uint64_t call;                 /* its number there */
   _Atomic(tdl_counted *) stream; /* J7 */
   struct tdl_stage *stage;       /* the home's: where it has a piece, or NULL */
-  tdl_bytes own;                 /* what `bytes` is else (stage.h, A2) */
+  tdl_bytes own;                 /* what `bytes` is else (stage.h, E2) */
   /* --- what the hand-off moves: one cache line for a small payload --- */
   _Alignas(64) tdl_node node;
   struct treadle_loop *home; /* read-only after allocation */

@@ -32,7 +32,7 @@ void tdl_stage_drop(tdl_stage *s) {
   }
 }
 
-/* A4: a half that has so much left, or 2. */
+/* E4: a half that has so much left, or 2. */
 static uint32_t find_half(tdl_stage *s, uint32_t bytes) {
   uint32_t i = 0;
   for (; i < 2; i++) {
@@ -84,7 +84,7 @@ void tdl_stage_keep(tdl_stage *s, tdl_job *job) {
     tdl_stage_release(job);
     return;
   }
-  tdl_bytes_init(&job->bytes, data, 0); /* A1 */
+  tdl_bytes_init(&job->bytes, data, 0); /* E1 */
   job->bytes.len = len;
   s->halves[job->half].at = (uint32_t)(data - s->region.data) -
                             job->half * s->half_bytes +

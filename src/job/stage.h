@@ -5,14 +5,14 @@
 ** Fails:   opening it, with a treadle_status; a call that finds no room is written
 **          into the job's own bytes.
 **
-** A1  After a long payload the next job's bytes are lent the free end of a half.
+** E1  After a long payload the next job's bytes are lent the free end of a half.
 **     What was written is the job's piece until that is recycled, wherever it goes
 **     meanwhile: back to a queue, to another process. The bytes have no capacity
 **     then: whatever is appended to them moves to the heap first.
-** A2  All processes of the pool read all of it. So nothing but arguments is ever
+** E2  All processes of the pool read all of it. So nothing but arguments is ever
 **     written there: results have the job's own bytes, which are set aside.
-** A3  Nobody else can write there (region.h, G4): the home may read it again.
-** A4  Pieces lie one behind the other. A half begins anew when it has none, so that
+** E3  Nobody else can write there (region.h, G4): the home may read it again.
+** E4  Pieces lie one behind the other. A half begins anew when it has none, so that
 **     the pages in use stay few and warm; there are two, so that it comes to that
 **     also where calls never pause. */
 #ifndef TDL_JOB_STAGE_H

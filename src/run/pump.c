@@ -187,7 +187,7 @@ static int take_result(tdl_keeper *k, const tdl_record *head,
   }
   bytes = &t->job->bytes;
   tdl_payload_clear(bytes);
-  if (TDL_UNLIKELY(tdl_bytes_cap(bytes) == 0)) { /* A1 */
+  if (TDL_UNLIKELY(tdl_bytes_cap(bytes) == 0)) { /* E1 */
     tdl_stage_leave(t->job);
   }
   if (!take_payload(k, bytes, tdl_job_is_settled(t->job) != 0, data, head->len,
