@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "codec/tags.h"
 #include "config.h"
 #include "job/stage.h"
 
@@ -39,7 +40,9 @@ static tdl_job *call(kit *k, uint32_t len) {
   if (tdl_bytes_append(&job->bytes, k->payload, len) != 0) {
     abort();
   }
-  tdl_stage_keep(k->stage, job);
+  if (tdl_stage_keep(k->stage, job) != 0) {
+    abort();
+  }
   tdl_jobs_submit(&k->jobs, job);
   return job;
 }
@@ -198,6 +201,26 @@ static void nothing_else_is_written_into_the_stage(void) {
   close_kit(k);
 }
 
+static void addresses_do_not_stay_there(void) {
+  static const uint8_t none[LONG];
+  kit *k = open_kit();
+  tdl_job *job;
+  end(k, call(k, LONG));
+  job = tdl_jobs_take(&k->jobs, NULL);
+  memset(k->payload, 1, LONG - 4);
+  memset(k->payload + LONG - 4, 0, 4); /* so many things */
+  k->payload[0] |= TDL_WIRE_THINGS;
+  tdl_stage_lend(k->stage, job);
+  CHECK(tdl_bytes_append(&job->bytes, k->payload, LONG) == 0);
+  CHECK(is_staged(k, job) && tdl_stage_keep(k->stage, job) == 0);
+  CHECK(is_own(job) && job->bytes.len == LONG);
+  CHECK(memcmp(job->bytes.data, k->payload, LONG) == 0);
+  CHECK(memcmp(k->stage->region.data, none, LONG) == 0);
+  tdl_jobs_give(&k->jobs, job);
+  CHECK(k->stage->halves[0].pieces == 0);
+  close_kit(k);
+}
+
 static void own_bytes_stay_for_the_results(void) {
   kit *k = open_kit();
   tdl_job *job = call(k, LONG); /* has them on the heap from now on */
@@ -237,6 +260,7 @@ int main(void) {
   RUN(a_call_within_another_gets_another_piece);
   RUN(a_payload_that_fails_half_way_leaves_its_piece);
   RUN(nothing_else_is_written_into_the_stage);
+  RUN(addresses_do_not_stay_there);
   RUN(own_bytes_stay_for_the_results);
   RUN(a_piece_outlives_the_pool);
   return check_any_failed;

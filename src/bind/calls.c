@@ -341,14 +341,17 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(transfers && status == 0)) {
     status = tdl_bind_transfer(L, first + n - 1, &job->bytes);
   }
+  if (TDL_UNLIKELY(pool->stage != NULL) && status == 0) {
+    status = tdl_stage_keep(pool->stage, job);
+    if (status != 0) {
+      lua_pushliteral(L, "not enough memory");
+    }
+  }
   if (TDL_UNLIKELY(status != 0)) {
     tdl_jobs_give(&b->loop->jobs, job);
     return refused(b, L, handle, first, n, task, place, timeout, status);
   }
   TDL_STAMP(job, ENCODED);
-  if (TDL_UNLIKELY(pool->stage != NULL)) {
-    tdl_stage_keep(pool->stage, job);
-  }
   tdl_job_set_task(job, task);
   own = b->vm != NULL ? b->vm->worker->pool == pool : is_guests_own(b, pool);
   tdl_bind_future(b, L, (int)job->slot, own);

@@ -1,6 +1,7 @@
 #include "stage.h"
 
 #include "../base/alloc.h"
+#include "../codec/tags.h"
 #include "../treadle.h"
 
 #define GRAIN 64u /* no two pieces lie in one cache line */
@@ -72,23 +73,40 @@ void tdl_stage_note(tdl_stage *s, uint32_t len) {
   s->last = len > TDL_LINK_INLINE_BYTES ? len : 0;
 }
 
-void tdl_stage_keep(tdl_stage *s, tdl_job *job) {
+/* What was written goes to the job's own bytes, and nothing is left of it. */
+static int move_out(tdl_job *job) {
+  tdl_bytes *bytes = &job->bytes;
+  if (tdl_bytes_append(&job->own, bytes->data, bytes->len) != 0) {
+    return TREADLE_ENOMEM;
+  }
+  memset(bytes->data, 0, bytes->len);
+  *bytes = job->own;
+  tdl_bytes_init(&job->own, NULL, 0);
+  tdl_stage_release(job);
+  return 0;
+}
+
+int tdl_stage_keep(tdl_stage *s, tdl_job *job) {
   uint32_t len = job->bytes.len;
   uint8_t *data = job->bytes.data;
   tdl_stage_note(s, len);
   if (job->stage == NULL) {
-    return;
+    return 0;
   }
   if (tdl_bytes_heap(&job->bytes) > 0) { /* it has outgrown what it was lent */
     tdl_bytes_reset(&job->own, NULL, 0);
     tdl_stage_release(job);
-    return;
+    return 0;
+  }
+  if (len > 0 && (data[0] & TDL_WIRE_THINGS)) { /* E2 */
+    return move_out(job);
   }
   tdl_bytes_init(&job->bytes, data, 0); /* E1 */
   job->bytes.len = len;
   s->halves[job->half].at = (uint32_t)(data - s->region.data) -
                             job->half * s->half_bytes +
                             (len + GRAIN - 1) / GRAIN * GRAIN;
+  return 0;
 }
 
 void tdl_stage_leave(tdl_job *job) {

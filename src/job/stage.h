@@ -10,7 +10,8 @@
 **     meanwhile: back to a queue, to another process. The bytes have no capacity
 **     then: whatever is appended to them moves to the heap first.
 ** E2  All processes of the pool read all of it. So nothing but arguments is ever
-**     written there: results have the job's own bytes, which are set aside.
+**     written there: results have the job's own bytes, which are set aside; and a
+**     payload that names things does not stay, because of the addresses in it.
 ** E3  Nobody else can write there (region.h, G4): the home may read it again.
 ** E4  Pieces lie one behind the other. A half begins anew when it has none, so that
 **     the pages in use stay few and warm; there are two, so that it comes to that
@@ -42,9 +43,10 @@ int tdl_stage_new(size_t most, tdl_stage **out);
 void tdl_stage_drop(tdl_stage *stage);
 
 /* home; before and after a payload is written into the job's bytes, which are
-** empty; if that fails, the job is given back without the second. */
+** empty; if that fails, the job is given back without the second. That fails with
+** TREADLE_ENOMEM, for a payload that names things. */
 void tdl_stage_lend(tdl_stage *stage, tdl_job *job);
-void tdl_stage_keep(tdl_stage *stage, tdl_job *job);
+int tdl_stage_keep(tdl_stage *stage, tdl_job *job);
 
 /* home; the same for one that was written into its own bytes anyway. */
 void tdl_stage_note(tdl_stage *stage, uint32_t len);
