@@ -266,6 +266,25 @@ describe("permissions", function()
 
   -- --- programs and variables --------------------------------------------------------------------
 
+  describe("of parallel loops:", function()
+    for _, runtime in ipairs { "thread", "process" } do
+      it("those of the host run in confined workers: " .. runtime, function()
+        local pool, list = open("strict", { threads = 2, runtime = runtime }), {}
+        for i = 1, 100 do
+          list[i] = i
+        end
+        local squares = treadle.pmap(function(x)
+          return x * x
+        end, list, { pool = pool, chunk = 10 }):await()
+        assert.equal(100, #squares)
+        assert.equal(10000, squares[100])
+        assert.equal(5050, treadle.preduce(function(x, y)
+          return x + y
+        end, 0, list, { pool = pool, chunk = 10 }):await())
+      end)
+    end
+  end)
+
   describe("of programs:", function()
     it("listed ones run, others do not", function()
       local pool = open { run = { "/bin/echo" }, env = true }

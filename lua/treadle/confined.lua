@@ -383,9 +383,17 @@ local function is_c_module(name)
   return false
 end
 
+--- What a parallel loop of the host's needs here; the script may call it, too.
+local function loop_bodies()
+  local body = require "treadle.body"
+  return { part = body.part, learn = body.learn, fold = body.fold, forget = body.forget }
+end
+
 local function from_treadle(name)
   if name == "treadle" or HARMLESS[name] then
     return function() return require(name) end
+  elseif name == "treadle.body" then
+    return loop_bodies
   elseif REACHING[name] or is_c_module(name) then
     errors.raise("permission", ("require '%s': permission denied: this pool may not run C code "
       .. "or see memory (permissions.ffi)"):format(name), 4)
