@@ -410,6 +410,13 @@ describe("a pool of processes", function()
       assert(ok, ("%s (TDL_SEED=%d)"):format(tostring(err), seed))
     end)
 
+    it("that attacks it by the memory, the line and the bell", function()
+      local seed = tonumber(os.getenv("TDL_SEED")) or os.time()
+      math.randomseed(seed)
+      local ok, err = pcall(require "hostile", 20)
+      assert(ok, ("%s (TDL_SEED=%d)"):format(tostring(err), seed))
+    end)
+
     it("and tells so", function()
       local pool, heard = open(), {}
       pool:on("worker_exit", function(e)

@@ -80,14 +80,9 @@ static int fill_file(int fd, size_t size) {
   return 0;
 }
 
-static int open_region(size_t bytes, enum kind kind, tdl_region *out) {
-  size_t size = round_up(bytes);
-  uint8_t *data;
-  int fd, status, saved;
-  if (size == 0 || (kind == WHOLE && !can_be(size))) {
-    return TREADLE_ENOMEM;
-  }
-  fd = is_within_limit(size) ? make_file() : -1;
+/* A file of that size, without its seals; a status. */
+static int open_file(size_t size, enum kind kind, int *out) {
+  int status, saved, fd = is_within_limit(size) ? make_file() : -1;
   if (fd < 0) {
     return errno == ENOMEM ? TREADLE_ENOMEM : TREADLE_ESYSTEM;
   }
@@ -95,7 +90,25 @@ static int open_region(size_t bytes, enum kind kind, tdl_region *out) {
            : ftruncate(fd, (off_t)size) == 0 ? 0
                                              : TREADLE_ESYSTEM;
   if (status != 0) {
-    goto fail;
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return status;
+  }
+  *out = fd;
+  return 0;
+}
+
+static int open_region(size_t bytes, enum kind kind, tdl_region *out) {
+  size_t size = round_up(bytes);
+  uint8_t *data;
+  int fd, status, saved;
+  if (size == 0 || (kind == WHOLE && !can_be(size))) {
+    return TREADLE_ENOMEM;
+  }
+  status = open_file(size, kind, &fd);
+  if (status != 0) {
+    return status;
   }
   data = tdl_map_pages(fd, size);
   if (data == NULL) {
@@ -117,6 +130,28 @@ fail:
   close(fd);
   errno = saved;
   return status;
+}
+
+int tdl_region_renew(tdl_region *r) {
+  int fd, status = open_file(r->bytes, SPARSE, &fd), saved;
+  if (status != 0) {
+    return status;
+  }
+  if (fcntl(fd, F_ADD_SEALS, SEALS) != 0) {
+    status = TREADLE_ESYSTEM;
+  } else if (mmap(r->data, r->bytes, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    status = TREADLE_ENOMEM;
+  }
+  if (status != 0) {
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return status;
+  }
+  close(r->fd);
+  r->fd = fd;
+  return 0;
 }
 
 int tdl_region_open(size_t bytes, tdl_region *out) {

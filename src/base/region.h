@@ -51,6 +51,11 @@ int tdl_region_adopt(int fd, size_t bytes, tdl_region *out);
 ** stays the caller's. */
 int tdl_region_see(int fd, size_t bytes, const uint8_t **out);
 
+/* One that tdl_region_open_sparse has made, at the same address, but of new memory:
+** whoever else has the old one reaches it no more. Threads that read it meanwhile
+** see the one or the other. On failure it is as it was. */
+int tdl_region_renew(tdl_region *region);
+
 /* Other mappings and descriptors of it stay. For one that is not open, too. */
 void tdl_region_close(tdl_region *region);
 

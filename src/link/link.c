@@ -90,11 +90,12 @@ int tdl_link_join(int fd, tdl_link *out) {
   return status;
 }
 
-void tdl_link_reset(tdl_link *link) {
-  if (madvise(link->region.data, link->region.bytes, MADV_REMOVE) != 0) {
-    memset(link->region.data, 0, link->region.bytes); /* mlockall forbids it */
+int tdl_link_reset(tdl_link *link) {
+  int status = tdl_region_renew(&link->region);
+  if (status == 0) {
+    begin(link, link->in.bulk_bytes);
   }
-  begin(link, link->in.bulk_bytes);
+  return status;
 }
 
 void tdl_link_close(tdl_link *link) {

@@ -113,8 +113,9 @@ typedef struct tdl_link {
 int tdl_link_open(size_t most, tdl_link *out);
 int tdl_link_join(int fd, tdl_link *out);
 
-/* parent, when the child has gone: as it was when it was opened. */
-void tdl_link_reset(tdl_link *link);
+/* parent, for the next child: as it was when it was opened, in new memory, so that
+** nobody whom the last one has left behind reaches it. */
+int tdl_link_reset(tdl_link *link);
 
 /* For one that is not open, too. */
 void tdl_link_close(tdl_link *link);

@@ -212,7 +212,6 @@ static int say_hello(tdl_keeper *k) {
                      .recycle_after = pool->recycle_after,
                      .recycle_bytes = pool->recycle_bytes};
   memcpy(hello.name, pool->name, sizeof(hello.name));
-  tdl_link_reset(&k->link);
   k->link.out.shown = (tdl_link_shown){stage->data, stage->bytes};
   if (boot.data[0] & TDL_WIRE_THINGS) {
     tdl_bytes_init(&boot, NULL, 0);
@@ -316,11 +315,14 @@ static void end_crossing(tdl_keeper *k) {
 int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
-  int status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
-                               w->pool->stage->region.fd, &k->process);
+  int status = tdl_link_reset(&k->link);
   char text[256];
   tdl_payload_clear(report);
   k->broken = k->retiring = k->mute = 0;
+  if (status == 0) {
+    status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
+                             w->pool->stage->region.fd, &k->process);
+  }
   if (status != 0) {
     snprintf(text, sizeof(text), "cannot start '%.160s': %.60s",
              plan->prefix[0] != NULL ? plan->prefix[0] : plan->program,
