@@ -42,7 +42,8 @@ local function odd()
   local n = math.random(8)
   return n == 1 and 0xffffffffffffffffULL or n == 2 and 0x7fffffffffffffffULL
     or n == 3 and 0ULL or n == 4 and 1ULL * math.random(2 ^ 20)
-    or n == 5 and 64ULL * math.random(2 ^ 13) + 1 or 1ULL * math.random(2 ^ 31) * math.random(2 ^ 20)
+    or n == 5 and 64ULL * math.random(2 ^ 13) + 1
+    or 1ULL * math.random(2 ^ 31 - 1) * math.random(2 ^ 20)
 end
 
 local attacks = {}
