@@ -10,7 +10,7 @@ pcall(ffi.cdef, "int poll(void *, unsigned long, int);")
 
 --- A pool of processes whose modules are these specs'.
 local function open(options, module)
-  local o = { runtime = "process", threads = 1 }
+  local o = { runtime = "process", threads = 1, permissions = "unrestricted" }
   for name, value in pairs(options or {}) do
     o[name] = value
   end
@@ -107,7 +107,8 @@ describe("a pool of processes", function()
         ffi.cdef "int getpid(void)"
         local tasks = { pid = function() return ffi.C.getpid() end }
         if treadle.is_main then
-          local pool = treadle.pool(tasks, { threads = 1, runtime = "process" })
+          local pool = treadle.pool(tasks, { threads = 1, runtime = "process",
+            permissions = "unrestricted" })
           print(pool.call.pid():await() ~= ffi.C.getpid())
           pool:close()
         end
@@ -302,7 +303,7 @@ describe("a pool of processes", function()
 
     it("that grow and shrink by themselves", function()
       local pool = treadle.pool("process_tasks", { runtime = "process", min_threads = 1,
-        max_threads = 3, idle_timeout = 0.01 })
+        max_threads = 3, idle_timeout = 0.01, permissions = "unrestricted" })
       local log, list = helpers.new_path(), {}
       for i = 1, 3 do
         list[i] = pool.call.nap(log, 1000)
@@ -452,7 +453,8 @@ describe("a pool of processes", function()
     it("and prints whole lines", function()
       local out, err, code = helpers.child("treadle", [[
         local treadle = require "treadle"
-        local pool = treadle.pool("process_tasks", { threads = 2, runtime = "process" })
+        local pool = treadle.pool("process_tasks", { threads = 2, runtime = "process",
+          permissions = "unrestricted" })
         local list = {}
         for i = 1, 100 do list[i] = pool.call.print(("line"):rep(20)) end
         treadle.all(list):await()
@@ -483,7 +485,7 @@ describe("a pool of processes", function()
         local script = helpers.write(helpers.new_path(".lua"), ([[
           local treadle = require "treadle"
           local pool = treadle.pool("process_tasks", { threads = 2, runtime = "process",
-            command = %s, concurrency = 2 })
+            command = %s, concurrency = 2, permissions = "unrestricted" })
           for _, pid in ipairs(pool:broadcast("pid"):await()) do
             io.write(pid, "\n")
           end

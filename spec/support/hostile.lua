@@ -15,7 +15,7 @@ local ENDS = { resolved = true, crashed = true, timeout = true, task = true, mem
 return function(rounds, name)
   local counts = {}
   local pool = treadle.pool("hostile_tasks", { runtime = "process", threads = 2, concurrency = 2,
-    terminate_timeout = 0.1 })
+    permissions = "unrestricted", terminate_timeout = 0.1 })
   local names = pool.call.names():await()
   for _ = 1, rounds do
     local mate = pool:run("nap", {}, { worker = 1, timeout = DEADLINE })

@@ -56,7 +56,7 @@ return function(jobs, kills)
   local folder = helpers.new_path(".runs")
   assert(lfs.mkdir(folder))
   local pool = treadle.pool("process_tasks", { runtime = "process", threads = 4,
-    concurrency = 3, data = folder })
+    concurrency = 3, data = folder, permissions = "unrestricted" })
   local counts, outcomes, settled, killed, next_job = {}, {}, 0, 0, 0
 
   local function caller()

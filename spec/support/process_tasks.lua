@@ -144,7 +144,8 @@ end
 
 --- A pool of its own, of threads or of processes.
 function M.nested(runtime, n)
-  return treadle.using(treadle.pool("process_tasks", { threads = 2, runtime = runtime }),
+  return treadle.using(treadle.pool("process_tasks", { threads = 2, runtime = runtime,
+    permissions = "unrestricted" }),
     function(pool)
       local list = {}
       for i = 1, n do
