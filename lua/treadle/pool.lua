@@ -88,6 +88,14 @@ local function check_self(self, name)
   end
 end
 
+--- What only the process that made the pool can tell.
+local function check_near(self, name)
+  if self._is_own and core.pool_is_far(self._handle) then
+    error(("'%s' of its own pool is not to be had in a worker with runtime = \"process\": "
+      .. "the pool is in another process"):format(name), 3)
+  end
+end
+
 --- A line of the option `debug`.
 local function say(self, ...)
   if self._record.say then
@@ -268,6 +276,7 @@ end
 -- @treturn table see docs/stats.md
 function methods:stats()
   check_self(self, "stats")
+  check_near(self, "stats")
   return stats.read(self._handle, self._record.names)
 end
 
@@ -284,6 +293,7 @@ end
 -- @return a handle with `draw` and `close`; with `once` the text of one view
 function methods:top(given)
   check_self(self, "top")
+  check_near(self, "top")
   return (require("treadle.top").open(self, given))
 end
 
@@ -292,6 +302,7 @@ end
 -- not in it. See docs/look.md
 function methods:backtrace()
   check_self(self, "backtrace")
+  check_near(self, "backtrace")
   return require("treadle.look").backtrace(self._handle, self._record)
 end
 
@@ -301,6 +312,7 @@ end
 -- @return a `treadle.profile`, at once: `folded()`, `top(n)`, `samples()`, `await()`, `stop()`
 function methods:profile(seconds, given)
   check_self(self, "profile")
+  check_near(self, "profile")
   local profile = require("treadle.profile").new(self._handle, self._record, seconds, given)
   return profile
 end
@@ -316,6 +328,7 @@ end
 -- task of the pool at once
 function methods:sethook(fn, mask, count)
   check_self(self, "sethook")
+  check_near(self, "sethook")
   require("treadle.hook").set(self._handle, fn, mask, count)
   local handle = self._handle
   return news.when_changed(self, function() return core.pool_is_hooked(handle) end)

@@ -202,7 +202,8 @@ tdl_handle *tdl_bind_check_handle(lua_State *L, int index);
 
 /* Who gets the arguments of the pool's calls, and from whom the results are. */
 static inline tdl_target tdl_bind_target(const treadle_pool *pool) {
-  return TDL_UNLIKELY(pool->plan != NULL) ? TDL_TO_PROCESS : TDL_TO_STATE;
+  return TDL_UNLIKELY(pool->plan != NULL || pool->far != NULL) ? TDL_TO_PROCESS
+                                                               : TDL_TO_STATE;
 }
 
 /* What is told of the pool of the handle in the userdata there. */

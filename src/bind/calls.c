@@ -6,6 +6,7 @@
 #include "../base/status.h"
 #include "../codec/codec.h"
 #include "../run/guests.h"
+#include "../run/upcall.h"
 #include "../run/vm_calls.h"
 #include "share.h"
 #include "streams.h"
@@ -320,6 +321,11 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     lua_pushliteral(L, "the pool is closed");
     return refused(b, L, handle, first, n, task, place, timeout,
                    TREADLE_ECLOSED);
+  }
+  if (TDL_UNLIKELY(pool->far != NULL) && !tdl_upcall_may_call(pool->far)) {
+    return luaL_error(L, "a worker of a pool with runtime = \"process\" can "
+                         "call its own pool when it has started: not while it "
+                         "loads, nor in 'init'");
   }
   if (TDL_UNLIKELY(b->tells_call)) {
     b->tells_call = 0;

@@ -130,7 +130,10 @@ static int core_guest_call(lua_State *L) {
     return 0;
   }
   lua_pushinteger(L, (lua_Integer)tdl_job_task(job));
-  n = tdl_decode(L, job->bytes.data, job->bytes.len);
+  /* whose caller may be one whose code is not to run here */
+  n = tdl_decode_flags(
+      L, job->bytes.data, job->bytes.len,
+      job->home != b->loop && !job->pool->trusts_code ? TDL_DECODE_NO_CODE : 0);
   if (n < 0) {
     fail_guest(b, guest, L, n);
     return 0;

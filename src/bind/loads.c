@@ -6,6 +6,7 @@
 #include "../run/keys.h"
 #include "../run/news.h"
 #include "../run/phase.h"
+#include "../run/upcall.h"
 #include "../run/worker.h"
 
 /* pool_room(handle [, wanted]) -> how many calls the pool takes now, nil when it
@@ -19,7 +20,8 @@ static int core_pool_room(lua_State *L) {
   room = lua_toboolean(L, 2) ? tdl_pool_want_room(h->pool)
                              : tdl_pool_room(h->pool);
   /* the phase last: who raises it is to find nobody who waits in vain */
-  if (tdl_pool_phase(h->pool) != TDL_POOL_OPEN) {
+  if (tdl_pool_phase(h->pool) != TDL_POOL_OPEN ||
+      (h->pool->far != NULL && tdl_upcall_is_closing(h->pool->far))) {
     return 0;
   }
   lua_pushnumber(L, room == INT64_MAX ? HUGE_VAL : (lua_Number)room);

@@ -7,6 +7,7 @@
 #include "../run/board.h"
 #include "../run/keeper.h"
 #include "../run/phase.h"
+#include "../run/upcall.h"
 #include "../run/watch.h"
 #include "../run/worker.h"
 #include "share.h"
@@ -315,7 +316,9 @@ static int core_own_pool(lua_State *L) {
 /* pool_close(handle): take no more calls, end when all is done */
 static int core_pool_close(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
-  if (h != NULL) {
+  if (h != NULL && h->pool->far != NULL) {
+    tdl_upcall_tell(h->pool->far, TDL_ASK_CLOSE, 0, NULL, 0);
+  } else if (h != NULL) {
     tdl_pool_stop(h->pool, TDL_POOL_DRAINING);
   }
   return 0;
@@ -335,8 +338,13 @@ static int core_pool_terminate(lua_State *L) {
     h->bind->L = L;
     n = tdl_pool_terminate(h->pool);
   } else if (h != NULL) { /* a worker stops its own pool */
-    if (lua_isstring(L, 2)) {
-      tdl_pool_set_reason(h->pool, lua_tostring(L, 2));
+    const char *reason = luaL_optstring(L, 2, NULL);
+    if (reason != NULL) {
+      tdl_pool_set_reason(h->pool, reason);
+    }
+    if (h->pool->far != NULL) { /* and its process, now */
+      tdl_upcall_tell(h->pool->far, TDL_ASK_TERMINATE, 0, reason,
+                      reason == NULL ? 0 : strlen(reason));
     }
     tdl_pool_stop(h->pool, TDL_POOL_STOPPED);
     tdl_pool_force(h->pool, TDL_STOP_GRACE_NS);
@@ -354,7 +362,10 @@ static int core_pool_cancel_pending(lua_State *L) {
   if (h != NULL) {
     tdl_bytes_init(&report, NULL, 0);
     tdl_encode(L, 2, 1, "reason", &report, TDL_PAYLOAD_CEILING_BYTES);
-    n = tdl_pool_cancel_pending(h->pool, &report);
+    n = h->pool->far == NULL
+            ? tdl_pool_cancel_pending(h->pool, &report)
+            : (uint32_t)tdl_upcall_ask(h->pool->far, TDL_ASK_CANCEL_PENDING, 0,
+                                       report.data, report.len);
     tdl_bytes_reset(&report, NULL, 0);
   }
   lua_pushinteger(L, (lua_Integer)n);
@@ -374,7 +385,9 @@ static int core_pool_abandon(lua_State *L) {
 /* pool_recycle(handle): every worker gets a fresh state */
 static int core_pool_recycle(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
-  if (h != NULL) {
+  if (h != NULL && h->pool->far != NULL) {
+    tdl_upcall_tell(h->pool->far, TDL_ASK_RENEW, 0, NULL, 0);
+  } else if (h != NULL) {
     tdl_pool_recycle(h->pool);
   }
   return 0;
@@ -400,7 +413,9 @@ static int core_pool_size(lua_State *L) {
   if (h == NULL || h->pool == NULL) {
     return 0;
   }
-  lua_pushinteger(L, (lua_Integer)tdl_size_now(h->pool));
+  lua_pushinteger(L, (lua_Integer)(h->pool->far == NULL
+                                       ? tdl_size_now(h->pool)
+                                       : tdl_upcall_size(h->pool->far)));
   return 1;
 }
 
@@ -408,8 +423,12 @@ static int core_pool_size(lua_State *L) {
 static int core_pool_resize(lua_State *L) {
   tdl_handle *h = tdl_bind_check_handle(L, 1);
   if (h != NULL) {
-    int status = tdl_size_set(h->pool, (uint32_t)luaL_checkinteger(L, 2),
-                              (uint32_t)luaL_checkinteger(L, 3));
+    uint32_t min = (uint32_t)luaL_checkinteger(L, 2);
+    uint32_t max = (uint32_t)luaL_checkinteger(L, 3);
+    int status = h->pool->far == NULL
+                     ? tdl_size_set(h->pool, min, max)
+                     : (int)tdl_upcall_ask(h->pool->far, TDL_ASK_RESIZE,
+                                           (uint64_t)min << 32 | max, NULL, 0);
     if (status != 0) {
       return luaL_error(L, "cannot change the size of the pool: %s",
                         tdl_status_text(status));
@@ -503,6 +522,13 @@ static int handle_gc(lua_State *L) {
   return 0;
 }
 
+/* pool_is_far(handle) -> whether it is a worker's, in a process of its own */
+static int core_pool_is_far(lua_State *L) {
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  lua_pushboolean(L, h != NULL && h->pool->far != NULL);
+  return 1;
+}
+
 void tdl_bind_pools(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"pool_open", core_pool_open},
@@ -519,6 +545,7 @@ void tdl_bind_pools(lua_State *L) {
       {"pool_size", core_pool_size},
       {"pool_resize", core_pool_resize},
       {"pool_is_sized", core_pool_is_sized},
+      {"pool_is_far", core_pool_is_far},
       {NULL, NULL}};
   if (luaL_newmetatable(L, HANDLE_NAME)) {
     lua_pushcfunction(L, handle_gc);

@@ -255,6 +255,25 @@ static void advance(tdl_link_reader *r, uint64_t bytes) {
   atomic_store_explicit(r->taken, got, memory_order_release);
 }
 
+int tdl_link_kind(const tdl_link_reader *r) {
+  /* relaxed: our own */
+  uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
+  uint64_t at = got & (r->ring_bytes - 1);
+  const tdl_record *record = (const tdl_record *)(r->ring + at);
+  if (!tdl_link_ready(r)) {
+    return 0;
+  }
+  if (record->kind == 0) {
+    record = (const tdl_record *)r->ring;
+    /* [link-stamp] acquire: as above */
+    if (atomic_load_explicit(&record->stamp, memory_order_acquire) !=
+        got + r->ring_bytes - at + 1) {
+      return 0;
+    }
+  }
+  return record->kind;
+}
+
 /* N1: nothing of the shared memory is read twice. */
 int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
   const tdl_record *record;
@@ -346,6 +365,12 @@ void tdl_link_awake(tdl_link *link) {
                         memory_order_relaxed);
 }
 
+int tdl_link_rests(const tdl_link *link) {
+  /* relaxed: a hint */
+  return atomic_load_explicit(&link->page->rest, memory_order_relaxed) !=
+         TDL_LINK_AWAKE;
+}
+
 void tdl_link_rouse(tdl_link *link) {
   rouse(link);
 }
@@ -375,4 +400,104 @@ int tdl_link_is_away(const tdl_link *link) {
   atomic_thread_fence(memory_order_seq_cst);
   /* relaxed: behind the fence */
   return (int)atomic_load_explicit(&link->page->away, memory_order_relaxed);
+}
+
+void tdl_link_set_dozing(tdl_link *link, int dozes) {
+  /* [link-dozes] seq_cst: before the second look; and back, in whatever order */
+  atomic_store_explicit(&link->page->dozes, (uint32_t)dozes,
+                        memory_order_seq_cst);
+}
+
+int tdl_link_is_dozing(const tdl_link *link) {
+  /* [link-dozes] seq_cst: between what was put and the look */
+  atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: behind the fence */
+  return (int)atomic_load_explicit(&link->page->dozes, memory_order_relaxed);
+}
+
+void tdl_link_listen(tdl_link *link, int listens) {
+  /* [link-listens] seq_cst: before the look at `rest` */
+  atomic_store_explicit(&link->page->listens, (uint32_t)listens,
+                        memory_order_seq_cst);
+}
+
+int tdl_link_is_heard(const tdl_link *link) {
+  /* [link-listens] seq_cst: after the announcement, which is, too */
+  return (int)atomic_load_explicit(&link->page->listens, memory_order_seq_cst);
+}
+
+void tdl_link_set_waiting(tdl_link *link, int waits) {
+  /* relaxed: before the announcement */
+  atomic_store_explicit(&link->page->waits, (uint32_t)waits,
+                        memory_order_relaxed);
+}
+
+int tdl_link_is_calm(const tdl_link *link) {
+  /* [link-listens] seq_cst: what it did before it announced its rest is there;
+  ** it took what was put before that */
+  return atomic_load_explicit(&link->page->rest, memory_order_seq_cst) !=
+             TDL_LINK_AWAKE &&
+         /* relaxed: it came before that */
+         !atomic_load_explicit(&link->page->waits, memory_order_relaxed) &&
+         tdl_link_has_taken(&link->out, link->out.put) &&
+         !tdl_link_ready(&link->in);
+}
+
+/* --- what one side tells the other ---------------------------------------- */
+
+void tdl_link_set_exempt(tdl_link *link, uint32_t jobs) {
+  /* relaxed: before a record, or a ring */
+  atomic_store_explicit(&link->page->exempt, jobs, memory_order_relaxed);
+}
+
+uint32_t tdl_link_exempt(const tdl_link *link) {
+  return atomic_load_explicit(&link->page->exempt, /* as above */
+                              memory_order_relaxed);
+}
+
+static uint64_t size(const tdl_link *link) {
+  /* relaxed: what is new is seen with the next record */
+  return atomic_load_explicit(&link->page->size, memory_order_relaxed);
+}
+
+void tdl_link_set_pool(tdl_link *link, uint32_t min, uint32_t now,
+                       int closing) {
+  if (size(link) != ((uint64_t)min << 32 | now)) {
+    atomic_store_explicit(&link->page->size, (uint64_t)min << 32 | now,
+                          memory_order_relaxed); /* as above */
+  }
+  atomic_store_explicit(&link->page->is_closing, (uint32_t)closing,
+                        memory_order_relaxed); /* too */
+}
+
+uint32_t tdl_link_min_size(const tdl_link *link) {
+  return (uint32_t)(size(link) >> 32);
+}
+
+uint32_t tdl_link_size(const tdl_link *link) {
+  return (uint32_t)size(link);
+}
+
+int tdl_link_is_closing(const tdl_link *link) {
+  return (int)atomic_load_explicit(&link->page->is_closing, /* as above */
+                                   memory_order_relaxed);
+}
+
+void tdl_link_reply(tdl_link *link, int64_t value) {
+  link->page->reply = value;
+  /* [link-reply] release: the value */
+  atomic_fetch_add_explicit(&link->page->replies, 1, memory_order_release);
+  syscall(SYS_futex, &link->page->replies, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+uint32_t tdl_link_replies(const tdl_link *link) {
+  /* [link-reply] acquire: the value */
+  return atomic_load_explicit(&link->page->replies, memory_order_acquire);
+}
+
+int64_t tdl_link_await_reply(tdl_link *link, uint32_t before) {
+  while (tdl_link_replies(link) == before) {
+    syscall(SYS_futex, &link->page->replies, FUTEX_WAIT, before, NULL, NULL, 0);
+  }
+  return link->page->reply;
 }

@@ -33,7 +33,10 @@
 **     pool's stage) is not copied either: the record says where.
 ** N5  `rest` is the child's way to sleep [park]: announce, look again, sleep;
 **     whoever has put a record looks at it. `away` says that the parent's home
-**     sleeps: who has put a record for it rings the keeper's bell then. */
+**     sleeps: who has put a record for it rings the keeper's bell then. `dozes`
+**     says the same of the keeper's thread, which looks again, too.
+** N6  The parent, while it `listens`, hears of the child's rest: the child looks
+**     at that word when it has announced one, and rings. */
 #ifndef TDL_LINK_H
 #define TDL_LINK_H
 
@@ -67,6 +70,18 @@ typedef struct tdl_link_page {
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t rest;       /* N5 */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t away;       /* N5 */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t heap_bytes; /* the child says so */
+  /* and how many of its jobs do not count (vm_calls.h, V3) */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint32_t exempt;
+  _Alignas(TDL_LINE_BYTES) _Atomic uint32_t dozes;   /* N5 */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint32_t listens; /* N6 */
+  /* the pool's size, at least and now; and whether it takes calls of its home */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t size;
+  _Atomic uint32_t is_closing;
+  _Atomic uint32_t
+      waits; /* the child: not for its parent, before it is quiet */
+  /* what the child has asked is answered; how often */
+  _Alignas(TDL_LINE_BYTES) int64_t reply;
+  _Atomic uint32_t replies;
 } tdl_link_page;
 
 enum tdl_link_rest {
@@ -154,6 +169,9 @@ static inline int tdl_link_ready(const tdl_link_reader *r) {
   return atomic_load_explicit(&record->stamp, memory_order_acquire) == got + 1;
 }
 
+/* child: the kind of the oldest record; 0: there is none. */
+int tdl_link_kind(const tdl_link_reader *r);
+
 /* The oldest record: 1, with a copy of its header, and where its payload lies,
 ** which is the writer's memory still. 0: there is none; below 0: it is nonsense
 ** (N1). */
@@ -171,6 +189,9 @@ void tdl_link_take(tdl_link_reader *r, const tdl_record *head);
 ** for that, because it rests in a loop. */
 int tdl_link_wake(tdl_link *link);
 
+/* parent: whether the child rests, for a hint. */
+int tdl_link_rests(const tdl_link *link);
+
 /* child; as tdl_parker has them. `ns`: how long at most. */
 void tdl_link_announce(tdl_link *link, enum tdl_link_rest how);
 void tdl_link_sleep(tdl_link *link, uint64_t ns);
@@ -183,5 +204,38 @@ void tdl_link_rouse(tdl_link *link);
 ** something: whether it does. */
 void tdl_link_set_away(tdl_link *link, int away);
 int tdl_link_is_away(const tdl_link *link);
+
+/* The same of the keeper's thread. */
+void tdl_link_set_dozing(tdl_link *link, int dozes);
+int tdl_link_is_dozing(const tdl_link *link);
+
+/* parent: it listens from now on (N6). Then: 1 when the child rests, waits for
+** nothing, has taken all that was put, and nothing of it is to be read. */
+void tdl_link_listen(tdl_link *link, int listens);
+int tdl_link_is_calm(const tdl_link *link);
+
+/* child, before it announces its rest: whether it is not quiet all the same. */
+void tdl_link_set_waiting(tdl_link *link, int waits);
+
+/* child, when it has announced its rest: whether the parent is to hear of it. */
+int tdl_link_is_heard(const tdl_link *link);
+
+/* --- what one side tells the other ---------------------------------------- */
+
+/* child; parent: for a hint, as far as it can be. */
+void tdl_link_set_exempt(tdl_link *link, uint32_t jobs);
+uint32_t tdl_link_exempt(const tdl_link *link);
+
+/* parent; child. */
+void tdl_link_set_pool(tdl_link *link, uint32_t min, uint32_t now, int closing);
+uint32_t tdl_link_min_size(const tdl_link *link);
+uint32_t tdl_link_size(const tdl_link *link);
+int tdl_link_is_closing(const tdl_link *link);
+
+/* parent: answers what the child has asked. child: how often that was done so
+** far, before it asks; then it blocks until that is done once more. */
+void tdl_link_reply(tdl_link *link, int64_t value);
+uint32_t tdl_link_replies(const tdl_link *link);
+int64_t tdl_link_await_reply(tdl_link *link, uint32_t before);
 
 #endif

@@ -156,13 +156,12 @@ static int hear(child *c) {
   tdl_message m;
   int got;
   while ((got = tdl_crossing_hear(c->crossing, &m)) == 1) {
+    m.text[m.length] = '\0';
     switch (m.kind) {
     case TDL_LINE_SETTLE:
-      m.text[m.length] = '\0';
       tdl_far_settle(c->far, &m);
       break;
     case TDL_LINE_STOP:
-      m.text[m.length] = '\0';
       stop(c, m.value, m.text);
       break;
     case TDL_LINE_WAKE:

@@ -117,40 +117,63 @@ static int has_things(const tdl_bytes *bytes) {
   return bytes->len > 0 && (bytes->data[0] & TDL_WIRE_THINGS);
 }
 
-static void put_failure(tdl_far *far, const tdl_record *head, int status);
-
-/* The keeper makes room as soon as it hears the bell. */
-static void put(tdl_far *far, tdl_record *head, const tdl_bytes *payload) {
-  int done;
-  if (far->writes != NULL && payload != NULL &&
-      (payload == &far->writes->bytes ? has_things(payload)
-                                      : payload->len > TDL_LINK_INLINE_BYTES) &&
-      !recall(far)) { /* F6 */
-    put_failure(far, head, TREADLE_ENOMEM);
-    return;
-  }
-  while ((done = tdl_crossing_put(far->crossing, &far->link.out, head,
-                                  payload)) == 0) {
-    struct timespec moment = {0, TDL_FAR_ROOM_NS};
+void tdl_far_ring(tdl_far *far) {
+  if (tdl_link_is_dozing(&far->link)) { /* else it looks before it sleeps */
     ring();
-    nanosleep(&moment, NULL);
-  }
-  if ((done == TREADLE_EPAYLOAD || done == TREADLE_ENOMEM) && payload != NULL) {
-    put_failure(far, head, done);
   }
 }
 
-static void put_failure(tdl_far *far, const tdl_record *head, int status) {
-  tdl_record failure = *head;
-  failure.len = 0;
-  failure.status = (int16_t)status;
-  put(far, &failure, NULL);
+/* F6: before another payload is put. 0 without memory. */
+static int make_way(tdl_far *far, const tdl_bytes *payload) {
+  return far->writes == NULL ||
+         !(payload == &far->writes->bytes
+               ? has_things(payload)
+               : payload->len > TDL_LINK_INLINE_BYTES) ||
+         recall(far);
+}
+
+/* The keeper makes room as soon as it hears the bell. */
+static void await_room(void) {
+  struct timespec moment = {0, TDL_FAR_ROOM_NS};
+  ring();
+  nanosleep(&moment, NULL);
+}
+
+int tdl_far_put(tdl_far *far, tdl_record *head, const tdl_bytes *payload) {
+  int done;
+  if (payload != NULL && !make_way(far, payload)) {
+    return TREADLE_ENOMEM;
+  }
+  while ((done = tdl_crossing_put(far->crossing, &far->link.out, head,
+                                  payload)) == 0) {
+    await_room();
+  }
+  /* else nobody reads it */
+  return done == TREADLE_EPAYLOAD || done == TREADLE_ENOMEM ? done : 0;
+}
+
+void tdl_far_put_text(tdl_far *far, tdl_record *head, const void *text,
+                      size_t len) {
+  head->len = len < TDL_LINK_INLINE_BYTES ? (uint32_t)len : 0;
+  while (tdl_link_put(&far->link.out, head, text) == 0) {
+    await_room();
+  }
+}
+
+/* Of results: what cannot go up is a failure. */
+static void put(tdl_far *far, tdl_record *head, const tdl_bytes *payload) {
+  int status = tdl_far_put(far, head, payload);
+  if (status != 0) {
+    head->status = (int16_t)status;
+    tdl_far_put(far, head, NULL);
+  }
 }
 
 void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks) {
   tdl_record head = {.kind = TDL_FAR_REPORT};
   put(far, &head, report);
   far->tasks = tasks;
+  far->has_started = 1;
 }
 
 /* F5: the ring is the parent's again, and the job's bytes its own. */
@@ -187,7 +210,7 @@ static void come_home(tdl_far *far, tdl_job *job) {
     release(far);
   }
   if (entry->is_urgent || tdl_link_is_away(&far->link)) { /* F4 */
-    ring();
+    tdl_far_ring(far);
   }
   /* [far-entry] seq_cst: before the look at `settling` (F3) */
   atomic_store_explicit(&entry->word, 0, memory_order_seq_cst);
@@ -205,6 +228,10 @@ void tdl_far_flush(tdl_far *far) {
     if (node->kind != TDL_NODE_EXPIRED) { /* of a job that comes, or is lost */
       come_home(far, TDL_CONTAINER(node, tdl_job, node));
     }
+  }
+  if (TDL_UNLIKELY(far->rings)) { /* F4 */
+    far->rings = 0;
+    tdl_far_ring(far);
   }
 }
 
@@ -229,13 +256,18 @@ void tdl_far_awake(tdl_far *far, tdl_worker *w) {
 }
 
 /* What it has put is not left lying (F4). */
+void tdl_far_rests(tdl_far *far) {
+  if (tdl_link_is_heard(&far->link) ||
+      !tdl_link_has_taken(&far->link.out, far->link.out.put)) {
+    tdl_far_ring(far);
+  }
+}
+
 void tdl_far_sleep(tdl_far *far, tdl_worker *w, uint64_t ns) {
   if (far->writes == NULL) {
     tdl_link_trim(&far->link.out);
   }
-  if (!tdl_link_has_taken(&far->link.out, far->link.out.put)) {
-    ring();
-  }
+  tdl_far_rests(far);
   tdl_link_sleep(&far->link, ns);
   tdl_far_awake(far, w);
 }
@@ -247,7 +279,7 @@ static void turn_away(tdl_far *far, const tdl_record *call) {
   tdl_record head = {
       .kind = TDL_FAR_RESULT, .ticket = call->ticket, .status = TREADLE_ENOMEM};
   put(far, &head, NULL);
-  ring();
+  tdl_far_ring(far);
 }
 
 /* F5: gives the job the payload of `open`; 0 without memory, and nothing more is
@@ -290,10 +322,13 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
     }
     return NULL;
   }
+  if (far->open.kind != TDL_FAR_CALL) {
+    return NULL; /* it arrives in the worker's loop (upcall.h) */
+  }
   tdl_link_begin(&far->link, &far->open);
   /* F4: since the last call, and that one's result is not the first to lie */
   if (TDL_UNLIKELY(!tdl_link_has_taken(&far->link.out, far->put_before))) {
-    ring();
+    tdl_far_ring(far);
   }
   far->put_before = far->link.out.put;
   ticket = far->open.ticket;

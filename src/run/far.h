@@ -23,7 +23,9 @@
 ** F6  After a long result, the next one is written straight into the link's bulk
 **     memory: the job's bytes are lent its free end (N4), one job's at a time, and
 **     come back when its record is put, or another long one is to be, or when
-**     there are buffers in it. */
+**     there are buffers in it.
+** F7  What the worker's own code asks of the pool, which is the parent's, goes up
+**     as records, too: upcall.h. */
 #ifndef TDL_FAR_H
 #define TDL_FAR_H
 
@@ -38,8 +40,16 @@
 enum tdl_far_kind {
   TDL_FAR_CALL = 1, /* down: ticket, task, deadline in `when`; status: below */
   TDL_FAR_RESULT,   /* up: ticket, status */
-  TDL_FAR_REPORT    /* up: of the boot */
+  TDL_FAR_REPORT,   /* up: of the boot */
+  /* up: a call on the own pool: the number of its job as ticket, task, deadline in
+  ** `when`; status: its place, see below */
+  TDL_FAR_NESTED,
+  TDL_FAR_CANCEL, /* up: the same ticket; status: by force; the reason */
+  TDL_FAR_ANSWER, /* down: the same ticket, status; task: who ran it */
+  TDL_FAR_ASK     /* up: enum tdl_ask_pool in task; `when`: its number */
 };
+
+/* The place of such a call: a worker's number, or -enum tdl_rank. */
 
 /* Of a call: somebody else than the pool's home waits for it. */
 #define TDL_FAR_URGENT 1
@@ -75,6 +85,8 @@ typedef struct tdl_far {
   tdl_bytes aside;      /* F6: that one's own */
   int is_long;          /* F6: the last result was */
   uint64_t put_before;  /* F4: at the last call */
+  int rings;            /* F4: at the end of this turn */
+  int has_started;      /* that was told */
   pthread_mutex_t lock; /* F3: to settle one */
   atomic_int settling;
 } tdl_far;
@@ -91,7 +103,8 @@ static inline int tdl_far_ready(const tdl_far *far) {
   return tdl_link_ready(&far->link.in);
 }
 
-/* worker with room; the next call, as from a queue, or NULL. */
+/* worker; the next call, as from a queue, or NULL: also if something else comes
+** first. */
 tdl_job *tdl_far_take(tdl_far *far, struct tdl_worker *worker);
 
 /* worker; the call's arguments have been decoded. */
@@ -103,6 +116,19 @@ void tdl_far_answers(tdl_far *far, tdl_job *job);
 /* worker; puts the results of what has ended into the ring. Blocks while that is
 ** full. */
 void tdl_far_flush(tdl_far *far);
+
+/* worker; that record, and its payload, if any. Blocks as well. 0, or
+** TREADLE_EPAYLOAD or TREADLE_ENOMEM: it cannot go up. The second: with a text,
+** which is left out if it is long. */
+int tdl_far_put(tdl_far *far, tdl_record *head, const tdl_bytes *payload);
+void tdl_far_put_text(tdl_far *far, tdl_record *head, const void *text,
+                      size_t len);
+
+/* worker; its keeper is to look. */
+void tdl_far_ring(tdl_far *far);
+
+/* worker, which has announced its rest. */
+void tdl_far_rests(tdl_far *far);
 
 /* worker, with nothing left to do. It announces how it will rest, before its last
 ** look; then it sleeps on the ring, until its parker is woken, too. */

@@ -90,6 +90,7 @@ int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   most = most > pool->max_payload ? most : pool->max_payload;
   most = most > TDL_LINK_BULK_BYTES ? most : TDL_LINK_BULK_BYTES;
   k->worker = w;
+  tdl_nested_init(&k->nested);
   k->process = (tdl_spawn)TDL_SPAWN_NONE;
   k->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   status = k->bell < 0 ? TREADLE_ESYSTEM : tdl_link_open(most, &k->link);
@@ -111,6 +112,7 @@ void tdl_keeper_free(tdl_keeper *k) {
     tdl_spawn_end(&k->process);
     tdl_link_close(&k->link);
     close(k->bell);
+    tdl_nested_fini(&k->nested);
     tdl_free(k->tickets);
     tdl_free(k);
   }
@@ -318,7 +320,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   int status = tdl_link_reset(&k->link);
   char text[256];
   tdl_payload_clear(report);
-  k->broken = k->retiring = k->mute = 0;
+  k->broken = k->retiring = k->mute = k->told_drain = 0;
   if (status == 0) {
     status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
                              w->pool->stage->region.fd, &k->process);
@@ -350,7 +352,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
 
 /* --- serving --------------------------------------------------------------- */
 
-/* What it takes: anything, what was sent to it, or nothing (Z2). */
+/* What it takes: anything, what was sent to it, or what it needs (Z2). */
 static void look_at_size(tdl_keeper *k) {
   enum tdl_pump_serves serves = k->retiring                  ? TDL_PUMP_LAST
                                 : !tdl_size_wants(k->worker) ? TDL_PUMP_SENT
@@ -359,25 +361,39 @@ static void look_at_size(tdl_keeper *k) {
   tdl_pump_serve(k, serves);
 }
 
-/* Nothing is under way in it, nor on its way to it. */
+/* Nothing is under way in it, nor on its way to it, nor may come of it. */
 static int is_quiet(tdl_keeper *k) {
   return tdl_pump_is_idle(k) && tdl_queue_empty(&k->worker->slot->calls) &&
-         tdl_queue_empty(&k->worker->loop.inbox);
+         !tdl_nested_is_busy(k) && tdl_queue_empty(&k->worker->loop.inbox) &&
+         tdl_link_is_calm(&k->link);
+}
+
+/* It is to have no more jobs, and has none. */
+static int has_served(tdl_keeper *k) {
+  return (k->retiring ||
+          (k->leaving && tdl_queue_empty(&k->worker->slot->calls))) &&
+         tdl_pump_retire(k);
 }
 
 /* As a worker that has something to tell when it sleeps (P5, P7). */
 static void lie_down(tdl_keeper *k) {
   tdl_worker *w = k->worker;
-  int quiet;
+  int watched = tdl_pool_is_watched(w->pool), quiet;
+  if (w->phase == TDL_POOL_DRAINING && !k->told_drain) {
+    k->told_drain = 1;
+    tdl_pump_wake(k); /* it sees that when it is awake */
+  }
+  tdl_link_listen(&k->link, watched || w->phase == TDL_POOL_DRAINING);
   tdl_pump_lock(k); /* who has it finds the pool closed to him (H1) */
   quiet = is_quiet(k);
+  tdl_jobs_trim(&w->loop.jobs);
   tdl_link_trim(&k->link.out);
   tdl_pump_unlock(k);
   w->resting = w->phase == TDL_POOL_DRAINING && quiet;
   if (w->resting) {
     tdl_pool_drop_busy(w->pool);
   }
-  w->watched = tdl_pool_is_watched(w->pool);
+  w->watched = watched;
   w->calm = w->watched && quiet;
   if (w->calm) {
     tdl_pool_calm(w->pool);
@@ -397,11 +413,13 @@ static int sleep_on(tdl_keeper *k, uint64_t due) {
   int says = 0;
   lie_down(k);
   tdl_parker_announce(&w->loop.parker, TDL_BELLED);
+  tdl_link_set_dozing(&k->link, 1);
   if (has_work(w)) {
     tdl_parker_awake(&w->loop.parker);
   } else {
     says = sleep_until(k, due);
   }
+  tdl_link_set_dozing(&k->link, 0);
   tdl_turns_get_up(w);
   return says;
 }
@@ -441,14 +459,14 @@ void tdl_keeper_serve(tdl_worker *w) {
     look_at_size(k);
     tdl_worker_unask(w, asked); /* from here on its process takes no call */
     due = tdl_pump_tell_settled(k);
-    if (w->phase == TDL_POOL_STOPPED || is_gone(k, says) ||
-        (k->retiring && tdl_pump_is_idle(k)) || (k->leaving && is_quiet(k))) {
+    if (w->phase == TDL_POOL_STOPPED || is_gone(k, says) || has_served(k)) {
       return;
     }
     if (tdl_now_ns() >= due || tdl_now_ns() >= end_of(w)) {
       return; /* it does not end what it was told to end */
     }
-    if (k->waits != 0) { /* for room: nobody tells when there is some */
+    if (k->waits != 0 || tdl_nested_is_late(&k->nested)) {
+      /* for room: nobody tells when there is some */
       uint64_t soon = tdl_now_ns() + 1000000u;
       due = soon < due ? soon : due;
     }
@@ -508,6 +526,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
   } else {
     epitaph(k, "", text, sizeof(text));
   }
+  k->was_lost = k->broken || !idle || k->process.status != 0;
   tdl_pump_lose(k, TREADLE_ECRASHED, text);
   end_crossing(k);
   was_asked =

@@ -17,12 +17,16 @@
 ** H4  What others settle while it runs (J3), the worker's thread tells the
 **     process. From then on that has TDL_KEEPER_PATIENCE_NS.
 ** H5  Nothing that the process says is believed: a ticket it does not have, a
-**     payload with addresses in it or a record that cannot be is its end. */
+**     payload with addresses in it or a record that cannot be is its end.
+** H6  The calls that the process makes on the pool are its keeper's: nested.h. How
+**     many of its jobs wait for such, and do not count (V3), it says itself; it is
+**     believed for no more than it has. */
 #ifndef TDL_KEEPER_H
 #define TDL_KEEPER_H
 
 #include "../link/link.h"
 #include "crossing.h"
+#include "nested.h"
 #include "spawn.h"
 #include "worker.h"
 
@@ -45,6 +49,8 @@ typedef struct tdl_keeper {
   /* H1 */
   atomic_int lock;
   _Atomic uint32_t progress; /* jobs that it has; others may look */
+  _Atomic uint32_t exempt;   /* H6: of these */
+  _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
   int serves;                /* it takes calls */
   int broken;                /* H5 */
   uint32_t waits;            /* a ticket whose record found no room, or 0 */
@@ -52,11 +58,14 @@ typedef struct tdl_keeper {
   uint32_t ticket_count, free_ticket;
   tdl_link link;
   tdl_crossing *crossing; /* NULL: there is no process */
+  tdl_nested nested;
   /* its thread's */
   tdl_spawn process;
   uint32_t tasks;        /* of its module */
   int retiring, leaving; /* as the vm's */
   int mute;              /* it has closed its descriptors */
+  int told_drain;        /* the process */
+  int was_lost;          /* the last process, with what it ran */
 } tdl_keeper;
 
 /* What the pool's processes are started with; read-only. */

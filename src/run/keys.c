@@ -1,6 +1,7 @@
 #include "keys.h"
 
 #include "pool.h"
+#include "upcall.h"
 
 /* FNV-1a, https://www.rfc-editor.org/rfc/rfc9923 */
 static uint64_t hash_bytes(const void *data, size_t size, uint64_t hash) {
@@ -29,6 +30,7 @@ static uint32_t jump(uint64_t key, uint32_t slots) {
 }
 
 uint32_t tdl_key_slot(const treadle_pool *pool, uint64_t hash) {
-  uint32_t slots = tdl_size_min(pool);
+  uint32_t slots =
+      pool->far == NULL ? tdl_size_min(pool) : tdl_upcall_min_size(pool->far);
   return jump(hash, slots > 0 ? slots : 1) + 1;
 }

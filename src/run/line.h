@@ -27,7 +27,8 @@ enum tdl_line_kind {
 
 #define TDL_LINE_TEXT_BYTES 512
 
-/* The text is why a job was settled, cut off if need be. */
+/* The text is why a job was settled, or the process is to leave, cut off if need
+** be. */
 typedef struct tdl_message {
   uint32_t kind;
   uint32_t ticket;

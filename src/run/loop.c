@@ -12,6 +12,7 @@
 #include "pump.h"
 #include "supervisor.h"
 #include "trace.h"
+#include "upcall.h"
 
 int tdl_loop_init(treadle_loop *loop) {
   int status;
@@ -47,7 +48,15 @@ void tdl_loop_hold(treadle_loop *loop) {
 /* --- processes ------------------------------------------------------------ */
 
 static int has_far_results(const treadle_loop *loop) {
-  return TDL_UNLIKELY(loop->far_pools != NULL) && tdl_pump_ready(loop);
+  return (TDL_UNLIKELY(loop->far_pools != NULL) && tdl_pump_ready(loop)) ||
+         (TDL_UNLIKELY(loop->far != NULL) && tdl_upcall_ready(loop->far));
+}
+
+/* What they have sent comes into the inbox: how much. */
+static int collect_far(treadle_loop *loop) {
+  int count = loop->far_pools != NULL ? tdl_pump_home(loop) : 0;
+  return loop->far != NULL ? count + tdl_upcall_collect(loop->far, loop)
+                           : count;
 }
 
 /* Its processes ring from now on, or need not any more (far.h, F4). */
@@ -490,7 +499,8 @@ static tdl_node *next_node(treadle_loop *loop) {
   if (node == NULL) {
     node = tdl_queue_pop(&loop->inbox);
   }
-  if (node == NULL && loop->far_pools != NULL && tdl_pump_home(loop) > 0) {
+  if (node == NULL && TDL_UNLIKELY(has_far_results(loop)) &&
+      collect_far(loop) > 0) {
     node = tdl_queue_pop(&loop->inbox);
   }
   return node;
@@ -605,6 +615,11 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
     return;
   }
   tdl_jobs_trim(&loop->jobs);
+  if (TDL_UNLIKELY(loop->far != NULL)) {
+    tdl_upcall_wait(loop->far, loop,
+                    end == TDL_NEVER ? TDL_NEVER : end - start);
+    return;
+  }
   TDL_STALL();
   set_away(loop, 1);
   tdl_parker_announce(&loop->parker, TDL_ASLEEP);

@@ -80,6 +80,8 @@ struct treadle_loop {
   /* what the code of its state holds (hold.h); NULL until there are locks */
   struct tdl_holds *holds;
   struct treadle_pool *far_pools; /* its pools whose workers are processes */
+  struct tdl_far
+      *far; /* of such a worker, in the process: where answers come */
 };
 
 int tdl_loop_init(treadle_loop *loop);

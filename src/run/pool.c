@@ -18,6 +18,7 @@
 #include "supervisor.h"
 #include "thread.h"
 #include "trace.h"
+#include "upcall.h"
 #include "watch.h"
 
 /* --- fork ----------------------------------------------------------------- */
@@ -178,7 +179,8 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->helped = options->helped;
   pool->mortal = options->mortal;
   pool->regulated = options->max_queue != TDL_POOL_NO_LIMIT ||
-                    options->helped || options->balanced;
+                    options->helped || options->balanced ||
+                    options->far != NULL;
   pool->debug = options->debug;
   pool->plan = options->plan;
   pool->far = options->far;
@@ -427,6 +429,10 @@ static inline void submit(tdl_job *job, enum tdl_rank rank) {
     return;
   }
   if (TDL_UNLIKELY(regulated)) {
+    if (pool->far != NULL) {
+      tdl_upcall_submit(job, -(int)rank);
+      return;
+    }
     tdl_pool_load(pool, 1);
   }
   TDL_STALL();
@@ -452,11 +458,16 @@ void tdl_pool_submit_ranked(tdl_job *job, enum tdl_rank rank) {
 
 void tdl_pool_submit_to(tdl_job *job, uint32_t worker) {
   treadle_pool *pool = job->pool;
-  tdl_slot *slot = pool->slots[worker - 1];
+  tdl_slot *slot;
   if (job->refused) {
     tdl_pool_refuse(job);
     return;
   }
+  if (pool->far != NULL) {
+    tdl_upcall_submit(job, (int)worker);
+    return;
+  }
+  slot = pool->slots[worker - 1];
   tdl_pool_load(pool, 1);
   TDL_STALL();
   tdl_queue_push(&slot->calls, &job->node);
@@ -498,6 +509,9 @@ int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
   w = tdl_pool_settled(job, state);
   if (w != NULL) {
     tdl_worker_ask(w, TDL_ASK_CANCEL);
+  }
+  if (state == TDL_JOB_QUEUED) {
+    tdl_upcall_settled(job, to);
   }
   return state;
 }

@@ -142,7 +142,7 @@ struct treadle_pool {
   uint32_t max_queue;
   int helped;
   uint32_t debug; /* which lines are said: see debug.h */
-  int regulated;  /* the short question: a limit, helped, or balanced */
+  int regulated;  /* the short question: a limit, helped, balanced, or far */
   int mortal;     /* P11 */
   struct tdl_keeper_plan *plan; /* its workers are processes (keeper.h) */
   struct tdl_stage *stage;      /* where those read long arguments; or NULL */

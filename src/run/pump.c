@@ -85,6 +85,33 @@ static tdl_ticket *take_ticket(tdl_keeper *k, tdl_job *job) {
   return t;
 }
 
+/* V3, P6 */
+static uint32_t exempt_of(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->exempt, memory_order_relaxed);
+}
+
+static void set_exempt(tdl_keeper *k, uint32_t jobs) {
+  uint32_t was = exempt_of(k);
+  if (TDL_UNLIKELY(was != jobs)) {
+    atomic_store_explicit(&k->exempt, jobs, memory_order_relaxed); /* too */
+    tdl_worker_load(k->worker, (int)was - (int)jobs);
+  }
+}
+
+/* H6 */
+static uint32_t said_exempt(const tdl_keeper *k) {
+  uint32_t jobs = tdl_link_exempt(&k->link);
+  return jobs < progress_of(k) ? jobs : progress_of(k);
+}
+
+/* One less in progress: before it gives back its place (P6). */
+static void end_exempt(tdl_keeper *k) {
+  if (TDL_UNLIKELY(exempt_of(k) == progress_of(k))) {
+    set_exempt(k, progress_of(k) - 1);
+  }
+}
+
 static void give_ticket(tdl_keeper *k, tdl_ticket *t) {
   t->job = NULL;
   t->next_free = k->free_ticket;
@@ -119,6 +146,7 @@ static void end_job(tdl_keeper *k, tdl_ticket *t, int status) {
   if (TDL_UNLIKELY(tdl_watched(w->pool) != 0)) {
     tdl_watch_call_ended(w, job, t->heard_ns, status);
   }
+  end_exempt(k);
   give_ticket(k, t);
   if (TDL_UNLIKELY(w->pool->regulated)) {
     tdl_worker_load(w, -1);
@@ -147,6 +175,7 @@ static void take_back(tdl_keeper *k, tdl_ticket *t) {
     return;
   }
   tdl_stats_taken_back(w->loop.tally, job);
+  end_exempt(k);
   give_ticket(k, t);
   tdl_worker_give_place(w);
   tdl_queue_push(&w->slot->calls, &job->node);
@@ -198,13 +227,33 @@ static int take_result(tdl_keeper *k, const tdl_record *head,
   return 1;
 }
 
-static uint32_t collect(tdl_keeper *k) {
+/* X1 */
+static void set_owed(tdl_keeper *k, int owed) {
+  /* relaxed: under the lock; else it saves a look */
+  atomic_store_explicit(&k->owed, (uint32_t)owed, memory_order_relaxed);
+}
+
+static int is_owed(const tdl_keeper *k) {
+  /* relaxed: as above */
+  return (int)atomic_load_explicit(&k->owed, memory_order_relaxed);
+}
+
+/* `is_own`: by its thread, up to what is asked of the pool. */
+static uint32_t collect(tdl_keeper *k, int is_own) {
   uint32_t count = 0;
   tdl_record head;
   const uint8_t *data;
   int got = 0;
-  while (!k->broken && (got = tdl_link_look(&k->link.in, &head, &data)) > 0) {
-    if (head.kind != TDL_FAR_RESULT || !take_result(k, &head, data)) {
+  while (!k->broken && !k->nested.is_asked &&
+         (got = tdl_link_look(&k->link.in, &head, &data)) > 0) {
+    int is_result = head.kind == TDL_FAR_RESULT;
+    if (!is_result && !is_own) {
+      set_owed(k, 1);
+      tdl_parker_wake(&k->worker->loop.parker);
+      return count;
+    }
+    if (is_result ? !take_result(k, &head, data)
+                  : !tdl_nested_hear(k, &head, data)) {
       got = TREADLE_EINVAL;
       break;
     }
@@ -220,10 +269,17 @@ static uint32_t collect(tdl_keeper *k) {
 
 /* --- calls ----------------------------------------------------------------- */
 
+/* It takes calls of the run queue. */
+static int takes_any(const tdl_keeper *k) {
+  return k->serves == TDL_PUMP_ANY || exempt_of(k) > 0;
+}
+
 static int has_room(const tdl_keeper *k) {
-  return k->serves >= TDL_PUMP_SENT && !k->broken && k->waits == 0 &&
-         progress_of(k) < k->worker->pool->concurrency &&
-         !(tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE);
+  int is_last = k->serves == TDL_PUMP_LAST ||
+                (tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE);
+  return k->serves != TDL_PUMP_SHUT && (!is_last || exempt_of(k) > 0) &&
+         !k->broken && k->waits == 0 && !tdl_nested_is_late(&k->nested) &&
+         progress_of(k) - exempt_of(k) < k->worker->pool->concurrency;
 }
 
 /* 0 when it has to wait for room in the ring. */
@@ -305,10 +361,30 @@ static tdl_node *next_call(tdl_keeper *k) {
   if (tdl_queue_ready(&w->slot->calls)) {
     node = tdl_turns_take_sent(w);
   }
-  if (node == NULL && k->serves == TDL_PUMP_ANY) {
+  if (node == NULL && takes_any(k)) {
     node = tdl_backlog_pop(&w->pool->run, &w->got);
   }
   return node;
+}
+
+void tdl_pump_wake(tdl_keeper *k) {
+  if (tdl_link_wake(&k->link)) {
+    tdl_message message = {.kind = TDL_LINE_WAKE};
+    tdl_line_send(k->process.line, &message, TDL_LINE_HEAD_BYTES);
+  }
+}
+
+int tdl_pump_put(tdl_keeper *k, tdl_record *head, const tdl_bytes *payload) {
+  int done = k->serves == TDL_PUMP_SHUT || k->broken
+                 ? 1 /* nobody will read it */
+                 : tdl_crossing_put(k->crossing, &k->link.out, head, payload);
+  if (done > 0) {
+    tdl_pump_wake(k);
+  } else if (done < 0 && done != TREADLE_EPAYLOAD && done != TREADLE_ENOMEM) {
+    k->broken = 1; /* it has taken what there never was */
+    tdl_parker_wake(&k->worker->loop.parker);
+  }
+  return done;
 }
 
 static uint32_t feed(tdl_keeper *k) {
@@ -321,9 +397,8 @@ static uint32_t feed(tdl_keeper *k) {
     hand_over(k, TDL_CONTAINER(node, tdl_job, node));
     count++;
   }
-  if (count > 0 && tdl_link_wake(&k->link)) {
-    tdl_message wake = {.kind = TDL_LINE_WAKE};
-    tdl_line_send(k->process.line, &wake, TDL_LINE_HEAD_BYTES);
+  if (count > 0) {
+    tdl_pump_wake(k);
   }
   return count;
 }
@@ -370,18 +445,47 @@ static void mark(tdl_keeper *k) {
   }
 }
 
-static uint32_t move(tdl_keeper *k) {
-  uint32_t count = progress_of(k) > 0 ? collect(k) : 0;
+void tdl_pump_tell_pool(tdl_keeper *k) {
+  const treadle_pool *pool = k->worker->pool;
+  tdl_link_set_pool(&k->link, tdl_size_min(pool), tdl_size_now(pool),
+                    tdl_pool_phase(pool) != TDL_POOL_OPEN);
+}
+
+static uint32_t move(tdl_keeper *k, int is_own) {
+  uint32_t count = 0;
+  if (k->serves != TDL_PUMP_SHUT) {
+    if (is_own) {
+      set_owed(k, 0);
+    }
+    tdl_pump_tell_pool(k);
+    count = is_owed(k) ? 0 : collect(k, is_own);
+    set_exempt(k, said_exempt(k));
+    count += tdl_nested_answer(k);
+  }
   count += feed(k);
   mark(k);
   return count;
 }
 
-static int has_more(const tdl_keeper *k) {
-  const tdl_worker *w = k->worker;
-  return (progress_of(k) > 0 && tdl_link_ready(&k->link.in) && !k->broken) ||
-         (is_marked(k) && (!tdl_queue_empty(&w->slot->calls) ||
-                           !tdl_backlog_empty(&w->pool->run)));
+/* A process that has no job may make calls: for its keeper's thread to see. */
+static int has_records(const tdl_keeper *k, int is_own) {
+  return (is_own ? k->serves != TDL_PUMP_SHUT
+                 : progress_of(k) > 0 && !is_owed(k)) &&
+         tdl_link_ready(&k->link.in) && !k->broken;
+}
+
+/* But for the run queue. */
+static int has_own_more(const tdl_keeper *k) {
+  return has_records(k, 0) ||
+         (is_marked(k) && !tdl_queue_empty(&k->worker->slot->calls));
+}
+
+static int has_more(const tdl_keeper *k, int is_own) {
+  return has_own_more(k) ||
+         (is_own && (has_records(k, 1) || (k->serves != TDL_PUMP_SHUT &&
+                                           said_exempt(k) != exempt_of(k)))) ||
+         (is_marked(k) && takes_any(k) &&
+          !tdl_backlog_empty(&k->worker->pool->run));
 }
 
 /* Others than its thread may: see H1. */
@@ -390,20 +494,29 @@ static int is_open(const treadle_pool *pool) {
          !tdl_pool_is_watched(pool);
 }
 
-static uint32_t pump(tdl_keeper *k) {
+/* With the lock: it would begin at once; a process that computes does not. */
+static int is_free(const tdl_keeper *k) {
+  return progress_of(k) == 0 || tdl_link_rests(&k->link);
+}
+
+/* `if_free`: only then. */
+static uint32_t pump(tdl_keeper *k, int if_free) {
   const treadle_pool *pool = k->worker->pool;
   uint32_t count = 0;
-  int open = 1;
+  int open = 1, moves = 1, again;
   do {
     if (!try_lock(k)) {
       return count;
     }
     open = is_open(pool);
-    if (TDL_LIKELY(open)) {
-      count += move(k);
+    moves = open && (!if_free || is_free(k));
+    if (TDL_LIKELY(moves)) {
+      count += move(k, 0);
     }
     unlock(k);
-  } while (open && has_more(k));
+    again = moves ? has_more(k, 0) : has_own_more(k); /* see try_lock */
+    if_free = 0;
+  } while (open && again);
   if (TDL_UNLIKELY(!is_open(pool))) {
     tdl_parker_wake(&k->worker->loop.parker);
   }
@@ -424,19 +537,21 @@ uint32_t tdl_pump_own(tdl_keeper *k) {
   uint32_t count = 0;
   do {
     tdl_pump_lock(k);
-    count += move(k);
+    count += move(k, 1);
     unlock(k);
-  } while (has_more(k));
+    tdl_nested_go_on(k);
+  } while (has_more(k, 1));
   return count;
 }
 
 int tdl_pump_has_more(const tdl_keeper *k) {
-  return has_more(k);
+  return has_more(k, 1);
 }
 
 /* --- for those who call and wait ------------------------------------------- */
 
-void tdl_pump_feed(treadle_pool *pool) {
+/* 1 when nothing is left to be handed over. */
+static int feed_all(treadle_pool *pool, int if_free) {
   uint32_t slots = tdl_pool_slots(pool);
   for (uint32_t word = 0; word * 64 < slots; word++) {
     /* [park] seq_cst: after the call was published (H3) */
@@ -444,17 +559,23 @@ void tdl_pump_feed(treadle_pool *pool) {
         atomic_load_explicit(&pool->idle[word], memory_order_seq_cst);
     for (; bits != 0; bits &= bits - 1) {
       uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(bits);
-      tdl_worker *w = tdl_slot_worker(pool->slots[i]);
-      pump(w->keeper);
+      pump(tdl_slot_worker(pool->slots[i])->keeper, if_free);
       if (tdl_backlog_empty(&pool->run)) {
-        return;
+        return 1;
       }
     }
+  }
+  return 0;
+}
+
+void tdl_pump_feed(treadle_pool *pool) {
+  if (pool->concurrency == 1 || !feed_all(pool, 1)) {
+    feed_all(pool, 0);
   }
 }
 
 void tdl_pump_sent(tdl_worker *w) {
-  pump(w->keeper);
+  pump(w->keeper, 0);
 }
 
 int tdl_pump_home(treadle_loop *loop) {
@@ -463,8 +584,8 @@ int tdl_pump_home(treadle_loop *loop) {
     uint32_t slots = tdl_pool_slots(p);
     for (uint32_t i = 0; i < slots; i++) {
       tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
-      if (progress_of(k) > 0 && tdl_link_ready(&k->link.in)) {
-        count += pump(k);
+      if (has_records(k, 0)) {
+        count += pump(k, 0);
       }
     }
   }
@@ -476,7 +597,7 @@ int tdl_pump_ready(const treadle_loop *loop) {
     uint32_t slots = tdl_pool_slots(p);
     for (uint32_t i = 0; i < slots; i++) {
       const tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
-      if (progress_of(k) > 0 && tdl_link_ready(&k->link.in) && is_open(p)) {
+      if (has_records(k, 0) && is_open(p)) {
         return 1;
       }
     }
@@ -502,19 +623,41 @@ int tdl_pump_is_idle(const tdl_keeper *k) {
   return progress_of(k) == 0;
 }
 
+int tdl_pump_retire(tdl_keeper *k) {
+  int is_idle;
+  tdl_pump_lock(k);
+  is_idle = tdl_pump_is_idle(k);
+  if (is_idle) {
+    k->serves = TDL_PUMP_SHUT;
+    mark(k);
+  }
+  tdl_pump_unlock(k);
+  return is_idle;
+}
+
 void tdl_pump_serve(tdl_keeper *k, enum tdl_pump_serves serves) {
   tdl_pump_lock(k);
+  if (k->serves == TDL_PUMP_SHUT) { /* it has just booted, or it ends */
+    set_progress(k, progress_of(k));
+  }
   k->serves = (int)serves;
   mark(k);
   tdl_pump_unlock(k);
 }
 
 void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
-  int stopped = tdl_pool_phase(k->worker->pool) == TDL_POOL_STOPPED;
+  int stopped;
+  do {
+    tdl_pump_lock(k);
+    k->serves = TDL_PUMP_SHUT;
+    mark(k);
+    collect(k, 1);
+    tdl_pump_unlock(k);
+    tdl_nested_go_on(k);
+  } while (tdl_link_ready(&k->link.in) && !k->broken);
+  stopped = tdl_pool_phase(k->worker->pool) == TDL_POOL_STOPPED;
   tdl_pump_lock(k);
-  collect(k);
-  k->serves = TDL_PUMP_SHUT;
-  mark(k);
+  set_exempt(k, 0);
   for (uint32_t i = 1; i < k->ticket_count; i++) {
     tdl_ticket *t = &k->tickets[i];
     int begun = t->record != 0 &&
@@ -525,6 +668,7 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
       take_back(k, t);
     }
   }
+  tdl_nested_lose(k);
   tdl_pump_unlock(k);
 }
 

@@ -25,7 +25,7 @@ void tdl_pump_away(treadle_loop *loop, int away);
 
 enum tdl_pump_serves {
   TDL_PUMP_SHUT = 0, /* there is no process, or one that has yet to boot */
-  TDL_PUMP_LAST,     /* it ends what it has */
+  TDL_PUMP_LAST,     /* it ends what it has, and what that needs (V3) */
   TDL_PUMP_SENT,     /* it takes what was sent to its slot */
   TDL_PUMP_ANY
 };
@@ -35,8 +35,13 @@ enum tdl_pump_serves {
 uint32_t tdl_pump_own(tdl_keeper *keeper);
 int tdl_pump_has_more(const tdl_keeper *keeper);
 
-/* The process has no job. */
+/* The process has no job. The second: and gets none from now on, if so. */
 int tdl_pump_is_idle(const tdl_keeper *keeper);
+int tdl_pump_retire(tdl_keeper *keeper);
+
+/* With the lock; a record for the process, as tdl_crossing_put. */
+int tdl_pump_put(tdl_keeper *keeper, tdl_record *head,
+                 const tdl_bytes *payload);
 
 void tdl_pump_serve(tdl_keeper *keeper, enum tdl_pump_serves serves);
 
@@ -47,6 +52,12 @@ void tdl_pump_lose(tdl_keeper *keeper, int status, const char *text);
 /* Tells the process what others have settled: when it must have ended that, or
 ** TDL_NEVER. */
 uint64_t tdl_pump_tell_settled(tdl_keeper *keeper);
+
+/* Shows the process how large the pool is, and whether it closes. */
+void tdl_pump_tell_pool(tdl_keeper *keeper);
+
+/* Wakes the process if it rests. */
+void tdl_pump_wake(tdl_keeper *keeper);
 
 void tdl_pump_lock(tdl_keeper *keeper);
 void tdl_pump_unlock(tdl_keeper *keeper);

@@ -124,6 +124,9 @@ static int set_now_locked(treadle_pool *pool, uint32_t now) {
     /* [grow] seq_cst: before the look at the queue that follows */
     atomic_store_explicit(&s->may_grow, now < tdl_size_max(pool),
                           memory_order_seq_cst);
+    if (pool->plan != NULL) { /* whose keepers show it to their processes */
+      tdl_pool_wake_all(pool);
+    }
   }
   return status;
 }

@@ -7,6 +7,7 @@
 #include "../base/stall.h"
 #include "deadlines.h"
 #include "phase.h"
+#include "upcall.h"
 #include "vm.h"
 #include "watch.h"
 
@@ -417,7 +418,12 @@ void tdl_supervisor_forget(tdl_job *job) {
 }
 
 int tdl_supervisor_force(tdl_job *job) {
-  return tdl_supervisor_stop(job, tdl_job_generation(job), TDL_JOB_FORCED);
+  int settled =
+      tdl_supervisor_stop(job, tdl_job_generation(job), TDL_JOB_FORCED);
+  if (settled) {
+    tdl_upcall_settled(job, TDL_JOB_FORCED);
+  }
+  return settled;
 }
 
 int tdl_supervisor_stop(tdl_job *job, uint32_t generation,

@@ -324,7 +324,7 @@ static int end_process(tdl_worker *w) {
   tdl_turns_get_up(w);
   tdl_worker_set_life(w, TDL_CLOSING);
   reason = tdl_keeper_end(w);
-  tdl_loop_renew(&w->loop, 1);
+  tdl_loop_renew(&w->loop, w->keeper->was_lost);
   return has_ended(w, reason);
 }
 

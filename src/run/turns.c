@@ -6,6 +6,7 @@
 #include "far.h"
 #include "news.h"
 #include "phase.h"
+#include "upcall.h"
 
 /* --- taking jobs ---------------------------------------------------------- */
 
@@ -39,22 +40,26 @@ static int takes_any(const tdl_worker *w) {
   return tdl_vm_has_room(w->vm) && (!w->vm->leaving || w->vm->exempt > 0);
 }
 
-/* From another process. */
+/* A call of another process', which knows whether there is room (upcall.h, U4). */
+static int is_far_ready(const tdl_worker *w) {
+  return TDL_UNLIKELY(w->pool->far != NULL) &&
+         (!w->vm->retiring || w->vm->exempt > 0) && tdl_far_ready(w->pool->far);
+}
+
 static tdl_job *take_far(tdl_worker *w) {
-  tdl_job *job = tdl_far_take(w->pool->far, w);
-  if (job != NULL) {
+  tdl_job *job = is_far_ready(w) ? tdl_far_take(w->pool->far, w) : NULL;
+  if (job != NULL || !takes_any(w)) {
     tdl_turns_stop_searching(w);
   }
   return job;
 }
 
-static int is_far_ready(const tdl_worker *w) {
-  return TDL_UNLIKELY(w->pool->far != NULL) && tdl_far_ready(w->pool->far);
-}
-
 /* The next job to run, or NULL. */
 static tdl_job *take(tdl_worker *w) {
   tdl_node *node;
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    return take_far(w);
+  }
   if (!tdl_vm_has_room(w->vm)) {
     tdl_turns_stop_searching(w);
     return NULL;
@@ -71,7 +76,7 @@ static tdl_job *take(tdl_worker *w) {
   }
   node = tdl_backlog_pop(&w->pool->run, &w->got); /* <wake.T1> */
   if (node == NULL) {
-    return w->pool->far != NULL ? take_far(w) : NULL;
+    return NULL;
   }
   TDL_STAMP(TDL_CONTAINER(node, tdl_job, node), TAKEN);
   TDL_STALL();
@@ -99,20 +104,24 @@ int tdl_turns_have_work(const tdl_worker *w) {
          tdl_pool_phase(w->pool) != w->phase || is_claimed(w) || w->vm->turn ||
          tdl_pool_is_watched(w->pool) != w->watched ||
          (tdl_vm_has_room(w->vm) && !tdl_queue_empty(&w->slot->calls)) ||
-         (takes_any(w) &&
-          (!tdl_backlog_empty(&w->pool->run) || is_far_ready(w)));
+         (takes_any(w) && !tdl_backlog_empty(&w->pool->run)) || is_far_ready(w);
+}
+
+static int is_far_called(const tdl_worker *w) {
+  return TDL_UNLIKELY(w->pool->far != NULL) &&
+         (is_far_ready(w) || tdl_upcall_ready(w->pool->far));
 }
 
 static int is_called(const void *arg) {
   const tdl_worker *w = arg;
   return tdl_backlog_ready(&w->pool->run) || tdl_queue_ready(&w->loop.inbox) ||
-         tdl_queue_ready(&w->slot->calls) || is_far_ready(w) ||
+         tdl_queue_ready(&w->slot->calls) || is_far_called(w) ||
          tdl_pool_phase(w->pool) != w->phase;
 }
 
 static int is_called_home(const void *arg) { /* no room for another job */
   const tdl_worker *w = arg;
-  return tdl_queue_ready(&w->loop.inbox) ||
+  return tdl_queue_ready(&w->loop.inbox) || is_far_called(w) ||
          tdl_pool_phase(w->pool) != w->phase ||
          (tdl_vm_has_room(w->vm) && tdl_queue_ready(&w->slot->calls));
 }
@@ -145,35 +154,6 @@ static int spin(tdl_worker *w) {
     tdl_stats_spun(w->loop.tally, tdl_now_ns() - start, weight);
   }
   return found;
-}
-
-int tdl_turns_go_abroad(tdl_worker *w) {
-  if (w->pool->far != NULL) {
-    tdl_far_announce(w->pool->far, w, TDL_LINK_IN_LOOP);
-  }
-  if (takes_any(w)) {
-    w->is_abroad = 1;
-    TDL_STALL();
-    /* [park] seq_cst: after the announcement, so that who finds the bit rings
-    ** the bell; before the second look (P3) */
-    atomic_fetch_or_explicit(&w->pool->abroad[(w->id - 1) / 64],
-                             1ull << ((w->id - 1) % 64), memory_order_seq_cst);
-    TDL_STALL();
-  }
-  return !tdl_turns_have_work(w);
-}
-
-void tdl_turns_are_back(tdl_worker *w) {
-  if (w->pool->far != NULL) {
-    tdl_link_awake(&w->pool->far->link);
-  }
-  if (w->is_abroad) {
-    w->is_abroad = 0;
-    /* relaxed: who finds it rings in vain */
-    atomic_fetch_and_explicit(&w->pool->abroad[(w->id - 1) / 64],
-                              ~(1ull << ((w->id - 1) % 64)),
-                              memory_order_relaxed);
-  }
 }
 
 static void lie_idle(tdl_worker *w) {
@@ -278,6 +258,54 @@ static void rest_awake(tdl_worker *w) {
   }
 }
 
+static int is_draining(const tdl_worker *w) {
+  return w->phase == TDL_POOL_DRAINING || (TDL_UNLIKELY(w->pool->far != NULL) &&
+                                           tdl_upcall_is_closing(w->pool->far));
+}
+
+/* In a process: its pool, which is the parent's, drains, and it has no job, but
+** something to do for itself. */
+static int lingers(tdl_worker *w) {
+  return is_draining(w) && w->vm->progress == 0 &&
+         (waits_for_others(w) || !may_leave(w, 1));
+}
+
+int tdl_turns_go_abroad(tdl_worker *w) {
+  if (w->pool->far != NULL) {
+    tdl_link_set_waiting(&w->pool->far->link, lingers(w));
+    tdl_far_announce(w->pool->far, w, TDL_LINK_IN_LOOP);
+  }
+  if (takes_any(w)) {
+    w->is_abroad = 1;
+    TDL_STALL();
+    /* [park] seq_cst: after the announcement, so that who finds the bit rings
+    ** the bell; before the second look (P3) */
+    atomic_fetch_or_explicit(&w->pool->abroad[(w->id - 1) / 64],
+                             1ull << ((w->id - 1) % 64), memory_order_seq_cst);
+    TDL_STALL();
+  }
+  if (tdl_turns_have_work(w)) {
+    return 0;
+  }
+  if (w->pool->far != NULL) {
+    tdl_far_rests(w->pool->far);
+  }
+  return 1;
+}
+
+void tdl_turns_are_back(tdl_worker *w) {
+  if (w->pool->far != NULL) {
+    tdl_link_awake(&w->pool->far->link);
+  }
+  if (w->is_abroad) {
+    w->is_abroad = 0;
+    /* relaxed: who finds it rings in vain */
+    atomic_fetch_and_explicit(&w->pool->abroad[(w->id - 1) / 64],
+                              ~(1ull << ((w->id - 1) % 64)),
+                              memory_order_relaxed);
+  }
+}
+
 /* Undoes what sleep_on announced; also after an error out of a wait. */
 void tdl_turns_get_up(tdl_worker *w) {
   tdl_stats_awake(w->loop.tally, tdl_now_ns());
@@ -325,6 +353,7 @@ static void note_idle(tdl_worker *w, uint64_t now) {
 
 static void announce(tdl_worker *w) {
   if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_link_set_waiting(&w->pool->far->link, lingers(w));
     tdl_far_announce(w->pool->far, w, TDL_LINK_SLEEPS);
   } else {
     tdl_parker_announce(&w->loop.parker, TDL_ASLEEP);
@@ -396,6 +425,13 @@ static int answer(tdl_worker *w, uint32_t asked) {
   return 1;
 }
 
+/* What has ended goes to the parent before other code runs. */
+static void flush(tdl_worker *w) {
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_far_flush(w->pool->far);
+  }
+}
+
 /* Step numbers: see turns.h. Returns when the state has come to its end. */
 void tdl_turns(tdl_vm *vm) {
   tdl_worker *w = vm->worker;
@@ -413,6 +449,7 @@ void tdl_turns(tdl_vm *vm) {
     }
     if (vm->turn) {
       tdl_turns_stop_searching(w); /* others must be woken while scripts run */
+      flush(w);
       vm->turn = 0;
       tdl_vm_turn(vm);
       arrived = 1;
@@ -422,15 +459,13 @@ void tdl_turns(tdl_vm *vm) {
       tdl_vm_take_leave(vm);
       return;
     }
-    if (TDL_UNLIKELY(w->phase == TDL_POOL_DRAINING)) {
+    if (TDL_UNLIKELY(is_draining(w))) {
       hear_of_drain(w);
-      if (arrived) {
+      if (arrived && w->pool->far == NULL) {
         rest_awake(w);
       }
     }
-    if (TDL_UNLIKELY(w->pool->far != NULL)) {
-      tdl_far_flush(w->pool->far);
-    }
+    flush(w);
     job = take(w); /* 3 */
     if (job != NULL) {
       tdl_vm_run(vm, job);

@@ -1,6 +1,17 @@
 #include "vm_calls.h"
 
+#include "../base/compiler.h"
 #include "../base/status.h"
+#include "upcall.h"
+
+void tdl_vm_change_exempt(tdl_vm *vm, int jobs) {
+  const treadle_pool *pool = vm->worker->pool;
+  vm->exempt += (uint32_t)jobs;
+  tdl_worker_load(vm->worker, -jobs);
+  if (TDL_UNLIKELY(pool->far != NULL)) {
+    tdl_upcall_exempt(pool->far, vm->exempt, jobs > 0);
+  }
+}
 
 void tdl_vm_add_calls(tdl_vm *vm, uint32_t i, int calls) {
   tdl_entry *e = &vm->entries[i];

@@ -19,10 +19,10 @@ static inline int tdl_vm_is_exempt(const tdl_entry *e) {
   return e->job != NULL && e->co != NULL && e->calls > 0;
 }
 
+void tdl_vm_change_exempt(tdl_vm *vm, int jobs);
 static inline void tdl_vm_set_exempt(tdl_vm *vm, int jobs) {
-  vm->exempt += (uint32_t)jobs;
   if (jobs != 0) {
-    tdl_worker_load(vm->worker, -jobs);
+    tdl_vm_change_exempt(vm, jobs);
   }
 }
 
