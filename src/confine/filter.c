@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -91,18 +92,10 @@ static const int always[] = {
 
 /* What a process of its own may do to itself; in a thread it would be done to
 ** the host. */
-static const int processes[] = {SYS_chdir,
-                                SYS_fchdir,
-                                SYS_umask,
-                                SYS_setitimer,
-                                SYS_getitimer,
-                                SYS_setpriority,
-                                SYS_timer_create,
-                                SYS_timer_settime,
-                                SYS_timer_gettime,
-                                SYS_timer_delete,
-                                SYS_sched_setaffinity,
-                                SYS_memfd_create};
+static const int processes[] = {
+    SYS_chdir,         SYS_fchdir,        SYS_umask,
+    SYS_setitimer,     SYS_getitimer,     SYS_timer_create,
+    SYS_timer_settime, SYS_timer_gettime, SYS_timer_delete};
 
 static const int starting[] = {SYS_execve,  SYS_wait4,  SYS_waitid,
                                SYS_setpgid, SYS_setsid,
@@ -212,9 +205,10 @@ static void allow_without(program *p, int call, unsigned arg, uint32_t bits) {
 
 /* --- calls whose arguments matter ----------------------------------------- */
 
-#define NAMESPACES                                                             \
+/* Namespaces, and children of the parent's: it would wait for them. */
+#define NO_CHILD                                                               \
   (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |               \
-   CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_PTRACE)
+   CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_PTRACE | CLONE_PARENT)
 
 /* Flags of clone3 lie in memory, where no filter sees them: the C library takes
 ** clone where that one is not there. Threads are for processes of their own;
@@ -224,7 +218,7 @@ static void filter_clone(program *p, const tdl_policy *policy, int process) {
   when(p, SYS_clone3, UNKNOWN);
   start = begin(p, SYS_clone);
   load_arg(p, 0, 0);
-  when_any_bit(p, NAMESPACES, DENY);
+  when_any_bit(p, NO_CHILD, DENY);
   when_any_bit(p, CLONE_THREAD, process ? SECCOMP_RET_ALLOW : DENY);
   end(p, start, policy->may & TDL_MAY_START ? SECCOMP_RET_ALLOW : DENY);
 }
@@ -236,22 +230,23 @@ static void filter_ioctl(program *p) {
   allow_one_of(p, SYS_ioctl, 1, fine, COUNT(fine));
 }
 
-/* A descriptor may not have signals sent to another process. */
+/* A descriptor may have no signals sent to another process, and may not keep
+** others from a file (a lease). */
 static void filter_fcntl(program *p) {
-  static const uint32_t bad[] = {F_SETOWN, F_SETSIG, F_SETOWN_EX, F_NOTIFY};
-  size_t start = begin(p, SYS_fcntl);
-  load_arg(p, 1, 0);
-  for (size_t i = 0; i < COUNT(bad); i++) {
-    when(p, bad[i], DENY);
-  }
-  end(p, start, SECCOMP_RET_ALLOW);
+  static const uint32_t fine[] = {
+      F_DUPFD,      F_DUPFD_CLOEXEC, F_GETFD,     F_SETFD,
+      F_GETFL,      F_SETFL,         F_GETLK,     F_SETLK,
+      F_SETLKW,     F_OFD_GETLK,     F_OFD_SETLK, F_OFD_SETLKW,
+      F_GETPIPE_SZ, F_SETPIPE_SZ,    F_ADD_SEALS, F_GET_SEALS};
+  allow_one_of(p, SYS_fcntl, 1, fine, COUNT(fine));
 }
 
-static void filter_prctl(program *p, int process) {
-  static const uint32_t fine[] = {
-      PR_SET_NAME,    PR_GET_NAME,         PR_SET_VMA,      PR_GET_NO_NEW_PRIVS,
-      PR_GET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG};
-  allow_one_of(p, SYS_prctl, 0, fine, COUNT(fine) - (process ? 0 : 1));
+/* Not PR_SET_PDEATHSIG: a process dies with its host. */
+static void filter_prctl(program *p) {
+  static const uint32_t fine[] = {PR_SET_NAME,    PR_GET_NAME,
+                                  PR_SET_VMA,     PR_GET_NO_NEW_PRIVS,
+                                  PR_GET_SECCOMP, PR_SET_NO_NEW_PRIVS};
+  allow_one_of(p, SYS_prctl, 0, fine, COUNT(fine));
 }
 
 /* Signals to the own process, as abort and an interrupt's sender send them; its
@@ -260,6 +255,20 @@ static void filter_own(program *p) {
   const uint32_t own[] = {(uint32_t)getpid()};
   allow_one_of(p, SYS_tgkill, 0, own, 1);
   allow_one_of(p, SYS_process_vm_readv, 0, own, 1);
+}
+
+/* How much of the processors a process has, and where: its own affair, but not
+** that of others of its user. */
+static void filter_share(program *p) {
+  const uint32_t own[] = {0, (uint32_t)getpid()};
+  size_t start = begin(p, SYS_setpriority);
+  load_arg(p, 0, 0);
+  emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, PRIO_PROCESS);
+  answer(p, DENY);
+  load_arg(p, 1, 0);
+  when(p, 0, SECCOMP_RET_ALLOW);
+  end(p, start, DENY);
+  allow_one_of(p, SYS_sched_setaffinity, 0, own, COUNT(own));
 }
 
 /* Asking for a limit, one's own. */
@@ -350,13 +359,18 @@ static void write_program(program *p, const tdl_policy *policy, int process,
   filter_clone(p, policy, process);
   filter_ioctl(p);
   filter_fcntl(p);
-  filter_prctl(p, process);
+  filter_prctl(p);
   filter_own(p);
   filter_limits(p);
   filter_line(p, line);
   filter_net(p, policy);
   if (process) {
     allow_all(p, processes, COUNT(processes));
+    filter_share(p);
+  }
+  if (process && policy->memory_bytes == 0) { /* what is not mapped is not
+                                               ** counted */
+    when(p, SYS_memfd_create, SECCOMP_RET_ALLOW);
   }
   if (policy->may & TDL_MAY_START) {
     allow_all(p, starting, process ? COUNT(starting) : COUNT(starting) - 2);
