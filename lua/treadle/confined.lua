@@ -4,6 +4,8 @@
 -- the functions of treadle. So a script gets globals and a `require` of its own. Those that the
 -- state began with are treadle's alone, whose modules keep using them; no table of theirs is the
 -- script's.
+-- With `ffi = true`, in a process, the rules of the kernel stand alone: the script has what the
+-- state has, and what the pool may not do at all says so.
 -- @module treadle.confined
 local core = require "treadle.core"
 local errors = require "treadle.error"
@@ -18,7 +20,7 @@ local type, pairs, ipairs, rawget, tostring, select = type, pairs, ipairs, rawge
 local error, setmetatable, next = error, setmetatable, next
 local load, getfenv, setfenv, getmetatable = load, getfenv, setfenv, getmetatable
 local require, package, io, os, debug, string = require, package, io, os, debug, string
-local getinfo, searchpath = debug.getinfo, package.searchpath
+local getinfo, searchpath, getenv = debug.getinfo, package.searchpath, os.getenv
 local find, gsub, gmatch = string.find, string.gsub, string.gmatch
 
 --- What the script may do: see `lua_half` in treadle.permissions.
@@ -296,7 +298,7 @@ local function new_os()
     if allowed.env ~= true and not (allowed.env and allowed.env[name]) then
       deny(("os.getenv '%s'"):format(name), "env")
     end
-    return os.getenv(name)
+    return getenv(name)
   end
   return new
 end
@@ -532,14 +534,34 @@ function M.told()
   return allowed.told
 end
 
+--- Functions that the kernel would fail, or do half of: theirs are better words.
+local SPOKEN = {
+  io = { "popen", "tmpfile" }, os = { "execute", "remove", "rename", "tmpname", "getenv" },
+}
+
+--- The script has the FFI, and so whatever the state has.
+local function enter_whole()
+  local spoken = { io = new_io(), os = new_os() }
+  for library, names in pairs(SPOKEN) do
+    for _, name in ipairs(names) do
+      private[library][name] = spoken[library][name]
+    end
+  end
+  core.confine(package.loaded)
+  return private
+end
+
 --- Confine the state: to be called once, before any code of the script's runs in it.
 -- @tparam table boot what the worker is told
 -- @treturn table the script's globals
 function M.enter(boot)
   allowed = boot.permissions
+  core.confined = true
+  if allowed.ffi then
+    return enter_whole()
+  end
   allowed.cpath = boot.cpath or package.cpath
   package.cpath = ""
-  core.confined = true
   fill(boot)
   guard_methods()
   drop_ffi()

@@ -373,7 +373,7 @@ local function enforcers(p, runtime)
     read = "landlock", write = "landlock", run = p.run and "landlock" or "seccomp",
     net = type(p.net) == "table" and "landlock" or "seccomp",
     env = runtime == "process" and "process" or "lua",
-    ffi = "lua",
+    ffi = not p.ffi and "lua" or nil,
     memory = p.memory and by_runtime, cpu = p.cpu and by_runtime, files = p.files and by_runtime,
   }
 end
@@ -392,6 +392,9 @@ local function gaps(p, runtime, grants)
   end
   if p.run then
     list[#list + 1] = "a program may run code from any file that it may read"
+    if runtime == "process" then
+      list[#list + 1] = "programs that a worker has started live on when it ends"
+    end
   end
   for _, folder in ipairs(grants.skipped) do
     list[#list + 1] = ("modules in '%s' cannot be loaded: too many files to look through"):format(

@@ -213,17 +213,24 @@ static int core_entries(lua_State *L) {
 
 /* confine(loaded, globals): the scripts' package.loaded, for names in payloads;
 ** the globals that our modules keep, also those that are loaded later. The FFI
-** library has been opened; it can be taken out of package.loaded now. */
+** library has been opened; it can be taken out of package.loaded now. Without
+** globals the scripts have those, and the FFI. */
 static int core_confine(lua_State *L) {
+  int has_ffi = lua_isnoneornil(L, 2);
   luaL_checktype(L, 1, LUA_TTABLE);
-  luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
+  if (has_ffi) {
+    lua_pop(L, 1);
+    tdl_codec_confine(L, 1);
+    return 0;
+  }
+  luaL_checktype(L, 2, LUA_TTABLE);
   lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
   lua_getfield(L, -1, "ffi");
   lua_setfield(L, LUA_REGISTRYINDEX, TDL_STATE_CONFINED);
   lua_pop(L, 1);
   tdl_bind_of(L)->globals_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  tdl_codec_confine(L);
+  tdl_codec_confine(L, 0);
   return 0;
 }
 

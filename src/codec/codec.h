@@ -13,9 +13,9 @@
 void tdl_codec_open(lua_State *L);
 
 /* Confines it: takes the table on top of the stack as package.loaded, in which
-** names in payloads are looked up. From then on the state sends no functions,
-** and neither sends nor takes cdata. */
-void tdl_codec_confine(lua_State *L);
+** names in payloads are looked up. From then on the state sends no functions, and,
+** unless it has the FFI, neither sends nor takes cdata. */
+void tdl_codec_confine(lua_State *L, int has_ffi);
 
 /* Appends the `n` values from stack index `first` (absolute) to `out`, at
 ** most `limit` bytes. The stack is left as it was.

@@ -122,12 +122,12 @@ int tdl_store_is_confined(lua_State *L) {
 
 /* Without an FFI library cdata are none of the codec's: a script could reach
 ** beyond the end of an array. */
-void tdl_codec_confine(lua_State *L) {
+void tdl_codec_confine(lua_State *L, int has_ffi) {
   tdl_store_push(L);
   lua_insert(L, -2);
   lua_rawseti(L, -2, TDL_STORE_CONFINED);
   for (int slot = TDL_STORE_FFI; slot <= TDL_STORE_CDATA_SCRUB; slot++) {
-    if (slot != TDL_STORE_JIT_STATUS) {
+    if (!has_ffi && slot != TDL_STORE_JIT_STATUS) {
       lua_pushboolean(L, 0);
       lua_rawseti(L, -2, slot);
     }
