@@ -1,5 +1,6 @@
 #include "child.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -199,6 +200,8 @@ static void on_interrupt(int signal) {
 
 static void set_up_process(void) {
   struct sigaction action;
+  fcntl(TDL_SPAWN_LINE, F_SETFD, FD_CLOEXEC); /* not for what a task starts */
+  fcntl(TDL_SPAWN_BELL, F_SETFD, FD_CLOEXEC);
   prctl(PR_SET_PDEATHSIG, SIGKILL); /* where the parent started it itself */
   memset(&action, 0, sizeof(action));
   action.sa_handler = on_interrupt;
