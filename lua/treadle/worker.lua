@@ -35,11 +35,13 @@ function M.is_booting()
 end
 
 --- Tell the caller what a job raised. What cannot travel is left out. A task that fails because its
--- own pool ends is closed, as every job that runs then.
+-- own pool ends is closed, as every job that runs then. Where the machine, or a limit of the
+-- process, has no more memory, Lua raises a text of its own.
 local function fail(job, err, co)
   local message = errors.is(err) and err.message or errors.text(err)
   local kind = errors.is(err) and (err.kind == "closed" and core.stopped(job) and "closed"
-    or err.kind == "permission" and "permission") or "task"
+    or err.kind == "permission" and "permission")
+    or err == errors.NO_MEMORY.message and "memory" or "task"
   local traceback = debug.traceback(co)
   if not pcall(core.job_fail, job, kind, message, traceback, err) then
     core.job_fail(job, kind, message, traceback)
