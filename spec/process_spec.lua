@@ -468,6 +468,14 @@ describe("a pool of processes", function()
     end)
   end)
 
+  it("closes although its processes are stopped", function()
+    local pool = open { threads = 2, terminate_timeout = 0.2 }
+    for _, pid in ipairs(pool:broadcast("pid"):await()) do
+      processes.kill(pid, 19)
+    end
+    assert.is_true(treadle.spawn(function() pool:close() end):wait(helpers.TIMEOUT))
+  end)
+
   describe("dies with its host", function()
     for name, case in pairs {
       ["at work"] = { task = "compute" },

@@ -320,7 +320,8 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   int status = tdl_link_reset(&k->link);
   char text[256];
   tdl_payload_clear(report);
-  k->broken = k->retiring = k->mute = k->told_drain = 0;
+  k->rest_ns = TDL_NEVER;
+  k->broken = k->retiring = k->hung = k->mute = k->told_drain = 0;
   if (status == 0) {
     status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
                              w->pool->stage->region.fd, &k->process);
@@ -366,6 +367,22 @@ static int is_quiet(tdl_keeper *k) {
   return tdl_pump_is_idle(k) && tdl_queue_empty(&k->worker->slot->calls) &&
          !tdl_nested_is_busy(k) && tdl_queue_empty(&k->worker->loop.inbox) &&
          tdl_link_is_calm(&k->link);
+}
+
+/* A drain waits for it, which has nothing to do and does not rest: what jobs have
+** left behind goes on, or it is stopped (SIGSTOP). Not for longer than
+** terminate_ns. When that is over, or TDL_NEVER. */
+static uint64_t rest_by(tdl_keeper *k) {
+  const tdl_worker *w = k->worker;
+  if (w->phase != TDL_POOL_DRAINING || !tdl_pump_is_idle(k) ||
+      tdl_nested_is_busy(k) ||
+      (k->told_drain && tdl_link_is_calm(&k->link))) {
+    k->rest_ns = TDL_NEVER;
+  } else if (k->rest_ns == TDL_NEVER) {
+    k->rest_ns = tdl_now_ns() + w->pool->terminate_ns;
+  }
+  k->hung = tdl_now_ns() >= k->rest_ns;
+  return k->rest_ns;
 }
 
 /* It is to have no more jobs, and has none. */
@@ -462,6 +479,7 @@ void tdl_keeper_serve(tdl_worker *w) {
     if (w->phase == TDL_POOL_STOPPED || is_gone(k, says) || has_served(k)) {
       return;
     }
+    due = rest_by(k) < due ? k->rest_ns : due;
     if (tdl_now_ns() >= due || tdl_now_ns() >= end_of(w)) {
       return; /* it does not end what it was told to end */
     }
@@ -513,7 +531,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
   int idle = tdl_pump_is_idle(k), was_asked;
   char text[256];
   tdl_pump_serve(k, TDL_PUMP_SHUT);
-  if (!k->broken && (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
+  if (!k->broken && !k->hung && (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
     ask_to_leave(k, idle);
   }
   tdl_crossing_cut(k->crossing);

@@ -64,6 +64,8 @@ typedef struct tdl_keeper {
   uint32_t tasks;        /* of its module */
   int retiring, leaving; /* as the vm's */
   int mute;              /* it has closed its descriptors */
+  int hung;              /* the pool drains, and it has not come to rest */
+  uint64_t rest_ns;      /* when it must have, then; TDL_NEVER */
   int told_drain;        /* the process */
   int was_lost;          /* the last process, with what it ran */
 } tdl_keeper;
