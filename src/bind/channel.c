@@ -37,7 +37,8 @@ static tdl_channel *check_channel(lua_State *L, int index) {
 /* The message that was opened last: pushes value, true; or a text, "payload". */
 static int decode(lua_State *L) {
   const tdl_message *m = tdl_channels_open(tdl_channels_of(L));
-  int n = tdl_decode(L, m->bytes.data, m->bytes.len);
+  int n = tdl_decode_flags(L, m->bytes.data, m->bytes.len,
+                           m->is_doubted ? TDL_DECODE_NO_CODE : 0);
   if (n == TREADLE_ENOMEM) {
     return lua_error(L);
   } else if (n < 0) {
@@ -82,7 +83,8 @@ static int push_received(tdl_channels *d, lua_State *L, tdl_channel *c,
 }
 
 tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
-                                const char *what, uint32_t max_payload) {
+                                const char *what, uint32_t max_payload,
+                                tdl_target target) {
   tdl_message *m = tdl_channels_take(d);
   int status;
   if (m == NULL) {
@@ -90,7 +92,7 @@ tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
     return NULL;
   }
   tdl_channels_enter(d, m);
-  status = tdl_encode(L, index, 1, what, &m->bytes, max_payload);
+  status = tdl_encode_to(L, index, 1, what, &m->bytes, max_payload, target);
   if (status == 0) {
     return m;
   }
@@ -104,7 +106,8 @@ tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
 }
 
 static tdl_message *write_message(tdl_channels *d, lua_State *L, int index) {
-  return tdl_channels_write(d, L, index, "message", TDL_PAYLOAD_MAX_BYTES);
+  return tdl_channels_write(d, L, index, "message", TDL_PAYLOAD_MAX_BYTES,
+                            TDL_TO_STATE);
 }
 
 /* --- longer waits --------------------------------------------------------- */
@@ -194,6 +197,7 @@ static int core_channel_recv(lua_State *L) {
     tdl_counted *thing = &c->counted;
     tdl_bound_wait *w = new_wait(d, L, &thing, 1);
     status = tdl_channel_recv(c, &m, &w->places[0].waiter);
+    tdl_stream_taken(tdl_bind_of(L), c, status);
     if (status == TDL_CHANNEL_WAIT) {
       return 2;
     }

@@ -224,6 +224,7 @@ tdl_channel_status tdl_channels_receive(tdl_channels *d, tdl_channel *c,
   tdl_channel_status status;
   *m = empty;
   status = tdl_channel_recv(c, m, waiter);
+  tdl_stream_taken(d->bind, c, status);
   if (status != TDL_CHANNEL_DONE) {
     tdl_channels_give(d, empty);
     *m = NULL;

@@ -16,6 +16,7 @@
 #ifndef TDL_BIND_CHANNELS_H
 #define TDL_BIND_CHANNELS_H
 
+#include "../codec/codec.h"
 #include "../share/channel.h"
 #include "share.h"
 #include "waits.h"
@@ -60,11 +61,12 @@ tdl_channel_status tdl_channels_receive(tdl_channels *d, tdl_channel *c,
 ** module is not loaded. */
 tdl_channels *tdl_channels_of(lua_State *L);
 
-/* Writes the value at `index` into a new message, which is `open` then. NULL:
-** pushes a text and "payload". Raises without memory. `what` stands in the
-** text for the value. */
+/* Writes the value at `index` into a new message for that receiver, which is
+** `open` then. NULL: pushes a text and "payload". Raises without memory. `what`
+** stands in the text for the value. */
 tdl_message *tdl_channels_write(tdl_channels *d, lua_State *L, int index,
-                                const char *what, uint32_t max_payload);
+                                const char *what, uint32_t max_payload,
+                                tdl_target target);
 
 /* Sends it, or with `waits` begins a wait for that: pushes what core.channel_send
 ** returns for it, how many. */

@@ -274,7 +274,7 @@ static void let_go(tdl_ref *ref) {
   if (thing != NULL) {
     ref->thing = NULL;
     if (thing->kind == &tdl_stream_kind) {
-      tdl_stream_let_go(thing);
+      tdl_stream_let_go(ref->bind, thing);
     }
     *ref->at = ref->next;
     if (ref->next != NULL) {

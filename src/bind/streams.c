@@ -4,8 +4,12 @@
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
+#include "../base/status.h"
 #include "../codec/codec.h"
+#include "../run/emitted.h"
 #include "../run/phase.h"
+#include "../run/upcall.h"
+#include "../run/worker.h"
 
 /* --- its life ------------------------------------------------------------- */
 
@@ -27,17 +31,44 @@ static int is_asked(const tdl_stream *s) {
   return atomic_load_explicit(&s->asked, memory_order_relaxed);
 }
 
+/* home; M4: wakes the keeper of the process that emits into it. */
+static void wake_keeper(const treadle_loop *loop, const tdl_stream *s) {
+  const treadle_pool *pool = loop == NULL ? NULL : loop->far_pools;
+  while (pool != NULL && (s->job == NULL || pool != s->job->pool)) {
+    pool = pool->next_far;
+  }
+  if (pool != NULL) {
+    /* acquire: as tdl_job_is_settled */
+    uint32_t word = atomic_load_explicit(&s->job->word, memory_order_acquire);
+    if (TDL_JOB_STATE(word) == TDL_JOB_RUNNING) {
+      tdl_worker_ask(tdl_slot_worker(pool->slots[s->job->worker - 1]),
+                     TDL_ASK_WAKE);
+    }
+  }
+}
+
+void tdl_stream_taken(const tdl_bind *b, tdl_channel *c,
+                      tdl_channel_status status) {
+  tdl_stream *s = TDL_CONTAINER(c, tdl_stream, channel);
+  if (TDL_UNLIKELY(c->counted.kind == &tdl_stream_kind) &&
+      status == TDL_CHANNEL_DONE &&
+      /* relaxed: the channel's guard comes between */
+      atomic_load_explicit(&s->hungry, memory_order_relaxed)) {
+    wake_keeper(b->loop, s);
+  }
+}
+
 /* home; the first time that its code has come back to the loop (M2) */
-static void look(tdl_stream *s) {
+static void look(const treadle_loop *loop, tdl_stream *s) {
   if (!is_asked(s)) {
     s->dropped = 1;
     tdl_channel_close(&s->channel);
+    wake_keeper(loop, s);
   }
 }
 
 static void on_full(tdl_note *note, treadle_loop *at) {
-  (void)at;
-  look(TDL_CONTAINER(note, tdl_stream, note));
+  look(at, TDL_CONTAINER(note, tdl_stream, note));
 }
 
 /* The job's; made now if there is none. NULL without memory. */
@@ -51,7 +82,9 @@ static tdl_stream *need_stream(tdl_job *job, int *is_fresh) {
   if (s == NULL) {
     return NULL;
   }
-  tdl_channel_init(&s->channel, &tdl_stream_kind, TDL_STREAM_BUFFER);
+  tdl_channel_init(&s->channel, &tdl_stream_kind,
+                   tdl_upcall_is_far(job) ? 0 : TDL_STREAM_BUFFER);
+  s->job = job->pool->plan == NULL ? NULL : job;
   s->note.node.kind = TDL_NODE_NOTE;
   s->note.arrive = on_full;
   found = stream_of(tdl_job_set_stream(job, &s->channel.counted));
@@ -62,11 +95,70 @@ static tdl_stream *need_stream(tdl_job *job, int *is_fresh) {
   return found;
 }
 
-void tdl_stream_let_go(tdl_counted *thing) {
+void tdl_stream_let_go(const tdl_bind *b, tdl_counted *thing) {
   tdl_stream *s = stream_of(thing);
   if (is_asked(s)) {
     tdl_channel_close(&s->channel);
+    wake_keeper(b->loop, s);
   }
+}
+
+/* --- from a process (M4) --------------------------------------------------- */
+
+int tdl_bind_emitted(tdl_job *job, tdl_bytes *payload) {
+  int is_fresh;
+  tdl_stream *s = need_stream(job, &is_fresh);
+  tdl_message *m = s == NULL ? NULL : tdl_message_new();
+  if (m == NULL || s->emitted - s->given >= TDL_STREAM_BUFFER ||
+      tdl_bytes_append(&m->bytes, payload->data, payload->len) != 0) {
+    tdl_message_free(m);
+    return 0;
+  }
+  payload->len = 0; /* what it refers to is the message's */
+  m->is_doubted = !job->pool->trusts_code;
+  s->emitted++;
+  job->timed |= TDL_JOB_STREAMED;
+  if (tdl_channel_send(&s->channel, &m, NULL) == TDL_CHANNEL_WAIT) {
+    tdl_channel_put_back(&s->channel, m); /* what was put back has its room */
+    m = NULL;
+  }
+  tdl_message_free(m);
+  return 1;
+}
+
+void tdl_bind_starves(tdl_job *job) {
+  int is_fresh;
+  tdl_stream *s = need_stream(job, &is_fresh);
+  if (s != NULL && !s->noted && !is_asked(s)) {
+    s->noted = 1;
+    tdl_loop_post(job->home, &s->note.node); /* M2 */
+  }
+}
+
+uint32_t tdl_bind_credit(const tdl_job *job, int *is_closed) {
+  tdl_stream *s = stream_of(tdl_job_stream(job));
+  int32_t taken;
+  *is_closed = 0;
+  if (s == NULL) {
+    return 0;
+  }
+  /* relaxed: the channel's guard comes next */
+  atomic_store_explicit(&s->hungry, s->emitted - s->given == TDL_STREAM_BUFFER,
+                        memory_order_relaxed);
+  tdl_guard_lock(&s->channel.guard);
+  *is_closed = s->channel.closed && !s->told_closed;
+  taken = (int32_t)(s->emitted - s->given - s->channel.count);
+  tdl_guard_unlock(&s->channel.guard);
+  return taken >= TDL_STREAM_BUFFER / 4 ||
+                 (taken > 0 && s->emitted - s->given == TDL_STREAM_BUFFER)
+             ? (uint32_t)taken
+             : 0;
+}
+
+void tdl_bind_gave_credit(const tdl_job *job, uint32_t count, int is_closed) {
+  tdl_stream *s = stream_of(tdl_job_stream(job));
+  s->given += count;
+  s->told_closed |= is_closed;
 }
 
 /* --- the task's side ------------------------------------------------------ */
@@ -88,7 +180,7 @@ static tdl_job *job_here(const tdl_bind *b) {
 tdl_channel *tdl_stream_here(const tdl_bind *b, uint32_t *max_payload) {
   const tdl_job *job = job_here(b);
   tdl_stream *s = job == NULL ? NULL : stream_of(tdl_job_stream(job));
-  if (TDL_UNLIKELY(s == NULL)) {
+  if (TDL_UNLIKELY(s == NULL) || tdl_upcall_is_far(job)) {
     return NULL;
   }
   *max_payload = job->pool->max_payload;
@@ -98,8 +190,32 @@ tdl_channel *tdl_stream_here(const tdl_bind *b, uint32_t *max_payload) {
 /* Whether the job was made by another one of its pool, or by a guest: its wait for
 ** room is one for that, and does not count (V3). */
 static int is_own(const tdl_bind *b, const tdl_job *job) {
+  if (tdl_upcall_is_far(job)) {
+    return tdl_upcall_is_nested(job);
+  }
   return b->vm != NULL ? job->home != job->pool->home
                        : tdl_job_parent(job) != 0;
+}
+
+/* Without a wait, in a process: as tdl_channels_send_written. */
+static int send_up(tdl_bind *b, tdl_channels *d, lua_State *L,
+                   const tdl_job *job, tdl_message *m) {
+  tdl_counted **gift;
+  int status;
+  if (tdl_bind_gift(b, &m->bytes, &gift) != 0) {
+    return luaL_error(L, "not enough memory");
+  }
+  tdl_channels_leave(d, m);
+  status = tdl_upcall_emit(job, &m->bytes);
+  tdl_bind_end_gift(b, gift, status == 0);
+  tdl_channels_recycle(d, m);
+  if (status == 0) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushstring(L, tdl_status_text(status));
+  lua_pushliteral(L, "payload");
+  return 2;
 }
 
 /* stream_send(value) -> true; false: nobody wants it; text, "payload": it cannot
@@ -112,7 +228,7 @@ static int core_stream_send(lua_State *L) {
   tdl_job *job = job_here(b);
   tdl_stream *s;
   tdl_message *m;
-  int is_fresh, n;
+  int is_fresh, may_emit, n;
   lua_settop(L, 1);
   tdl_channels_put_back_in(d); /* N2 */
   if (job == NULL) {
@@ -130,7 +246,9 @@ static int core_stream_send(lua_State *L) {
     lua_pushboolean(L, 0);
     return 1;
   }
-  m = tdl_channels_write(d, L, 1, "value", job->pool->max_payload);
+  m = tdl_channels_write(d, L, 1, "value", job->pool->max_payload,
+                         b->vm != NULL ? tdl_vm_target(b->vm, job)
+                                       : tdl_bind_target(job->pool));
   if (m == NULL) {
     return 2;
   }
@@ -143,6 +261,12 @@ static int core_stream_send(lua_State *L) {
     lua_pushboolean(L, 0);
     return 1;
   }
+  may_emit = tdl_upcall_is_far(job) ? tdl_upcall_may_emit(job) : 0;
+  if (may_emit > 0) {
+    return send_up(b, d, L, job, m);
+  } else if (may_emit < 0) {
+    tdl_channel_close(&s->channel);
+  }
   n = tdl_channels_send_written(d, L, &s->channel, m, 1);
   if (n == 1) {
     return 1;
@@ -151,7 +275,8 @@ static int core_stream_send(lua_State *L) {
   job = job_here(b);
   lua_pushboolean(L, job != NULL && is_own(b, job));
   lua_pushboolean(L, b->vm == NULL && !is_asked(s));
-  if (b->vm != NULL && job != NULL && !s->noted && !is_asked(s)) {
+  if (b->vm != NULL && job != NULL && !tdl_upcall_is_far(job) && !s->noted &&
+      !is_asked(s)) {
     s->noted = 1;
     tdl_loop_post(job->home, &s->note.node); /* M2 */
   }
@@ -168,9 +293,27 @@ static int core_stream_look(lua_State *L) {
   lua_rawget(L, 3);
   if (lua_istable(L, 4) && lua_rawequal(L, 4, 1)) {
     const tdl_bound_wait *w = lua_touserdata(L, 2);
-    look(stream_of(w->places[0].thing));
+    look(b->loop, stream_of(w->places[0].thing));
   }
   return 0;
+}
+
+void tdl_bind_credited(tdl_job *job, int is_unwanted) {
+  tdl_stream *s = stream_of(tdl_job_stream(job));
+  tdl_message *m = NULL;
+  if (s == NULL) {
+    return;
+  } else if (is_unwanted) {
+    tdl_channel_close(&s->channel);
+    return;
+  }
+  /* who asks whether there is credit waits for it, if there is none */
+  while (tdl_channel_is_offered(&s->channel) && tdl_upcall_may_emit(job) > 0 &&
+         tdl_channel_recv(&s->channel, &m, NULL) == TDL_CHANNEL_DONE) {
+    tdl_upcall_emit(job, &m->bytes);
+    tdl_message_free(m);
+    m = NULL;
+  }
 }
 
 /* --- the caller's side ---------------------------------------------------- */
@@ -202,6 +345,11 @@ static int core_stream_open(lua_State *L) {
   job = job_of(b, L, 1);
   if (job == NULL) {
     return 0;
+  }
+  if (job->pool->far != NULL) {
+    return luaL_error(L,
+                      "the stream of a call on its own pool is not to be had "
+                      "in a worker with runtime = \"process\"");
   }
   s = need_stream(job, &is_fresh);
   if (s == NULL) {
@@ -237,6 +385,9 @@ static int core_stream_ask(lua_State *L) {
 
 void tdl_bind_end_stream(const tdl_job *job) {
   tdl_stream *s = stream_of(tdl_job_stream(job));
+  if (s != NULL) {
+    s->job = NULL;
+  }
   if (s != NULL && is_asked(s)) {
     tdl_channel_close(&s->channel);
   }

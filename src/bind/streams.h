@@ -13,7 +13,12 @@
 **     what is in it is `dropped`. A guest's home looks at its next turn instead.
 ** M3  Somebody who has asked and lets go of the handle wants no more: it is
 **     closed (also where a state is lost: its handles end with it). So it is when
-**     the future is settled. */
+**     the future is settled.
+** M4  Where the worker is a process (upcall.h, U5), its keeper passes on what comes
+**     (`emitted`), under its lock, and gives credit for what was taken (`given`). A
+**     home that takes something from a `hungry` one wakes the keeper for that, as
+**     it does when it closes the stream; `job` is there until it has been told how
+**     that ended. */
 #ifndef TDL_BIND_STREAMS_H
 #define TDL_BIND_STREAMS_H
 
@@ -25,6 +30,11 @@ typedef struct tdl_stream {
   int noted;           /* the worker's: it was sent */
   atomic_int asked;    /* the home's; for the worker it is a hint */
   int dropped;         /* the home's */
+  /* M4 */
+  tdl_job *job;            /* the home's; NULL: its worker is no process */
+  uint32_t emitted, given; /* the keeper's; they may wrap */
+  int told_closed;         /* as well */
+  atomic_int hungry;       /* set before it looks how many there are */
 } tdl_stream;
 
 extern const tdl_kind tdl_stream_kind;
@@ -34,7 +44,11 @@ extern const tdl_kind tdl_stream_kind;
 tdl_channel *tdl_stream_here(const tdl_bind *b, uint32_t *max_payload);
 
 /* A handle on it ends (M3). */
-void tdl_stream_let_go(tdl_counted *thing);
+void tdl_stream_let_go(const tdl_bind *b, tdl_counted *thing);
+
+/* home; that came of receiving from a channel, which may be a stream's (M4). */
+void tdl_stream_taken(const tdl_bind *b, tdl_channel *c,
+                      tdl_channel_status status);
 
 /* home; nobody hears of the job from now on: who reads its stream gets to its end
 ** (M3). Needs no memory. */

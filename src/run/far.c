@@ -70,6 +70,20 @@ static uint64_t word_of(uint32_t ticket, uint32_t state) {
   return (uint64_t)ticket << 32 | state;
 }
 
+tdl_far_entry *tdl_far_entry_of(tdl_far *far, const tdl_job *job) {
+  return entry_of(far, (uint32_t)(uintptr_t)job->ctx); /* it exists */
+}
+
+tdl_far_entry *tdl_far_entry_at(tdl_far *far, uint32_t ticket) {
+  tdl_far_entry *entry = entry_of(far, ticket);
+  /* relaxed: our own */
+  return entry != NULL && (uint32_t)(atomic_load_explicit(
+                                         &entry->word, memory_order_relaxed) >>
+                                     32) == ticket
+             ? entry
+             : NULL;
+}
+
 /* --- results --------------------------------------------------------------- */
 
 static void ring(void) {
@@ -219,6 +233,9 @@ static void come_home(tdl_far *far, tdl_job *job) {
     pthread_mutex_lock(&far->lock);
     pthread_mutex_unlock(&far->lock);
   }
+  if (TDL_UNLIKELY(job->timed & TDL_JOB_STREAMED)) {
+    job->extras |= TDL_JOB_HAS_STREAM;
+  }
   tdl_jobs_give(&far->home->jobs, job);
 }
 
@@ -351,6 +368,8 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   tdl_jobs_submit(&far->home->jobs, job);
   tdl_stats_submitted(w->pool->stats, &w->pool->stats->home, job);
   entry->is_urgent = far->open.status == TDL_FAR_URGENT;
+  entry->waits = entry->is_unwanted = 0;
+  entry->credit = TDL_STREAM_BUFFER;
   /* [far-entry] release: what the job is */
   atomic_store_explicit(&entry->job, job, memory_order_release);
   /* [far-entry] seq_cst: before the look at `doomed` (F2) */

@@ -46,6 +46,9 @@ enum tdl_far_kind {
   TDL_FAR_NESTED,
   TDL_FAR_CANCEL, /* up: the same ticket; status: by force; the reason */
   TDL_FAR_ANSWER, /* down: the same ticket, status; task: who ran it */
+  TDL_FAR_EMIT,   /* up: a value; status: or 1, and one waits for room */
+  TDL_FAR_CREDIT, /* down: for so many more of the ticket's (task); status: or 1,
+                  ** and nobody wants any */
   TDL_FAR_ASK     /* up: enum tdl_ask_pool in task; `when`: its number */
 };
 
@@ -68,6 +71,9 @@ typedef struct tdl_far_entry {
   _Atomic uint64_t word;   /* F2 */
   _Atomic uint64_t doomed; /* F2: a ticket, and as what it was settled */
   uint8_t is_urgent;
+  /* its stream (upcall.h, U5) */
+  uint8_t waits, is_unwanted;
+  uint32_t credit;
 } tdl_far_entry;
 
 typedef struct tdl_far {
@@ -123,6 +129,11 @@ void tdl_far_flush(tdl_far *far);
 int tdl_far_put(tdl_far *far, tdl_record *head, const tdl_bytes *payload);
 void tdl_far_put_text(tdl_far *far, tdl_record *head, const void *text,
                       size_t len);
+
+/* worker; the entry of a job that came from the parent; and by its ticket, NULL: it
+** is over. */
+tdl_far_entry *tdl_far_entry_of(tdl_far *far, const tdl_job *job);
+tdl_far_entry *tdl_far_entry_at(tdl_far *far, uint32_t ticket);
 
 /* worker; its keeper is to look. */
 void tdl_far_ring(tdl_far *far);

@@ -483,7 +483,7 @@ void tdl_keeper_serve(tdl_worker *w) {
     if (tdl_now_ns() >= due || tdl_now_ns() >= end_of(w)) {
       return; /* it does not end what it was told to end */
     }
-    if (k->waits != 0 || tdl_nested_is_late(&k->nested)) {
+    if (k->waits != 0 || k->owes || tdl_nested_is_late(&k->nested)) {
       /* for room: nobody tells when there is some */
       uint64_t soon = tdl_now_ns() + 1000000u;
       due = soon < due ? soon : due;

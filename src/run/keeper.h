@@ -53,6 +53,7 @@ typedef struct tdl_keeper {
   _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
   int serves;                /* it takes calls */
   int broken;                /* H5 */
+  int owes;                  /* credit whose record found no room */
   uint32_t waits;            /* a ticket whose record found no room, or 0 */
   tdl_ticket *tickets;       /* from 1 */
   uint32_t ticket_count, free_ticket;

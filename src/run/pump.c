@@ -7,6 +7,7 @@
 #include "../base/stall.h"
 #include "../codec/payload.h"
 #include "../codec/writer.h"
+#include "emitted.h"
 #include "far.h"
 #include "phase.h"
 #include "news.h"
@@ -227,6 +228,53 @@ static int take_result(tdl_keeper *k, const tdl_record *head,
   return 1;
 }
 
+/* --- streams --------------------------------------------------------------- */
+
+static void give_credit(tdl_keeper *k, const tdl_ticket *t) {
+  int is_closed;
+  uint32_t count = tdl_bind_credit(t->job, &is_closed);
+  tdl_record head = {.kind = TDL_FAR_CREDIT,
+                     .ticket = t->number,
+                     .task = count,
+                     .status = (int16_t)is_closed};
+  if (count == 0 && !is_closed) {
+    return;
+  }
+  if (tdl_pump_put(k, &head, NULL) > 0) {
+    tdl_bind_gave_credit(t->job, count, is_closed);
+  } else {
+    k->owes = 1;
+  }
+}
+
+/* 0: nonsense (H5). Without memory the process ends, too: no value is left out. */
+static int take_emit(tdl_keeper *k, const tdl_record *head,
+                     const uint8_t *data) {
+  tdl_ticket *t = ticket_at(k, head->ticket);
+  int settled, status = 0, done;
+  tdl_bytes bytes;
+  if (t == NULL || t->record == 0) {
+    return 0;
+  }
+  settled = tdl_job_is_settled(t->job) != 0;
+  tdl_bytes_init(&bytes, NULL, 0);
+  done =
+      take_payload(k, &bytes, settled, data, head->len, &status) && status == 0;
+  if (done && !settled && head->status != 0) {
+    tdl_bind_starves(t->job);
+  } else if (done && !settled) {
+    done = tdl_bind_emitted(t->job, &bytes);
+  }
+  tdl_payload_clear(&bytes);
+  tdl_bytes_reset(&bytes, NULL, 0);
+  if (done && !settled) {
+    give_credit(k, t);
+  }
+  return done;
+}
+
+/* --- records --------------------------------------------------------------- */
+
 /* X1 */
 static void set_owed(tdl_keeper *k, int owed) {
   /* relaxed: under the lock; else it saves a look */
@@ -246,14 +294,15 @@ static uint32_t collect(tdl_keeper *k, int is_own) {
   int got = 0;
   while (!k->broken && !k->nested.is_asked &&
          (got = tdl_link_look(&k->link.in, &head, &data)) > 0) {
-    int is_result = head.kind == TDL_FAR_RESULT;
-    if (!is_result && !is_own) {
+    int is_call = head.kind != TDL_FAR_RESULT && head.kind != TDL_FAR_EMIT;
+    if (is_call && !is_own) {
       set_owed(k, 1);
       tdl_parker_wake(&k->worker->loop.parker);
       return count;
     }
-    if (is_result ? !take_result(k, &head, data)
-                  : !tdl_nested_hear(k, &head, data)) {
+    if (is_call                       ? !tdl_nested_hear(k, &head, data)
+        : head.kind == TDL_FAR_RESULT ? !take_result(k, &head, data)
+                                      : !take_emit(k, &head, data)) {
       got = TREADLE_EINVAL;
       break;
     }
@@ -686,10 +735,14 @@ static void tell(const tdl_keeper *k, tdl_ticket *t, int state) {
 uint64_t tdl_pump_tell_settled(tdl_keeper *k) {
   uint64_t end = TDL_NEVER;
   tdl_pump_lock(k);
+  k->owes = 0;
   for (uint32_t i = 1; i < k->ticket_count; i++) {
     tdl_ticket *t = &k->tickets[i];
     int state = t->job != NULL ? tdl_job_is_settled(t->job) : 0;
     if (state == 0) {
+      if (t->job != NULL && t->record != 0 && tdl_job_stream(t->job) != NULL) {
+        give_credit(k, t);
+      }
       continue;
     }
     if (t->told == 0) {

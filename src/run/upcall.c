@@ -85,7 +85,63 @@ static void end_call(tdl_far *far, tdl_job *job, const tdl_record *head,
 }
 
 int tdl_upcall_ready(const tdl_far *far) {
-  return far->reads == NULL && tdl_link_kind(&far->link.in) == TDL_FAR_ANSWER;
+  int kind = far->reads == NULL ? tdl_link_kind(&far->link.in) : 0;
+  return kind == TDL_FAR_ANSWER || kind == TDL_FAR_CREDIT;
+}
+
+/* --- streams (U5) ---------------------------------------------------------- */
+
+int tdl_upcall_is_far(const tdl_job *job) {
+  const tdl_far *far = job->pool->far;
+  return TDL_UNLIKELY(far != NULL) && job->home == far->home;
+}
+
+int tdl_upcall_is_nested(const tdl_job *job) {
+  return tdl_far_entry_of(job->pool->far, job)->is_urgent;
+}
+
+static void put_emit(const tdl_job *job, int waits) {
+  tdl_record head = {.kind = TDL_FAR_EMIT,
+                     .ticket = (uint32_t)(uintptr_t)job->ctx,
+                     .status = (int16_t)waits};
+  tdl_far_put(job->pool->far, &head, NULL);
+  tdl_far_ring(job->pool->far);
+}
+
+int tdl_upcall_may_emit(const tdl_job *job) {
+  tdl_far_entry *entry = tdl_far_entry_of(job->pool->far, job);
+  if (entry->is_unwanted) {
+    return -1;
+  }
+  if (entry->credit == 0 && !entry->waits) {
+    entry->waits = 1;
+    put_emit(job, 1);
+  }
+  return entry->credit > 0;
+}
+
+int tdl_upcall_emit(const tdl_job *job, const tdl_bytes *payload) {
+  tdl_far *far = job->pool->far;
+  tdl_record head = {.kind = TDL_FAR_EMIT,
+                     .ticket = (uint32_t)(uintptr_t)job->ctx};
+  int status = tdl_far_put(far, &head, payload);
+  if (status == 0) {
+    tdl_far_entry_of(far, job)->credit--;
+    tdl_far_ring(far);
+  }
+  return status;
+}
+
+static void take_credit(tdl_far *far, const tdl_record *head) {
+  tdl_far_entry *entry = tdl_far_entry_at(far, head->ticket);
+  if (entry != NULL) {
+    entry->credit += head->task;
+    entry->waits = 0;
+    entry->is_unwanted |= head->status != 0;
+    /* relaxed: our own */
+    tdl_bind_credited(atomic_load_explicit(&entry->job, memory_order_relaxed),
+                      entry->is_unwanted);
+  }
 }
 
 int tdl_upcall_collect(tdl_far *far, treadle_loop *loop) {
@@ -96,6 +152,12 @@ int tdl_upcall_collect(tdl_far *far, treadle_loop *loop) {
     tdl_job *job;
     tdl_link_look(&far->link.in, &head, &data);
     tdl_link_begin(&far->link, &head);
+    if (head.kind == TDL_FAR_CREDIT) {
+      tdl_link_take(&far->link.in, &head);
+      take_credit(far, &head);
+      count++;
+      continue;
+    }
     job = tdl_jobs_at(&loop->jobs, head.ticket);
     end_call(far, job, &head, data);
     tdl_link_take(&far->link.in, &head);

@@ -12,7 +12,11 @@
 ** U3  Who settles such a call here says so to the parent, behind the call. Not its
 **     deadline: the parent knows that.
 ** U4  The parent counts how many jobs this process has, and so it says when one
-**     more may start (V3): whatever call has come is taken. */
+**     more may start (V3): whatever call has come is taken.
+** U5  What a task emits goes up as records, behind which its result comes. It has
+**     credit for as many as its caller's stream has room for (the parent's job has
+**     that one), and gets more as they are taken. Without any it waits in a stream
+**     of its own, which has no room. */
 #ifndef TDL_UPCALL_H
 #define TDL_UPCALL_H
 
@@ -40,6 +44,22 @@ void tdl_upcall_settled(const tdl_job *job, enum tdl_job_state to);
 
 /* So many jobs do not count from now on (V3). */
 void tdl_upcall_exempt(struct tdl_far *far, uint32_t jobs, int are_more);
+
+/* U5; a job that came from the parent. */
+int tdl_upcall_is_far(const tdl_job *job);
+
+/* Whether its caller is a task of the same pool. */
+int tdl_upcall_is_nested(const tdl_job *job);
+
+/* 1 when it has credit; 0: it waits for that, from now on; -1: nobody wants what it
+** emits. */
+int tdl_upcall_may_emit(const tdl_job *job);
+
+/* It has; 0, or TREADLE_ENOMEM or TREADLE_EPAYLOAD. */
+int tdl_upcall_emit(const tdl_job *job, const tdl_bytes *payload);
+
+/* Provided by the binding layer: it has credit, or nobody wants any more. */
+void tdl_bind_credited(tdl_job *job, int is_unwanted);
 
 /* Whether an answer has come; and moves all into the loop's inbox: how many. */
 int tdl_upcall_ready(const struct tdl_far *far);

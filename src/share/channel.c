@@ -290,6 +290,14 @@ int tdl_channel_is_closed(tdl_channel *c) {
   return closed;
 }
 
+int tdl_channel_is_offered(tdl_channel *c) {
+  int offered;
+  tdl_guard_lock(&c->guard);
+  offered = c->senders.first != NULL;
+  tdl_guard_unlock(&c->guard);
+  return offered;
+}
+
 int tdl_channel_is_awaited(tdl_channel *c) {
   int awaited;
   tdl_guard_lock(&c->guard);

@@ -93,7 +93,8 @@ void tdl_channel_put_back(tdl_channel *channel, tdl_message *message);
 void tdl_channel_close(tdl_channel *channel);
 int tdl_channel_is_closed(tdl_channel *channel);
 
-/* Whether somebody waits to receive. */
+/* Whether somebody waits to receive; to send. */
+int tdl_channel_is_offered(tdl_channel *channel);
 int tdl_channel_is_awaited(tdl_channel *channel);
 
 #endif

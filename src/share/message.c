@@ -10,6 +10,7 @@ tdl_message *tdl_message_new(void) {
   tdl_message *m = tdl_alloc_aligned(64, sizeof(*m));
   if (m != NULL) {
     m->number = 0;
+    m->is_doubted = 0;
     start(m);
   }
   return m;
@@ -17,6 +18,7 @@ tdl_message *tdl_message_new(void) {
 
 void tdl_message_clear(tdl_message *m) {
   tdl_payload_clear(&m->bytes);
+  m->is_doubted = 0;
   if (TDL_UNLIKELY(tdl_bytes_heap(&m->bytes) > TDL_MESSAGE_KEEP_BYTES)) {
     start(m);
   }

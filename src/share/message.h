@@ -11,6 +11,7 @@
 typedef struct tdl_message {
   struct tdl_message *next; /* its holder's */
   uint64_t number;          /* the channel's: C3 in channel.h */
+  int is_doubted;           /* its sender's code is not to run here */
   tdl_bytes bytes;
   uint8_t fixed[TDL_MESSAGE_INLINE_BYTES];
 } tdl_message;
