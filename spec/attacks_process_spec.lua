@@ -248,9 +248,7 @@ describe("a confined process", function()
         local pool = open(rules(), { module = "attack_links" })
         local ok, err = pool:run("forge_result", { w[name] }):pawait()
         assert.is_false(ok, name)
-        assert.equal("crashed", err.kind)
-        assert.matches("it has written nonsense into the memory", err.message, 1, true)
-        look_after(pool)
+        assert.equal("payload", err.kind)
       end
     end)
 
