@@ -346,6 +346,11 @@
 #define TDL_LOOK_AGAIN_NS 200000u
 #endif
 
+/* The same of a process that looks for its parent, who is to hear of it in time. */
+#ifndef TDL_SIGHT_PATIENCE_NS
+#define TDL_SIGHT_PATIENCE_NS 40000000u
+#endif
+
 /* Jobs that wait in one worker of which a backtrace tells; 0.1 ms for each. */
 #ifndef TDL_LOOK_WAITING
 #define TDL_LOOK_WAITING 100
@@ -497,6 +502,11 @@
 /* What a worker's process prints leaves it in whole lines of up to so much. */
 #ifndef TDL_CHILD_LINE_BYTES
 #define TDL_CHILD_LINE_BYTES 65536u
+#endif
+
+/* Calls after which a process that never sleeps shows what it has counted. */
+#ifndef TDL_FAR_SHOWN_CALLS
+#define TDL_FAR_SHOWN_CALLS 64
 #endif
 
 /* From one look of a process to the next whether there is room for a result. */

@@ -233,6 +233,37 @@ static int run(uint32_t task, uint64_t ns) {
   return (job.timed & TDL_JOB_STAMPED) != 0;
 }
 
+static void of_what_a_process_says_no_more_is_believed_than_can_be(void) {
+  uint64_t running = (uint64_t)1 << 63;
+  tdl_stats_worker before, after;
+  start();
+  tdl_stats_process_begins(tally, getpid());
+  tdl_stats_begin(stats, tally, 1);
+  tdl_stats_process_says(tally, 0, 5);
+  tdl_stats_read_worker(stats, 1, &before);
+  CHECK(before.busy_ns == before.alive_ns && before.heap_bytes == 5);
+  tdl_stats_process_says(tally, UINT64_MAX / 4, 6); /* idle for years */
+  tdl_stats_read_worker(stats, 1, &after);
+  CHECK(after.busy_ns <= after.alive_ns && after.heap_bytes == 6);
+  tdl_stats_process_says(tally, running | 1, 7); /* and still is */
+  tdl_stats_process_ends(tally);
+  tdl_stats_process_begins(tally, getpid());
+  tdl_stats_process_says(tally, 0, 8);
+  tdl_stats_read_worker(stats, 1, &before);
+  CHECK(before.busy_ns <= before.alive_ns && before.cpu_ns > 0);
+  tdl_stats_process_says(tally, running | (running - 1), 9); /* not yet born */
+  tdl_stats_read_worker(stats, 1, &after);
+  CHECK(after.busy_ns >= before.busy_ns && after.busy_ns <= after.alive_ns);
+  CHECK(after.cpu_ns >= before.cpu_ns);
+  tdl_stats_process_ends(tally);
+  tdl_stats_read_worker(stats, 1, &before);
+  CHECK(before.cpu_ns >= after.cpu_ns); /* both processes' */
+  tdl_stats_end(tally);
+  tdl_stats_read_worker(stats, 1, &after);
+  CHECK(after.cpu_ns == before.cpu_ns);
+  tdl_stats_drop(stats);
+}
+
 static void long_runs_are_all_timed_and_short_ones_are_sampled(void) {
   enum { RUNS = 100000, LONG = TDL_STATS_SHORT_NS * 1000 };
   static tdl_stats_task t;
@@ -525,6 +556,7 @@ int main(void) {
   RUN(a_tally_goes_to_the_next_thread_once_its_own_has_ended);
   RUN(the_time_of_a_written_off_thread_stands_still);
   RUN(a_worker_is_busy_when_it_neither_sleeps_nor_spins);
+  RUN(of_what_a_process_says_no_more_is_believed_than_can_be);
   RUN(long_runs_are_all_timed_and_short_ones_are_sampled);
   RUN(a_long_run_among_short_ones_has_all_timed_again);
   RUN(samples_come_once_in_a_gap_and_in_no_pattern);

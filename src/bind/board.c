@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "../run/sight.h"
 #include "bind.h"
 
 /* pool_show(handle, name, told): onto the board, for who asks board_read */
@@ -34,6 +35,9 @@ static void push_shown(lua_State *L, const tdl_shown *s) {
                       s->pool == NULL ? 0 : tdl_size_now(s->pool));
   tdl_bind_push_running(L, s->pool);
   lua_setfield(L, -2, "running");
+  if (s->pool != NULL) {
+    tdl_sight_tally(s->pool);
+  }
   tdl_bind_push_stats(L, s->stats);
   lua_setfield(L, -2, "stats");
 }

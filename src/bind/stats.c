@@ -1,4 +1,5 @@
 /* What a pool has counted and timed, as Lua tables. */
+#include "../run/sight.h"
 #include "bind.h"
 
 static void set_count(lua_State *L, const char *name, uint64_t value) {
@@ -75,7 +76,12 @@ void tdl_bind_push_stats(lua_State *L, const tdl_stats *stats) {
 
 /* pool_stats(handle) -> that table */
 static int core_pool_stats(lua_State *L) {
-  tdl_bind_push_stats(L, tdl_bind_check_stats(L, 1));
+  tdl_stats *stats = tdl_bind_check_stats(L, 1);
+  tdl_handle *h = tdl_bind_check_handle(L, 1);
+  if (h != NULL) {
+    tdl_sight_tally(h->pool);
+  }
+  tdl_bind_push_stats(L, stats);
   return 1;
 }
 

@@ -69,7 +69,9 @@ typedef struct tdl_link_page {
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t up_taken;   /* the parent's */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t rest;       /* N5 */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t away;       /* N5 */
-  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t heap_bytes; /* the child says so */
+  /* what the child says of itself, as its tally has it (stats.h) */
+  _Alignas(TDL_LINE_BYTES) _Atomic uint64_t heap_bytes;
+  _Atomic uint64_t idle;
   /* and how many of its jobs do not count (vm_calls.h, V3) */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t exempt;
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t dozes;   /* N5 */

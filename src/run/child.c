@@ -15,6 +15,7 @@
 #include "../confine/confine.h"
 #include "far.h"
 #include "phase.h"
+#include "sight.h"
 #include "spawn.h"
 #include "supervisor.h"
 #include "worker.h"
@@ -164,6 +165,9 @@ static int hear(child *c) {
       break;
     case TDL_LINE_STOP:
       stop(c, m.value, m.text);
+      break;
+    case TDL_LINE_LOOK:
+      tdl_sight_answer(c->pool, c->line, &m);
       break;
     case TDL_LINE_WAKE:
       tdl_pool_wake_all(c->pool);

@@ -86,7 +86,9 @@ struct tdl_crossing {
   uint32_t given_count;
   got *got;
   uint32_t got_count;
-  tdl_bytes scratch; /* of who puts */
+  tdl_bytes scratch;                     /* of who puts */
+  int (*hear_view)(void *ctx, int line); /* or NULL */
+  void *ear;
 };
 
 static void drop_self(tdl_crossing *c) {
@@ -480,7 +482,12 @@ static int hear_gone_locked(tdl_crossing *c, const tdl_message *m) {
 ** let go of comes back, for when the lock has been given back. */
 static int hear_locked(tdl_crossing *c, tdl_message *m, tdl_buffer **dropped) {
   int fd, status, is_done = 1;
-  int heard = c->line < 0 ? TREADLE_ECLOSED : tdl_line_receive(c->line, m, &fd);
+  int heard;
+  if (c->line >= 0 && c->hear_view != NULL &&
+      tdl_line_peek(c->line) == TDL_LINE_VIEW) {
+    return c->hear_view(c->ear, c->line) ? 2 : TREADLE_EINVAL;
+  }
+  heard = c->line < 0 ? TREADLE_ECLOSED : tdl_line_receive(c->line, m, &fd);
   if (heard != 1) {
     return heard;
   }
@@ -524,6 +531,14 @@ int tdl_crossing_hear(tdl_crossing *c, tdl_message *out) {
   while ((heard = hear_one(c, out)) == 2) {
   }
   return heard;
+}
+
+void tdl_crossing_pass_views(tdl_crossing *c, int (*hear)(void *ctx, int line),
+                             void *ctx) {
+  pthread_mutex_lock(&c->lock);
+  c->hear_view = hear;
+  c->ear = ctx;
+  pthread_mutex_unlock(&c->lock);
 }
 
 int tdl_crossing_hear_first(tdl_crossing *c) {

@@ -65,6 +65,11 @@ int tdl_crossing_read(tdl_crossing *crossing, tdl_bytes *bytes);
 ** something else; 0: there is none now; TREADLE_ECLOSED, TREADLE_EINVAL. */
 int tdl_crossing_hear(tdl_crossing *crossing, tdl_message *out);
 
+/* The parent: reads TDL_LINE_VIEWs from the line; 0: that was nonsense. It may be
+** called by whoever hears, and takes no lock that others hold then. */
+void tdl_crossing_pass_views(tdl_crossing *crossing,
+                             int (*hear)(void *ctx, int line), void *ctx);
+
 /* The child, before its parent's first word: what is given with that. Blocks
 ** until that is there. 0 or TREADLE_EINVAL. */
 int tdl_crossing_hear_first(tdl_crossing *crossing);

@@ -9,6 +9,7 @@
 #include "known.h"
 #include "news.h"
 #include "phase.h"
+#include "sight.h"
 #include "worker.h"
 
 /* --- loops ---------------------------------------------------------------- */
@@ -334,6 +335,7 @@ const char *treadle_pool_task_name(const treadle_pool *pool, int task) {
 
 void treadle_pool_stats(const treadle_pool *pool, treadle_stats *out) {
   tdl_stats_counts c;
+  tdl_sight_tally(pool);
   tdl_stats_read(pool->stats, &c);
   out->submitted = c.submitted;
   out->queued = c.queued;

@@ -289,6 +289,19 @@ void tdl_far_sleep(tdl_far *far, tdl_worker *w, uint64_t ns) {
   tdl_far_awake(far, w);
 }
 
+void tdl_far_show(tdl_far *far, const tdl_worker *w) {
+  const tdl_tally *tally = w->loop.tally;
+  /* relaxed, all: our own, and each of them is a number by itself */
+  atomic_store_explicit(
+      &far->link.page->heap_bytes,
+      atomic_load_explicit(&tally->heap_bytes, memory_order_relaxed),
+      memory_order_relaxed);
+  atomic_store_explicit(
+      &far->link.page->idle,
+      atomic_load_explicit(&tally->idle, memory_order_relaxed),
+      memory_order_relaxed);
+}
+
 /* --- calls ----------------------------------------------------------------- */
 
 /* What cannot even be a job. */
@@ -348,6 +361,10 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
     tdl_far_ring(far);
   }
   far->put_before = far->link.out.put;
+  if (TDL_UNLIKELY(++far->unshown >= TDL_FAR_SHOWN_CALLS)) {
+    far->unshown = 0;
+    tdl_far_show(far, w);
+  }
   ticket = far->open.ticket;
   entry = entry_of(far, ticket);
   job = entry == NULL ? NULL : tdl_jobs_take(&far->home->jobs, far->home);

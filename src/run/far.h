@@ -93,6 +93,7 @@ typedef struct tdl_far {
   uint64_t put_before;  /* F4: at the last call */
   int rings;            /* F4: at the end of this turn */
   int has_started;      /* that was told */
+  uint32_t unshown;     /* calls since its tally was last shown for them */
   pthread_mutex_t lock; /* F3: to settle one */
   atomic_int settling;
 } tdl_far;
@@ -147,6 +148,10 @@ void tdl_far_announce(tdl_far *far, struct tdl_worker *worker,
                       enum tdl_link_rest how);
 void tdl_far_awake(tdl_far *far, struct tdl_worker *worker);
 void tdl_far_sleep(tdl_far *far, struct tdl_worker *worker, uint64_t ns);
+
+/* worker; lets its parent see what its tally has counted: its heap, and how long
+** it was idle. */
+void tdl_far_show(tdl_far *far, const struct tdl_worker *worker);
 
 /* worker, before its start is told; what it has loaded, or why it could not. */
 void tdl_far_report(tdl_far *far, const tdl_bytes *report, uint32_t tasks);

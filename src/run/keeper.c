@@ -19,6 +19,7 @@
 #include "news.h"
 #include "phase.h"
 #include "pump.h"
+#include "sight.h"
 #include "turns.h"
 #include "watch.h"
 
@@ -92,12 +93,14 @@ int tdl_keeper_new(tdl_worker *w, tdl_keeper **out) {
   k->worker = w;
   tdl_nested_init(&k->nested);
   k->process = (tdl_spawn)TDL_SPAWN_NONE;
+  pthread_mutex_init(&k->ear.lock, NULL);
   k->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   status = k->bell < 0 ? TREADLE_ESYSTEM : tdl_link_open(most, &k->link);
   if (status != 0) {
     if (k->bell >= 0) {
       close(k->bell);
     }
+    pthread_mutex_destroy(&k->ear.lock);
     tdl_free(k);
     return status;
   }
@@ -114,6 +117,7 @@ void tdl_keeper_free(tdl_keeper *k) {
     close(k->bell);
     tdl_nested_fini(&k->nested);
     tdl_free(k->tickets);
+    pthread_mutex_destroy(&k->ear.lock);
     tdl_free(k);
   }
 }
@@ -314,6 +318,12 @@ static void end_crossing(tdl_keeper *k) {
   tdl_crossing_end(crossing);
 }
 
+static void bury(tdl_keeper *k) {
+  tdl_spawn_kill(&k->process);
+  tdl_sight_end(k);
+  tdl_spawn_end(&k->process);
+}
+
 int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
@@ -322,6 +332,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_payload_clear(report);
   k->rest_ns = TDL_NEVER;
   k->broken = k->retiring = k->hung = k->mute = k->told_drain = 0;
+  tdl_worker_set_life(w, TDL_BOOTING);
   if (status == 0) {
     status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
                              w->pool->stage->region.fd, &k->process);
@@ -334,15 +345,19 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
     return status == TREADLE_ENOMEM ? status : TREADLE_ELOAD;
   }
   status = tdl_crossing_new(k->process.line, 1, &k->crossing);
-  if (status == 0) {
-    status = say_hello(k) == 0 ? await_boot(k, report) : TREADLE_ECRASHED;
+  if (status == 0 && say_hello(k) == 0) {
+    tdl_crossing_pass_views(k->crossing, tdl_sight_hear, &k->ear);
+    tdl_sight_begin(k);
+    status = await_boot(k, report);
+  } else if (status == 0) {
+    status = TREADLE_ECRASHED;
   }
   if (status != 0) {
     if (status == TREADLE_ECRASHED) { /* it may be about to end by itself */
       await_own_end(k);
     }
     end_crossing(k);
-    tdl_spawn_end(&k->process);
+    bury(k);
     if (status == TREADLE_ECRASHED) {
       epitaph(k, " while it was loading its module", text, sizeof(text));
       report_text(report, text);
@@ -535,7 +550,7 @@ const char *tdl_keeper_end(tdl_worker *w) {
     ask_to_leave(k, idle);
   }
   tdl_crossing_cut(k->crossing);
-  tdl_spawn_end(&k->process);
+  bury(k);
   if (k->broken) {
     snprintf(text, sizeof(text),
              "worker %u was killed: it has written nonsense into the memory "

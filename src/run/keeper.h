@@ -42,10 +42,20 @@ typedef struct tdl_ticket {
   int told;          /* of enum tdl_job_state: that it was settled */
 } tdl_ticket;
 
+/* Where the answer to who looks in goes (sight.h). */
+typedef struct tdl_ear {
+  pthread_mutex_t lock; /* guards the rest; no other is taken under it */
+  tdl_view *view;       /* the looker's, or NULL */
+  uint32_t number;      /* of that look */
+  uint32_t entry;
+  int heard;
+} tdl_ear;
+
 typedef struct tdl_keeper {
   /* read-only */
   tdl_worker *worker;
   int bell; /* readable when its thread is to look: rung in this process */
+  tdl_ear ear;
   /* H1 */
   atomic_int lock;
   _Atomic uint32_t progress; /* jobs that it has; others may look */
@@ -54,6 +64,7 @@ typedef struct tdl_keeper {
   int serves;                /* it takes calls */
   int broken;                /* H5 */
   int owes;                  /* credit whose record found no room */
+  int lives;                 /* its process does, and has what it needs */
   uint32_t waits;            /* a ticket whose record found no room, or 0 */
   tdl_ticket *tickets;       /* from 1 */
   uint32_t ticket_count, free_ticket;

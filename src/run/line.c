@@ -53,6 +53,17 @@ static ssize_t receive(int line, void *out, size_t size, int flags) {
   return n;
 }
 
+uint32_t tdl_line_peek(int line) {
+  uint32_t kind = 0;
+  ssize_t n = receive(line, &kind, sizeof(kind), MSG_DONTWAIT | MSG_PEEK);
+  return n == (ssize_t)sizeof(kind) ? kind : 0;
+}
+
+int64_t tdl_line_take(int line, void *out, size_t size) {
+  ssize_t n = receive(line, out, size, MSG_DONTWAIT | MSG_TRUNC);
+  return n > 0 && (size_t)n <= size ? n : -1;
+}
+
 /* At most one: the kernel closes those for which there is no room. */
 static ssize_t receive_with(int line, void *out, size_t size, int *fd) {
   union {

@@ -16,9 +16,11 @@ enum tdl_line_kind {
   TDL_LINE_SETTLE,    /* the ticket's job was settled as `value` */
   TDL_LINE_STOP,      /* leave; what runs must end within `value` ns; why */
   TDL_LINE_WAKE,      /* there is a record, and the child rests in a loop */
+  TDL_LINE_LOOK, /* what runs? or, `value` above 0, what waits behind that? */
   /* to the parent */
   TDL_LINE_BOOTED,  /* `value`: a status; the report is a record */
   TDL_LINE_REFUSED, /* it cannot be confined: the text says why */
+  TDL_LINE_VIEW,    /* a tdl_sight (sight.h) */
   /* both ways, about the buffer with the number `value` (crossing.h) */
   TDL_LINE_GIVE,   /* with its descriptor */
   TDL_LINE_FORGET, /* nobody has it any more here */
@@ -57,6 +59,13 @@ typedef struct tdl_hello {
 
 /* Gives the message a text, cut off if need be; NULL: none. */
 void tdl_message_say(tdl_message *message, const char *text);
+
+/* The kind of the next message, which stays; 0: there is none now. */
+uint32_t tdl_line_peek(int line);
+
+/* That message, of whatever size: how long it is, if not longer than that; below
+** 0: it is, or there is none. */
+int64_t tdl_line_take(int line, void *out, size_t size);
 
 /* 0, or TREADLE_ESYSTEM. Never blocks, never raises SIGPIPE. */
 int tdl_line_send(int line, const void *message, uint32_t size);

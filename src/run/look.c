@@ -5,6 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "far.h"
+#include "pump.h"
+#include "sight.h"
 #include "vm.h"
 
 /* --- without asking ------------------------------------------------------- */
@@ -27,16 +30,35 @@ static uint64_t since(tdl_worker *w, const tdl_job *job, uint32_t generation) {
 
 static int is_booting(tdl_worker *w) {
   int has_state;
-  pthread_mutex_lock(&w->lock);
-  has_state = w->seen != NULL;
-  pthread_mutex_unlock(&w->lock);
+  if (w->keeper != NULL) {
+    has_state = tdl_sight_is_live(w->keeper);
+  } else {
+    pthread_mutex_lock(&w->lock);
+    has_state = w->seen != NULL;
+    pthread_mutex_unlock(&w->lock);
+  }
   return has_state && tdl_worker_life(w) == TDL_BOOTING;
+}
+
+/* Of a job that is in its process: that one, or the one that was begun last. */
+static int glance_far(tdl_worker *w, uint32_t ticket, tdl_glance *out) {
+  uint32_t generation;
+  const tdl_job *job = tdl_pump_job(w->keeper, ticket, &generation);
+  if (job == NULL) {
+    return 0;
+  }
+  *out = (tdl_glance){.runs = 1, .task = tdl_job_task(job)};
+  out->since_ns = since(w, job, generation);
+  return 1;
 }
 
 int tdl_look_glance(tdl_worker *w, tdl_glance *out) {
   const tdl_job *job = tdl_worker_running(w);
   uint32_t generation;
   *out = (tdl_glance){0};
+  if (w->keeper != NULL && glance_far(w, 0, out)) {
+    return 1;
+  }
   if (job == NULL) {
     out->boots = is_booting(w);
     if (out->boots) {
@@ -97,6 +119,26 @@ static int peek(tdl_view *v) {
 
 static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER; /* K2 */
 
+/* K3 */
+static void try_far(tdl_view *v) {
+  tdl_keeper *k = v->worker->keeper;
+  if (v->state == TDL_VIEW_WATCHED) {
+    v->state = tdl_sight_ask(k, 0, v) ? TDL_VIEW_ASKED : TDL_VIEW_LOST;
+  } else if (v->state == TDL_VIEW_ASKED && tdl_sight_is_heard(k)) {
+    v->state = TDL_VIEW_DONE;
+  }
+}
+
+/* What it has heard, of a job that may have ended; if nothing, the first glance
+** counts. */
+static void end_far(tdl_view *v) {
+  tdl_sight_end_look(v->worker->keeper);
+  if (v->state == TDL_VIEW_DONE &&
+      !(v->ticket != 0 && glance_far(v->worker, v->ticket, &v->glance))) {
+    v->glance.runs = 0;
+  }
+}
+
 /* K1: asked once it was seen to compute. */
 static void try(tdl_view *v, int is_due) {
   tdl_interrupt *i = &v->worker->interrupt;
@@ -137,8 +179,12 @@ static void hear_all(tdl_view *views, uint32_t n, uint64_t patience_ns) {
     uint32_t left = 0;
     tried = is_due ? now : tried;
     for (uint32_t i = 0; i < n; i++) {
-      try(&views[i], is_due);
-      left += views[i].state != TDL_VIEW_DONE;
+      if (views[i].worker->keeper != NULL) {
+        try_far(&views[i]);
+      } else {
+        try(&views[i], is_due);
+      }
+      left += views[i].state < TDL_VIEW_DONE;
     }
     now = tdl_now_ns();
     if (left == 0 || now - start >= patience_ns) {
@@ -157,11 +203,22 @@ static int is_worth_it(tdl_worker *w, tdl_glance *glance) {
   if (life != TDL_SERVING && life != TDL_BOOTING) {
     return 0;
   }
+  if (w->keeper != NULL) {
+    return tdl_look_glance(w, glance) || tdl_sight_is_awake(w->keeper);
+  }
   /* relaxed: a hint */
   return tdl_look_glance(w, glance) ||
          (life == TDL_SERVING &&
           atomic_load_explicit(&w->loop.parker.state, memory_order_relaxed) ==
               TDL_AWAKE);
+}
+
+/* As its parent knows it (far.h). */
+static uint32_t ticket_of(const tdl_worker *w, const tdl_job *job) {
+  const tdl_far *far = w->pool->far;
+  return far != NULL && job != NULL && job->home == far->home
+             ? (uint32_t)(uintptr_t)job->ctx
+             : 0;
 }
 
 static int runs_lua(const tdl_view *v) {
@@ -181,6 +238,7 @@ static uint32_t choose(treadle_pool *pool, uint32_t first, tdl_view *views,
     v->worker = tdl_slot_worker(pool->slots[i - 1]);
     v->id = i;
     v->has_stack = v->waits = 0;
+    v->ticket = 0;
     v->stack.count = v->stack.skipped = 0;
     v->state = TDL_VIEW_WATCHED;
     v->used_ns = 0;
@@ -195,17 +253,21 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
   uint32_t n, kept = 0;
   pthread_mutex_lock(&looking);
   n = choose(pool, first, views, max, next);
-  if (tdl_interrupt_can_look()) {
+  if (pool->plan != NULL || tdl_interrupt_can_look()) {
     hear_all(views, n, patience_ns);
   }
   for (uint32_t i = 0; i < n; i++) {
     tdl_view *v = &views[i];
     tdl_glance now;
-    if (v->state == TDL_VIEW_ASKED) {
+    if (v->worker->keeper != NULL) {
+      end_far(v);
+    } else if (v->state == TDL_VIEW_ASKED) {
       v->has_stack = tdl_interrupt_unask(&v->worker->interrupt);
     }
-    if (tdl_look_glance(v->worker, &now) && now.runs) {
+    if (v->worker->keeper == NULL && tdl_look_glance(v->worker, &now) &&
+        now.runs) {
       v->glance = now; /* the stack is younger than the first glance */
+      v->ticket = ticket_of(v->worker, tdl_worker_running(v->worker));
     }
     if (v->glance.runs || v->glance.boots || runs_lua(v)) {
       if (&views[kept] != v) {
@@ -220,17 +282,47 @@ uint32_t tdl_look(treadle_pool *pool, uint32_t first, tdl_view *views,
 
 /* --- jobs that wait --------------------------------------------------------- */
 
+/* K3: in its process. */
+static uint32_t wait_far(tdl_worker *w, uint32_t after, tdl_view *out) {
+  tdl_keeper *k = w->keeper;
+  uint32_t generation, entry = 0;
+  if (tdl_pump_job(k, 0, &generation) == NULL) {
+    return 0;
+  }
+  pthread_mutex_lock(&looking);
+  out->worker = w;
+  out->ticket = 0;
+  if (tdl_sight_ask(k, after + 1, out)) {
+    uint64_t end = tdl_now_ns() + TDL_LOOK_PATIENCE_NS;
+    while (!tdl_sight_is_heard(k) && tdl_now_ns() < end) {
+      nap(TDL_LOOK_PAUSE_NS);
+    }
+    entry = tdl_sight_end_look(k);
+  }
+  pthread_mutex_unlock(&looking);
+  out->waits = 1;
+  out->id = w->id;
+  if (entry <= after || !glance_far(w, out->ticket, &out->glance)) {
+    return 0;
+  }
+  return entry;
+}
+
 /* What waits is held: its worker cannot go on with its end before the lock is free
 ** (and may resume it meanwhile, which is found out). */
 uint32_t tdl_look_waiting(tdl_worker *w, uint32_t after, tdl_view *out) {
   const tdl_job *job = NULL;
   uint32_t generation = 0, i = after;
+  if (w->keeper != NULL) {
+    return wait_far(w, after, out);
+  }
   pthread_mutex_lock(&w->lock);
   while (job == NULL && w->seen != NULL && ++i < w->seen->entry_count) {
     const tdl_entry *e = &w->seen->entries[i];
     job = e->held != tdl_worker_running(w) ? e->held : NULL;
     if (job != NULL) {
       generation = tdl_job_generation(job);
+      out->ticket = ticket_of(w, job);
       out->has_stack = tdl_interrupt_can_look() && e->co != NULL &&
                        tdl_stack_read_suspended(e->co, &out->stack);
     }

@@ -8,7 +8,9 @@
 **     been woken there and has no processor yet: the signal could end what it
 **     waits for, or turn its end into an error. Its stack is read from here, and
 **     counts if the kernel has not let it run meanwhile.
-** K2  One thread of the process looks at a time. */
+** K2  One thread of the process looks at a time.
+** K3  A worker in a process of its own is looked at there, by that process's main
+**     thread (sight.h). Which job that is, and since when, is known here. */
 #ifndef TDL_LOOK_H
 #define TDL_LOOK_H
 
@@ -43,11 +45,12 @@ typedef struct tdl_view {
   uint32_t id;
   tdl_glance glance;
   int waits; /* not that: the job waits, and the worker may do something else */
-  int has_stack; /* it is what `stack` says; else it did not answer */
+  int has_stack;   /* it is what `stack` says; else it did not answer */
+  uint32_t ticket; /* the job's, if it came from another process; or 0 */
   tdl_stack stack;
   struct tdl_worker *worker; /* the looker's */
   uint64_t used_ns;          /* of the processors' time, when last looked at */
-  enum { TDL_VIEW_WATCHED, TDL_VIEW_ASKED, TDL_VIEW_DONE } state;
+  enum { TDL_VIEW_WATCHED, TDL_VIEW_ASKED, TDL_VIEW_DONE, TDL_VIEW_LOST } state;
 } tdl_view;
 
 /* Looks at the workers from number `first` on, into as many views as there are;

@@ -666,6 +666,41 @@ void tdl_pump_away(treadle_loop *loop, int away) {
   }
 }
 
+/* Who wanted it meanwhile has left it to us [pump]. */
+void tdl_pump_leave(tdl_keeper *k) {
+  unlock(k);
+  if (has_more(k, 0)) {
+    pump(k, 0);
+  }
+}
+
+const tdl_job *tdl_pump_job(tdl_keeper *k, uint32_t ticket,
+                            uint32_t *generation) {
+  const tdl_ticket *found = NULL;
+  const tdl_job *job = NULL;
+  if (tdl_pool_forked()) {
+    return NULL; /* it is the parent's */
+  }
+  tdl_pump_lock(k);
+  if (ticket != 0) {
+    found = ticket_at(k, ticket);
+  }
+  for (uint32_t i = 1; ticket == 0 && i < k->ticket_count; i++) {
+    const tdl_ticket *t = &k->tickets[i];
+    if (t->job != NULL && t->record != 0 &&
+        tdl_link_has_taken(&k->link.out, t->record) &&
+        (found == NULL || t->record > found->record)) {
+      found = t;
+    }
+  }
+  if (found != NULL) {
+    job = found->job;
+    *generation = tdl_job_generation(job);
+  }
+  tdl_pump_leave(k);
+  return job;
+}
+
 /* --- for the worker's thread ----------------------------------------------- */
 
 int tdl_pump_is_idle(const tdl_keeper *k) {

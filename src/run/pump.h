@@ -62,4 +62,12 @@ void tdl_pump_wake(tdl_keeper *keeper);
 void tdl_pump_lock(tdl_keeper *keeper);
 void tdl_pump_unlock(tdl_keeper *keeper);
 
+/* any thread that keeps the pool; the job that has that ticket, 0: the one that was
+** begun last; and in which use. NULL: there is none. */
+const tdl_job *tdl_pump_job(tdl_keeper *keeper, uint32_t ticket,
+                            uint32_t *generation);
+
+/* any other thread that has locked it; hands off what was left to it meanwhile. */
+void tdl_pump_leave(tdl_keeper *keeper);
+
 #endif

@@ -176,29 +176,34 @@ void tdl_spawn_signal(const tdl_spawn *s, int signal) {
   }
 }
 
-static int reap(tdl_spawn *s, int options) {
-  pid_t pid;
+/* Leaves it to be reaped. 1 when it has ended, also if a waitpid of the host's,
+** for any child, was first. */
+static int await(const tdl_spawn *s, int options) {
+  siginfo_t info = {.si_pid = 0};
+  int status;
   do {
-    pid = waitpid(s->pid, &s->status, options);
-  } while (pid < 0 && errno == EINTR);
-  if (pid < 0) { /* a waitpid of the host's, for any child, was first */
-    s->status = -1;
-  }
-  if (pid != 0) {
-    s->pid = 0;
-  }
-  return pid != 0;
+    status = waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOWAIT | options);
+  } while (status < 0 && errno == EINTR);
+  return status < 0 || info.si_pid != 0;
 }
 
 int tdl_spawn_has_ended(tdl_spawn *s) {
-  return s->pid == 0 || reap(s, WNOHANG);
+  return s->pid == 0 || await(s, WNOHANG);
+}
+
+void tdl_spawn_kill(tdl_spawn *s) {
+  if (s->pid != 0) {
+    tdl_spawn_signal(s, SIGKILL);
+    await(s, 0);
+  }
 }
 
 void tdl_spawn_end(tdl_spawn *s) {
-  if (s->pid != 0) {
-    tdl_spawn_signal(s, SIGKILL);
-    reap(s, 0);
+  tdl_spawn_kill(s);
+  if (s->pid != 0 && waitpid(s->pid, &s->status, 0) < 0) {
+    s->status = -1;
   }
+  s->pid = 0;
   if (s->pidfd >= 0) {
     close(s->pidfd);
   }

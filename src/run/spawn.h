@@ -49,10 +49,12 @@ int tdl_spawn_start(char *const *prefix, const char *program, int memory,
 /* Sends it a signal, unless it was reaped. */
 void tdl_spawn_signal(const tdl_spawn *s, int signal);
 
-/* 1 when it has ended; it is reaped then. */
+/* 1 when it has ended. */
 int tdl_spawn_has_ended(tdl_spawn *s);
 
-/* Kills it unless it has ended, and waits for that. Closes what there is. */
+/* Kills it unless it has ended, and waits for that: its clock can still be read.
+** Then it is reaped, and what there is is closed. */
+void tdl_spawn_kill(tdl_spawn *s);
 void tdl_spawn_end(tdl_spawn *s);
 
 /* What it died of, after it was reaped: "was killed by SIGSEGV", "exited with

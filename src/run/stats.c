@@ -44,6 +44,13 @@ static uint64_t read_span(const tdl_span *span, uint64_t now) {
   return value;
 }
 
+static uint64_t read_clock(clockid_t clock, uint64_t otherwise) {
+  struct timespec now;
+  return clock_gettime(clock, &now) == 0
+             ? (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec
+             : otherwise;
+}
+
 /* --- life ------------------------------------------------------------------ */
 
 int tdl_stats_new(tdl_stats **out) {
@@ -83,11 +90,6 @@ static void free_tasks(const tdl_stats *s, tdl_tally *t) {
   tdl_free(tasks);
 }
 
-static void free_tally(const tdl_stats *s, tdl_tally *t) {
-  free_tasks(s, t);
-  tdl_free(t);
-}
-
 void tdl_stats_drop(tdl_stats *s) {
   /* [refs] acq_rel: the last one sees what all the others did */
   if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) {
@@ -98,7 +100,8 @@ void tdl_stats_drop(tdl_stats *s) {
     tdl_tally *t = atomic_load_explicit(&s->slot[i], memory_order_relaxed);
     while (t != NULL) {
       tdl_tally *older = t->older;
-      free_tally(s, t);
+      free_tasks(s, t);
+      tdl_free(t);
       t = older;
     }
   }
@@ -174,27 +177,24 @@ void tdl_stats_begin_home(tdl_stats *s) {
   make_tasks(&s->home, tdl_stats_task_count(s));
 }
 
+static void start_clock(tdl_tally *t, clockid_t clock) {
+  set(&t->cpu_base, own(&t->cpu));
+  set(&t->cpu, (uint64_t)(uint32_t)clock | RUNNING_BIT);
+}
+
 void tdl_stats_begin(tdl_stats *s, tdl_tally *t, uint32_t tasks) {
   uint32_t count = agree_on_tasks(s, tasks + 1);
   clockid_t clock;
-  if (own(&t->alive) & RUNNING_BIT) {
-    return; /* a later state */
-  }
   make_tasks(t, count);
+  if (own(&t->alive) & RUNNING_BIT) {
+    return; /* a later state, or a process */
+  }
   t->calls.gap = t->spins.gap = 1;
   t->short_spins = 0;
   start_span(&t->alive, tdl_now_ns());
   if (pthread_getcpuclockid(pthread_self(), &clock) == 0) {
-    set(&t->cpu_base, own(&t->cpu));
-    set(&t->cpu, (uint64_t)(uint32_t)clock | RUNNING_BIT);
+    start_clock(t, clock);
   }
-}
-
-static uint64_t read_clock(clockid_t clock, uint64_t otherwise) {
-  struct timespec now;
-  return clock_gettime(clock, &now) == 0
-             ? (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec
-             : otherwise;
 }
 
 /* A written-off thread's time stands still. */
@@ -342,6 +342,36 @@ void tdl_stats_heap(tdl_tally *t, uint64_t bytes) {
   set(&t->heap_bytes, bytes);
 }
 
+void tdl_stats_process_begins(tdl_tally *t, pid_t pid) {
+  clockid_t clock;
+  t->far_began_ns = tdl_now_ns();
+  if (!(own(&t->alive) & RUNNING_BIT)) {
+    start_span(&t->alive, t->far_began_ns);
+  }
+  if (clock_getcpuclockid(pid, &clock) == 0) {
+    start_clock(t, clock);
+  }
+}
+
+void tdl_stats_process_says(tdl_tally *t, uint64_t idle, uint64_t heap_bytes) {
+  uint64_t now = tdl_now_ns(), start = idle & ~RUNNING_BIT, most, ns;
+  most = now - t->far_began_ns;
+  ns = !(idle & RUNNING_BIT) ? idle : now > start ? now - start : 0;
+  ns = t->far_base_ns + (ns < most ? ns : most);
+  set(&t->far_idle, idle & RUNNING_BIT ? (now - ns) | RUNNING_BIT : ns);
+  set(&t->heap_bytes, heap_bytes);
+}
+
+void tdl_stats_process_ends(tdl_tally *t) {
+  uint64_t cpu = own(&t->cpu);
+  stop_span(&t->far_idle, tdl_now_ns());
+  t->far_base_ns = own(&t->far_idle);
+  if (cpu & RUNNING_BIT) {
+    cpu = read_clock((clockid_t)(uint32_t)cpu, 0);
+    set(&t->cpu, own(&t->cpu_base) + cpu);
+  }
+}
+
 /* --- the pool -------------------------------------------------------------- */
 
 void tdl_stats_closed(tdl_stats *s, int abandoned) {
@@ -469,7 +499,8 @@ static void read_counts(const tdl_stats *s, tdl_stats_counts *out) {
 static void read_times(const tdl_tally *t, uint64_t now, uint64_t *busy,
                        uint64_t *alive) {
   uint64_t at = time_of(t, now);
-  uint64_t idle = read_span(&t->idle, at), all = read_span(&t->alive, at);
+  uint64_t all = read_span(&t->alive, at);
+  uint64_t idle = read_span(&t->idle, at) + read_span(&t->far_idle, at);
   *busy += all > idle ? all - idle : 0;
   *alive += all;
 }
@@ -500,11 +531,8 @@ static uint64_t read_cpu(const tdl_tally *t) {
   while (cpu & RUNNING_BIT) {
     uint64_t base = look(&t->cpu_base);
     uint64_t ns = read_clock((clockid_t)(uint32_t)cpu, UINT64_MAX);
-    if (ns != UINT64_MAX) {
-      return base + ns;
-    }
     if (look(&t->cpu) == cpu) {
-      return base; /* gone without a word */
+      return ns != UINT64_MAX ? base + ns : base; /* gone without a word */
     }
     cpu = look(&t->cpu); /* it has just ended */
   }

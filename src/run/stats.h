@@ -27,6 +27,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "../base/compiler.h"
@@ -82,6 +83,9 @@ typedef struct tdl_tally {
   tdl_count heap_bytes;
   tdl_count cpu;           /* ns of ended threads; or the clock of a live one */
   tdl_count cpu_base;      /* to be added to that */
+  tdl_span far_idle;       /* of its processes */
+  uint64_t far_base_ns;    /* of those that have ended */
+  uint64_t far_began_ns;   /* the present one */
   atomic_int taken;        /* has a writer [tally] */
   tdl_count lost_ns;       /* when its thread was written off, by who did it */
   struct tdl_tally *older; /* of the same slot; read-only */
@@ -242,6 +246,14 @@ static inline uint32_t tdl_stats_times_spin(tdl_tally *tally) {
 void tdl_stats_spun(tdl_tally *tally, uint64_t ns, uint32_t weight);
 
 void tdl_stats_heap(tdl_tally *tally, uint64_t bytes);
+
+/* who has the lock of a worker in a process (keeper.h, H1): that begins; says what
+** is in its own tally's `idle` and `heap_bytes`, of which no more is believed than
+** can be; has ended, and is still there to be asked for its time. */
+void tdl_stats_process_begins(tdl_tally *tally, pid_t pid);
+void tdl_stats_process_says(tdl_tally *tally, uint64_t idle,
+                            uint64_t heap_bytes);
+void tdl_stats_process_ends(tdl_tally *tally);
 
 /* --- the pool ------------------------------------------------------------- */
 

@@ -146,12 +146,20 @@ static int search(tdl_worker *w) {
   return tdl_spin_until(&w->loop.spin, is_called, w, limit); /* <wake.N2> */
 }
 
+/* To its parent, if that is another process. */
+static void show(const tdl_worker *w) {
+  if (TDL_UNLIKELY(w->pool->far != NULL)) {
+    tdl_far_show(w->pool->far, w);
+  }
+}
+
 static int spin(tdl_worker *w) {
   uint32_t weight = tdl_stats_times_spin(w->loop.tally);
   uint64_t start = weight != 0 ? tdl_now_ns() : 0;
   int found = search(w);
   if (TDL_UNLIKELY(weight != 0)) {
     tdl_stats_spun(w->loop.tally, tdl_now_ns() - start, weight);
+    show(w);
   }
   return found;
 }
@@ -309,6 +317,7 @@ void tdl_turns_are_back(tdl_worker *w) {
 /* Undoes what sleep_on announced; also after an error out of a wait. */
 void tdl_turns_get_up(tdl_worker *w) {
   tdl_stats_awake(w->loop.tally, tdl_now_ns());
+  show(w);
   rise(w);
   tdl_turns_are_back(w);
   if (w->calm) {
@@ -386,6 +395,7 @@ static void sleep_on(tdl_worker *w) {
   note_idle(w, start);
   tdl_stats_heap(w->loop.tally, tdl_vm_heap_bytes(w->vm));
   tdl_stats_sleeps(w->loop.tally, start);
+  show(w);
   if (!tdl_vm_wait(w->vm)) {
     lie_idle(w);
     announce(w);                  /* <wake.Z2> */
