@@ -390,8 +390,7 @@ static int is_quiet(tdl_keeper *k) {
 static uint64_t rest_by(tdl_keeper *k) {
   const tdl_worker *w = k->worker;
   if (w->phase != TDL_POOL_DRAINING || !tdl_pump_is_idle(k) ||
-      tdl_nested_is_busy(k) ||
-      (k->told_drain && tdl_link_is_calm(&k->link))) {
+      tdl_nested_is_busy(k) || (k->told_drain && tdl_link_is_calm(&k->link))) {
     k->rest_ns = TDL_NEVER;
   } else if (k->rest_ns == TDL_NEVER) {
     k->rest_ns = tdl_now_ns() + w->pool->terminate_ns;
@@ -546,7 +545,8 @@ const char *tdl_keeper_end(tdl_worker *w) {
   int idle = tdl_pump_is_idle(k), was_asked;
   char text[256];
   tdl_pump_serve(k, TDL_PUMP_SHUT);
-  if (!k->broken && !k->hung && (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
+  if (!k->broken && !k->hung &&
+      (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
     ask_to_leave(k, idle);
   }
   tdl_crossing_cut(k->crossing);
