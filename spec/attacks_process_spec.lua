@@ -436,7 +436,7 @@ describe("a confined process", function()
       assert.is_true(pool.call.count_threads():await() < 100)
     end)
 
-    it("memory, that of Lua", function()
+    it("memory, that of Lua #resident", function()
       local permissions = rules()
       permissions.memory = 64 * 2 ^ 20
       local pool = open(permissions)

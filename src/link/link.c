@@ -62,7 +62,15 @@ static void begin(tdl_link *link, uint64_t bulk) {
   page->version = VERSION;
   page->ring_bytes = TDL_LINK_RING_BYTES;
   page->bulk_bytes = bulk;
-  set_up(link, 1, TDL_LINK_RING_BYTES, bulk);
+}
+
+/* What may be asked without a lock stays as it is, but for `got`: the addresses
+** are the same. */
+static void rewind_all(tdl_link *link) {
+  tdl_link_writer *out = &link->out;
+  /* relaxed: who asks ready without the lock looks for a hint */
+  atomic_store_explicit(&link->in.got, 0, memory_order_relaxed);
+  out->put = out->seen = out->bulk_at = out->bulk_most = out->lent = 0;
 }
 
 int tdl_link_open(size_t most, tdl_link *out) {
@@ -70,6 +78,7 @@ int tdl_link_open(size_t most, tdl_link *out) {
   int status = tdl_region_open_sparse(size_of(bulk), &out->region);
   if (status == 0) {
     begin(out, bulk);
+    set_up(out, 1, TDL_LINK_RING_BYTES, bulk);
   }
   return status;
 }
@@ -94,6 +103,7 @@ int tdl_link_reset(tdl_link *link) {
   int status = tdl_region_renew(&link->region);
   if (status == 0) {
     begin(link, link->in.bulk_bytes);
+    rewind_all(link);
   }
   return status;
 }

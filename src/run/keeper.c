@@ -327,8 +327,11 @@ static void bury(tdl_keeper *k) {
 int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_keeper *k = w->keeper;
   const tdl_keeper_plan *plan = w->pool->plan;
-  int status = tdl_link_reset(&k->link);
+  int status;
   char text[256];
+  tdl_pump_lock(k); /* a home may tell it that it sleeps */
+  status = tdl_link_reset(&k->link);
+  tdl_pump_unlock(k);
   tdl_payload_clear(report);
   k->rest_ns = TDL_NEVER;
   k->broken = k->retiring = k->hung = k->mute = k->told_drain = 0;

@@ -61,7 +61,7 @@ typedef struct tdl_keeper {
   _Atomic uint32_t progress; /* jobs that it has; others may look */
   _Atomic uint32_t exempt;   /* H6: of these */
   _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
-  int serves;                /* it takes calls */
+  _Atomic int serves;        /* it takes calls; others may look */
   int broken;                /* H5 */
   int owes;                  /* credit whose record found no room */
   int lives;                 /* its process does, and has what it needs */

@@ -46,6 +46,11 @@ static int add_tickets(tdl_keeper *k) {
   return 1;
 }
 
+static int serves_of(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->serves, memory_order_relaxed);
+}
+
 static uint32_t progress_of(const tdl_keeper *k) {
   /* relaxed: under the lock, or a hint */
   return atomic_load_explicit(&k->progress, memory_order_relaxed);
@@ -320,13 +325,13 @@ static uint32_t collect(tdl_keeper *k, int is_own) {
 
 /* It takes calls of the run queue. */
 static int takes_any(const tdl_keeper *k) {
-  return k->serves == TDL_PUMP_ANY || exempt_of(k) > 0;
+  return serves_of(k) == TDL_PUMP_ANY || exempt_of(k) > 0;
 }
 
 static int has_room(const tdl_keeper *k) {
-  int is_last = k->serves == TDL_PUMP_LAST ||
+  int is_last = serves_of(k) == TDL_PUMP_LAST ||
                 (tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE);
-  return k->serves != TDL_PUMP_SHUT && (!is_last || exempt_of(k) > 0) &&
+  return serves_of(k) != TDL_PUMP_SHUT && (!is_last || exempt_of(k) > 0) &&
          !k->broken && k->waits == 0 && !tdl_nested_is_late(&k->nested) &&
          progress_of(k) - exempt_of(k) < k->worker->pool->concurrency;
 }
@@ -424,7 +429,7 @@ void tdl_pump_wake(tdl_keeper *k) {
 }
 
 int tdl_pump_put(tdl_keeper *k, tdl_record *head, const tdl_bytes *payload) {
-  int done = k->serves == TDL_PUMP_SHUT || k->broken
+  int done = serves_of(k) == TDL_PUMP_SHUT || k->broken
                  ? 1 /* nobody will read it */
                  : tdl_crossing_put(k->crossing, &k->link.out, head, payload);
   if (done > 0) {
@@ -502,7 +507,7 @@ void tdl_pump_tell_pool(tdl_keeper *k) {
 
 static uint32_t move(tdl_keeper *k, int is_own) {
   uint32_t count = 0;
-  if (k->serves != TDL_PUMP_SHUT) {
+  if (serves_of(k) != TDL_PUMP_SHUT) {
     if (is_own) {
       set_owed(k, 0);
     }
@@ -518,7 +523,7 @@ static uint32_t move(tdl_keeper *k, int is_own) {
 
 /* A process that has no job may make calls: for its keeper's thread to see. */
 static int has_records(const tdl_keeper *k, int is_own) {
-  return (is_own ? k->serves != TDL_PUMP_SHUT
+  return (is_own ? serves_of(k) != TDL_PUMP_SHUT
                  : progress_of(k) > 0 && !is_owed(k)) &&
          tdl_link_ready(&k->link.in) && !k->broken;
 }
@@ -531,7 +536,7 @@ static int has_own_more(const tdl_keeper *k) {
 
 static int has_more(const tdl_keeper *k, int is_own) {
   return has_own_more(k) ||
-         (is_own && (has_records(k, 1) || (k->serves != TDL_PUMP_SHUT &&
+         (is_own && (has_records(k, 1) || (serves_of(k) != TDL_PUMP_SHUT &&
                                            said_exempt(k) != exempt_of(k)))) ||
          (is_marked(k) && takes_any(k) &&
           !tdl_backlog_empty(&k->worker->pool->run));
@@ -661,7 +666,10 @@ void tdl_pump_away(treadle_loop *loop, int away) {
   for (treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
     uint32_t slots = tdl_pool_slots(p);
     for (uint32_t i = 0; i < slots; i++) {
-      tdl_link_set_away(&tdl_slot_worker(p->slots[i])->keeper->link, away);
+      tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
+      tdl_pump_lock(k); /* its memory may just be another process's */
+      tdl_link_set_away(&k->link, away);
+      tdl_pump_unlock(k);
     }
   }
 }
@@ -712,7 +720,8 @@ int tdl_pump_retire(tdl_keeper *k) {
   tdl_pump_lock(k);
   is_idle = tdl_pump_is_idle(k);
   if (is_idle) {
-    k->serves = TDL_PUMP_SHUT;
+    atomic_store_explicit(&k->serves, TDL_PUMP_SHUT,
+                          memory_order_relaxed); /* H1 */
     mark(k);
   }
   tdl_pump_unlock(k);
@@ -721,10 +730,10 @@ int tdl_pump_retire(tdl_keeper *k) {
 
 void tdl_pump_serve(tdl_keeper *k, enum tdl_pump_serves serves) {
   tdl_pump_lock(k);
-  if (k->serves == TDL_PUMP_SHUT) { /* it has just booted, or it ends */
+  if (serves_of(k) == TDL_PUMP_SHUT) { /* it has just booted, or it ends */
     set_progress(k, progress_of(k));
   }
-  k->serves = (int)serves;
+  atomic_store_explicit(&k->serves, (int)serves, memory_order_relaxed); /* H1 */
   mark(k);
   tdl_pump_unlock(k);
 }
@@ -733,7 +742,8 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
   int stopped;
   do {
     tdl_pump_lock(k);
-    k->serves = TDL_PUMP_SHUT;
+    atomic_store_explicit(&k->serves, TDL_PUMP_SHUT,
+                          memory_order_relaxed); /* H1 */
     mark(k);
     collect(k, 1);
     tdl_pump_unlock(k);
