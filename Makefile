@@ -374,7 +374,8 @@ docs: setup-check ## pages of the documentation, in build/docs; no warning, no l
 # limits. Static specs have nothing to find there.
 .PHONY: $(VARIANTS) variant pinned stress stress-build shaken-build fuzz fuzzers \
         valgrind packaging
-RUN_ODD = $(SUITE) -t 240 $(if $(strip $(EXCEPT_TAG)),-x $(strip $(EXCEPT_TAG))) $(RUN_TESTS) \
+RUN_ODD = $(SUITE) -t 240 $(if $(strip $(EXCEPT_TAG)),-x $(strip $(EXCEPT_TAG))) \
+          $(filter-out $(EXCEPT_TEST),$(RUN_TESTS)) \
           $(filter-out $(STATIC_SPECS) $(EXCEPT),$(RUN_SPECS))
 
 # What is left out of a variant, with the reason; EXCEPT_TAG is a word in the
@@ -396,6 +397,7 @@ EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spe
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
                spec/peers_spec.lua $(OF_PROCESSES))
+EXCEPT_TEST = $(if $(filter tsan,$(VARIANT)),%/confine_test %/link_test)
 EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing$(comma)racing) \
              $(if $(filter asan,$(VARIANT)),resident)
 
