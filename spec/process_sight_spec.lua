@@ -41,6 +41,22 @@ describe("of a worker in a process", function()
           if file then file:close() return sums end
         end
       end
+      function M.names()
+        local names = {}
+        for _, path in ipairs { "/proc/self/comm", "/proc/thread-self/comm" } do
+          local file = assert(io.open(path))
+          names[#names + 1] = file:read("*l")
+          file:close()
+        end
+        return unpack(names)
+      end
+      function M.say(letter, n) print(letter:rep(n)) end
+      function M.say_and_die(text)
+        io.write(text)
+        local ffi = require "ffi"
+        ffi.cast("int *", 8)[0] = 1
+      end
+      function M.read() return io.read("*a") end
       function M.nap() treadle.sleep(60) end
       function M.stop()
         os.execute("kill -STOP $PPID")
@@ -167,5 +183,55 @@ describe("of a worker in a process", function()
       assert.equal(7, pool.call.echo(7):await())
       assert.same({}, pool:backtrace())
     end)
+  end)
+
+  it("pool:profile() counts its stacks", function()
+    open()
+    local f = pool.call.spin("/nowhere/at/all")
+    local profile
+    helpers.poll_until(function()
+      profile = pool:profile(0.05):await()
+      return profile:samples() >= 10
+    end, "enough samples")
+    f:cancel { force = true }
+    assert.matches("^spin;M%.spin", profile:folded())
+  end)
+
+  it("pool:sethook() is refused", function()
+    open()
+    local err = helpers.error_here(function() pool:sethook(print, "c") end)
+    assert.matches("'sethook' is not to be had of workers with runtime = \"process\"", err, 1, true)
+  end)
+
+  it("the name is its pool's, with its number", function()
+    open { threads = 2, name = "a_long_name" }
+    local _, f = nil, pool:run("names", {}, { worker = 2 })
+    assert.same({ "a_long_na/2", "a_long_na/2" }, { f:await() })
+  end)
+
+  it("the number is in its errors", function()
+    open { threads = 2 }
+    local ok, err = pool:run("spin", {}, { worker = 2 }):pawait()
+    assert.is_false(ok)
+    assert.equal(2, err.worker)
+  end)
+
+  it("standard input is empty", function()
+    open()
+    assert.equal("", pool.call.read():await())
+  end)
+
+  it("lines come whole, those before its end included", function()
+    local out, err, code = helpers.child("treadle", [[
+      local treadle = require "treadle"
+      local pool = treadle.pool("sight_tasks", { runtime = "process", threads = 1,
+        permissions = "unrestricted" })
+      pool.call.say("x", 200000):await()
+      assert(not pool.call.say_and_die("a line\nno line"):pawait())
+      pool.call.say("y", 3):await()
+      pool:close()
+    ]])
+    assert.same({ "", 0 }, { err, code })
+    assert.equal(("x"):rep(200000) .. "\na line\nyyy\n", out)
   end)
 end)

@@ -329,6 +329,9 @@ end
 function methods:sethook(fn, mask, count)
   check_self(self, "sethook")
   check_near(self, "sethook")
+  if self._record.runtime == "process" then
+    error("'sethook' is not to be had of workers with runtime = \"process\"", 2)
+  end
   require("treadle.hook").set(self._handle, fn, mask, count)
   local handle = self._handle
   return news.when_changed(self, function() return core.pool_is_hooked(handle) end)

@@ -241,6 +241,13 @@ static int await_hello(child *c, tdl_hello *hello) {
   return tdl_line_receive_hello(c->line, hello);
 }
 
+/* As lists of processes show it: its worker's thread has the same name. */
+static void name_process(const tdl_hello *hello) {
+  char name[16];
+  snprintf(name, sizeof(name), "%.9s/%u", hello->name, hello->id);
+  prctl(PR_SET_NAME, name);
+}
+
 int tdl_child_main(void) {
   child c = {.line = TDL_SPAWN_LINE};
   tdl_hello hello;
@@ -252,6 +259,7 @@ int tdl_child_main(void) {
           stderr);
     return EXIT_FAILURE;
   }
+  name_process(&hello);
   if (confine(&hello, &link) != 0) {
     return EXIT_FAILURE;
   }
