@@ -238,22 +238,24 @@ describe("a confined process", function()
     end
 
     it("what it forges well is believed, or else the lies would not be looked at", function()
-      local pool = open(rules(), { module = "attack_links" })
+      local pool = open(rules(), { module = "attack_links", terminate_timeout = 0.1 })
       local forged = treadle.encode("forged")
       assert.equal("forged", pool:run("forge_result", { forged }):await())
+      pool:close() -- which does not wait until it rests
     end)
 
     it("functions in it are never made", function()
       for _, name in ipairs { "encoded_function", "encoded_builtin", "encoded_module" } do
-        local pool = open(rules(), { module = "attack_links" })
+        local pool = open(rules(), { module = "attack_links", terminate_timeout = 0.1 })
         local ok, err = pool:run("forge_result", { w[name] }):pawait()
         assert.is_false(ok, name)
         assert.equal("payload", err.kind)
+        assert.matches("functions are not accepted here", err.message, 1, true)
       end
     end)
 
     it("a process that is not confined may send functions", function()
-      local pool = open("unrestricted", { module = "attack_links" })
+      local pool = open("unrestricted", { module = "attack_links", terminate_timeout = 0.1 })
       assert.equal(1, pool:run("forge_result", { w.encoded_function }):await()())
     end)
 

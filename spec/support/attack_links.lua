@@ -48,16 +48,17 @@ local function record(ring, at)
   return ffi.cast("treadle_attack_record *", ring + at)
 end
 
---- The ticket of the call that runs: of the last record that was taken.
+--- The ticket of the call that runs: that of the youngest record.
 local function own_ticket(l)
-  local at = tonumber(l.down_taken[0] % l.ring)
-  while true do
-    at = (at - 64) % l.ring
+  local youngest
+  for at = 0, l.ring - 64, 64 do
     local r = record(l.down, at)
-    if r.kind == 1 and r.ticket >= 0x10000 then
-      return r.ticket
+    if r.kind == 1 and r.stamp % l.ring == at + 1
+      and (not youngest or r.stamp > youngest.stamp) then
+      youngest = r
     end
   end
+  return youngest.ticket
 end
 
 --- Puts a result where the parent looks for the next one; `change` may make it a lie.
@@ -180,7 +181,9 @@ function M.stop_bell()
   C.treadle_attack_fcntl(BELL, F_SETFL, ffi.cast("int", O_RDWR + O_NONBLOCK))
   for _, count in ipairs { -2, 1 } do
     local full = ffi.new("int64_t[1]", count)
-    while C.treadle_attack_write(BELL, full, 8) == 8 do end
+    for _ = 1, 10000 do
+      C.treadle_attack_write(BELL, full, 8)
+    end
   end
   C.treadle_attack_fcntl(BELL, F_SETFL, ffi.cast("int", O_RDWR))
   return "stopped"
