@@ -216,11 +216,9 @@ local function is_system(path)
   return false
 end
 
---- Everything; but in a thread not what shows the memory of its process.
-local function grant_all(grants, access, runtime)
-  if runtime == "process" then
-    return grant(grants, "/", access)
-  end
+--- Everything; but not what shows the memory of processes and changes the kernel. (Landlock alone
+-- does not keep the environment of others from a reader who has CAP_PERFMON.)
+local function grant_all(grants, access)
   for name in pairs(core.entries("/") or {}) do
     local path = core.real_path("/" .. name)
     if path and path ~= "/" and not (path .. "/"):find("^/proc/") then
@@ -295,7 +293,7 @@ local function grants_of(p, runtime, boot)
   grant_known(grants, { "/dev/null" }, READ)
   grant_known(grants, { "/dev/null" }, WRITE)
   if p.read == true then
-    grant_all(grants, READ, runtime)
+    grant_all(grants, READ)
   else
     grant_modules(grants, boot.path)
     grant_known(grants, { boot.file }, READ)
@@ -308,12 +306,12 @@ local function grants_of(p, runtime, boot)
     grant_listed(grants, p.read, READ, "read")
   end
   if p.write == true then
-    grant_all(grants, WRITE, runtime)
+    grant_all(grants, WRITE)
   elseif p.write then
     grant_listed(grants, p.write, WRITE, "write")
   end
   if p.run == true then
-    grant_all(grants, RUN, runtime)
+    grant_all(grants, RUN)
   elseif p.run then
     grant_known(grants, STARTERS, RUN)
     grant_known(grants, STARTERS, READ)

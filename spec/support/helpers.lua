@@ -55,7 +55,7 @@ function helpers.read(path)
   end
   local text = file:read("*a")
   file:close()
-  return text
+  return text or "" -- of a process that has ended since
 end
 
 function helpers.lines(path)
