@@ -294,8 +294,12 @@ static int64_t cancel_pending(treadle_pool *pool, tdl_bytes *text) {
   return tdl_pool_cancel_pending(pool, text);
 }
 
+/* A process that is confined starts no workers. */
 static int64_t resize(treadle_pool *pool, uint64_t number) {
   uint32_t min = (uint32_t)(number >> 32), max = (uint32_t)number;
+  if (!pool->trusts_code) {
+    return TREADLE_EPERMISSION;
+  }
   return max < 1 || min > max || max > TDL_POOL_MAX_WORKERS
              ? TREADLE_EINVAL
              : tdl_size_set(pool, min, max);
