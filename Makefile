@@ -392,7 +392,9 @@ RUN_ODD = $(SUITE) -t 240 $(if $(strip $(EXCEPT_TAG)),-x $(strip $(EXCEPT_TAG)))
 OF_PROCESSES := $(wildcard spec/process*_spec.lua) spec/nested_spec.lua \
                 spec/attacks_process_spec.lua spec/attacks_thread_spec.lua \
                 spec/permissions_spec.lua spec/long_payloads_spec.lua
-EXCEPT     = $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
+# Its shadow memory is beyond any limit of memory that the attacks are given.
+EXCEPT     = $(if $(filter asan,$(VARIANT)),spec/attacks_process_spec.lua) \
+             $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
              $(if $(SANITIZED),spec/c_api_spec.lua spec/engine_spec.lua) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
