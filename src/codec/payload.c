@@ -1,5 +1,7 @@
 #include "payload.h"
 
+#include "writer.h"
+
 /* payload = ... address* count: where a job's bytes lie, nothing is aligned. */
 #define ADDRESS sizeof(uintptr_t)
 
@@ -64,4 +66,13 @@ void tdl_payload_drop(tdl_bytes *b) {
     tdl_counted_drop(tdl_payload_thing(b->data, b->len, i));
   }
   b->len = 0;
+}
+
+void tdl_payload_set_text(tdl_bytes *b, const char *text) {
+  tdl_writer writer;
+  tdl_payload_clear(b);
+  if (text != NULL && tdl_put_begin(&writer, b, UINT32_MAX, 1) == 0) {
+    tdl_put_string(&writer, text, strlen(text));
+    tdl_put_end(&writer);
+  }
 }

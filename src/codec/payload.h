@@ -29,6 +29,10 @@ static inline tdl_counted *tdl_payload_address(uintptr_t entry) {
   return (tdl_counted *)(entry & ~TDL_PAYLOAD_MOVED);
 }
 
+/* Makes the bytes a payload of that text alone; empty without memory, or with no
+** text: NULL. */
+void tdl_payload_set_text(tdl_bytes *bytes, const char *text);
+
 /* The slow half of clear. */
 void tdl_payload_drop(tdl_bytes *bytes);
 

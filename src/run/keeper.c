@@ -13,7 +13,6 @@
 #include "../base/stall.h"
 #include "../base/status.h"
 #include "../codec/payload.h"
-#include "../codec/writer.h"
 #include "confined.h"
 #include "far.h"
 #include "news.h"
@@ -238,16 +237,6 @@ done:
   return status;
 }
 
-/* An encoded text. */
-static void report_text(tdl_bytes *report, const char *text) {
-  tdl_writer writer;
-  tdl_payload_clear(report);
-  if (tdl_put_begin(&writer, report, UINT32_MAX, 1) == 0) {
-    tdl_put_string(&writer, text, strlen(text));
-    tdl_put_end(&writer);
-  }
-}
-
 /* 0: nonsense (H5). */
 static int take_report(tdl_keeper *k, tdl_bytes *report) {
   const uint8_t *data;
@@ -344,7 +333,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
     snprintf(text, sizeof(text), "cannot start '%.160s': %.60s",
              plan->prefix[0] != NULL ? plan->prefix[0] : plan->program,
              strerror(errno));
-    report_text(report, text);
+    tdl_payload_set_text(report, text);
     return status == TREADLE_ENOMEM ? status : TREADLE_ELOAD;
   }
   status = tdl_crossing_new(k->process.line, 1, &k->crossing);
@@ -363,7 +352,7 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
     bury(k);
     if (status == TREADLE_ECRASHED) {
       epitaph(k, " while it was loading its module", text, sizeof(text));
-      report_text(report, text);
+      tdl_payload_set_text(report, text);
     }
   }
   return status;

@@ -5,7 +5,6 @@
 #include "../base/alloc.h"
 #include "../base/compiler.h"
 #include "../codec/payload.h"
-#include "../codec/writer.h"
 #include "far.h"
 #include "phase.h"
 #include "pump.h"
@@ -151,16 +150,6 @@ uint32_t tdl_nested_answer(tdl_keeper *k) {
   return count;
 }
 
-/* A text as the report of an error; without memory none. */
-static void set_text(tdl_bytes *bytes, const char *text) {
-  tdl_writer writer;
-  bytes->len = 0;
-  if (tdl_put_begin(&writer, bytes, UINT32_MAX, 1) == 0) {
-    tdl_put_string(&writer, text, strlen(text));
-    tdl_put_end(&writer);
-  }
-}
-
 /* The job of a call is over. */
 static void on_end(tdl_job *job, int status, const tdl_bytes *bytes,
                    void *ctx) {
@@ -171,7 +160,7 @@ static void on_end(tdl_job *job, int status, const tdl_bytes *bytes,
   tdl_bytes_init(&text, NULL, 0);
   if (status == TREADLE_ECLOSED && reason != NULL &&
       (bytes == NULL || bytes->len == 0)) {
-    set_text(&text, reason);
+    tdl_payload_set_text(&text, reason);
     payload = &text;
   }
   tdl_pump_lock(k);

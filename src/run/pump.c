@@ -6,7 +6,6 @@
 #include "../base/compiler.h"
 #include "../base/stall.h"
 #include "../codec/payload.h"
-#include "../codec/writer.h"
 #include "emitted.h"
 #include "far.h"
 #include "phase.h"
@@ -162,13 +161,7 @@ static void end_job(tdl_keeper *k, tdl_ticket *t, int status) {
 
 static void fail_text(tdl_keeper *k, tdl_ticket *t, int status,
                       const char *text) {
-  tdl_bytes *bytes = &t->job->bytes;
-  tdl_writer writer;
-  tdl_payload_clear(bytes);
-  if (text != NULL && tdl_put_begin(&writer, bytes, UINT32_MAX, 1) == 0) {
-    tdl_put_string(&writer, text, strlen(text));
-    tdl_put_end(&writer);
-  }
+  tdl_payload_set_text(&t->job->bytes, text);
   end_job(k, t, status);
 }
 
