@@ -79,6 +79,21 @@ describe("a long payload of a process", function()
     end
   end)
 
+  it("may see the end of its pool while it is written", function()
+    for _, lends in ipairs { false, true } do
+      pool = open { threads = 1 }
+      if lends then
+        echoes(("x"):rep(LONG))
+      end
+      local closing = setmetatable({}, { __treadle_pack = function()
+        pool:close()
+        return ("c"):rep(LONG)
+      end })
+      assert.equal("closed", failure(pool.call.echo(closing)).kind)
+      assert.equal("closed", failure(pool.call.echo(closing)).kind)
+    end
+  end)
+
   it("is refused when it is longer than max_payload, each time", function()
     pool = open { threads = 1, max_payload = LONG }
     for _ = 1, 3 do

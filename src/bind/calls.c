@@ -306,6 +306,11 @@ static int is_guests_own(const tdl_bind *b, const treadle_pool *pool) {
   return job != NULL && job->pool == pool;
 }
 
+/* Whether the pool is still there, and its stage, after Lua has run. */
+static int is_open(lua_State *L, int handle) {
+  return ((tdl_box *)lua_touserdata(L, handle))->handle != NULL;
+}
+
 /* Encodes the n values from `first`, submits them, leaves the future on top;
 ** above it the guest's number if the call runs here. `place`: a slot, or enum
 ** tdl_place. `timeout` below 0: none. */
@@ -313,6 +318,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
                   uint32_t task, int place, double timeout) {
   tdl_handle *h = ((tdl_box *)lua_touserdata(L, handle))->handle;
   treadle_pool *pool = h == NULL ? NULL : h->pool;
+  tdl_stage *stage;
   tdl_job *job;
   uint32_t guest = 0;
   int own = 0, transfers = 0, status;
@@ -331,6 +337,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
     b->tells_call = 0;
     tdl_bind_hook(b, L, "called");
     lua_call(L, 0, 0);
+    return submit(b, L, handle, first, n, task, place, timeout);
   }
   job = tdl_bind_take_job(b);
   if (job == NULL) {
@@ -339,16 +346,17 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   if (TDL_UNLIKELY(n > 0 && lua_isuserdata(L, first + n - 1))) {
     transfers = tdl_bind_is_transfer(L, first + n - 1);
   }
-  if (TDL_UNLIKELY(pool->stage != NULL) && place != TDL_AT_HOME) {
-    tdl_stage_lend(pool->stage, job);
+  stage = pool->stage;
+  if (TDL_UNLIKELY(stage != NULL) && place != TDL_AT_HOME) {
+    tdl_stage_lend(stage, job);
   }
   status = tdl_encode_to(L, first, n - transfers, "arguments", &job->bytes,
                          pool->max_payload, tdl_bind_target(pool));
   if (TDL_UNLIKELY(transfers && status == 0)) {
     status = tdl_bind_transfer(L, first + n - 1, &job->bytes);
   }
-  if (TDL_UNLIKELY(pool->stage != NULL) && status == 0) {
-    status = tdl_stage_keep(pool->stage, job);
+  if (TDL_UNLIKELY(stage != NULL) && status == 0 && is_open(L, handle)) {
+    status = tdl_stage_keep(stage, job);
     if (status != 0) {
       lua_pushliteral(L, "not enough memory");
     }
@@ -363,7 +371,7 @@ static int submit(tdl_bind *b, lua_State *L, int handle, int first, int n,
   tdl_bind_future(b, L, (int)job->slot, own);
   TDL_STAMP(job, MADE);
   /* A pack function or a finalizer may have seen the end of the pool. */
-  if (TDL_UNLIKELY(((tdl_box *)lua_touserdata(L, handle))->handle == NULL)) {
+  if (TDL_UNLIKELY(!is_open(L, handle))) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, b->futures_ref);
     release_slot(L, lua_gettop(L) - 1, (int)job->slot);
     tdl_jobs_give(&b->loop->jobs, job);
