@@ -387,19 +387,17 @@ RUN_ODD = $(SUITE) -t 240 $(if $(strip $(EXCEPT_TAG)),-x $(strip $(EXCEPT_TAG)))
 # there. asan: it keeps freed blocks, so the process grows (#resident).
 # oom_every_test takes minutes; oom_test is a part of it. Programs of the
 # system's compiler (c_api, engine) do not load a library with a sanitizer.
-# Of processes that share memory each sanitizer sees one alone, and takes what
-# the other one hands over for a race; nor does it live behind a filter.
-OF_PROCESSES := $(wildcard spec/process*_spec.lua) spec/nested_spec.lua \
-                spec/attacks_process_spec.lua spec/attacks_thread_spec.lua \
-                spec/permissions_spec.lua spec/long_payloads_spec.lua
+# Nor does it live behind a filter for system calls.
+FILTERED = spec/attacks_process_spec.lua spec/attacks_thread_spec.lua \
+           spec/permissions_spec.lua
 # Its shadow memory is beyond any limit of memory that the attacks are given.
 EXCEPT     = $(if $(filter asan,$(VARIANT)),spec/attacks_process_spec.lua) \
              $(if $(filter gc nojit tsan,$(VARIANT)),$(wildcard spec/codec_*_spec.lua)) \
              $(if $(SANITIZED),spec/c_api_spec.lua spec/engine_spec.lua) \
              $(if $(filter tsan,$(VARIANT)),spec/roundtrip_spec.lua \
                spec/stop_spec.lua spec/retry_spec.lua \
-               spec/peers_spec.lua $(OF_PROCESSES))
-EXCEPT_TEST = $(if $(filter tsan,$(VARIANT)),%/confine_test %/link_test)
+               spec/peers_spec.lua $(FILTERED))
+EXCEPT_TEST = $(if $(filter tsan,$(VARIANT)),%/confine_test)
 EXCEPT_TAG = $(if $(filter tsan,$(VARIANT)),computing$(comma)racing) \
              $(if $(filter asan,$(VARIANT)),resident)
 

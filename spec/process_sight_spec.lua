@@ -141,7 +141,7 @@ describe("of a worker in a process", function()
         return found
       end
 
-      it("shows the Lua functions that it is in", function()
+      it("shows the Lua functions that it is in #computing", function()
         open { permissions = permissions }
         local f = pool.call.spin("/nowhere/at/all")
         local here = TASKS .. "%.lua:%d+: in function 'M%.spin'"
@@ -185,7 +185,7 @@ describe("of a worker in a process", function()
     end)
   end)
 
-  it("pool:profile() counts its stacks", function()
+  it("pool:profile() counts its stacks #computing", function()
     open()
     local f = pool.call.spin("/nowhere/at/all")
     local profile

@@ -25,7 +25,7 @@ typedef struct tdl_parker {
   _Atomic uint32_t state;
   void (*bell)(void *arg); /* set by the owner before the first TDL_BELLED */
   void *arg;
-  void (*rouse)(void *sleeper); /* set by the owner before TDL_ELSEWHERE */
+  void (*rouse)(void *sleeper); /* set before the first TDL_ELSEWHERE */
   void *sleeper;
 } tdl_parker;
 

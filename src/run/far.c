@@ -258,10 +258,13 @@ static void rouse(void *link) {
   tdl_link_rouse(link);
 }
 
+void tdl_far_serve(tdl_far *far, tdl_parker *parker) {
+  parker->rouse = rouse;
+  parker->sleeper = &far->link;
+}
+
 void tdl_far_announce(tdl_far *far, tdl_worker *w, enum tdl_link_rest how) {
   if (how == TDL_LINK_SLEEPS) {
-    w->loop.parker.rouse = rouse;
-    w->loop.parker.sleeper = &far->link;
     tdl_parker_announce(&w->loop.parker, TDL_ELSEWHERE);
   }
   tdl_link_announce(&far->link, how);

@@ -105,6 +105,9 @@ int tdl_far_new(const tdl_link *link, tdl_crossing *crossing,
                 const tdl_hello *hello, tdl_far **out);
 void tdl_far_free(tdl_far *far);
 
+/* As the worker is made: its sleep is one on the ring. */
+void tdl_far_serve(tdl_far *far, tdl_parker *parker);
+
 /* worker; 1 when there is a call. */
 static inline int tdl_far_ready(const tdl_far *far) {
   return tdl_link_ready(&far->link.in);

@@ -323,7 +323,8 @@ int tdl_keeper_boot(tdl_worker *w, tdl_bytes *report) {
   tdl_pump_unlock(k);
   tdl_payload_clear(report);
   k->rest_ns = TDL_NEVER;
-  k->broken = k->retiring = k->hung = k->mute = k->told_drain = 0;
+  k->retiring = k->hung = k->mute = k->told_drain = 0;
+  tdl_keeper_set_broken(k, 0);
   tdl_worker_set_life(w, TDL_BOOTING);
   if (status == 0) {
     status = tdl_spawn_start(plan->prefix, plan->program, k->link.region.fd,
@@ -451,18 +452,20 @@ static int sleep_on(tdl_keeper *k, uint64_t due) {
 static int is_gone(tdl_keeper *k, int says) {
   tdl_message m;
   int heard = 0;
-  if (says && !k->broken) {
+  if (says && !tdl_keeper_is_broken(k)) {
     tdl_pump_lock(k);
     heard = tdl_crossing_hear(k->crossing, &m);
     tdl_pump_unlock(k);
-    k->broken |=
-        heard == TREADLE_EINVAL || heard == 1; /* it has no more to say */
+    if (heard == TREADLE_EINVAL || heard == 1) { /* it has no more to say */
+      tdl_keeper_set_broken(k, 1);
+    }
   }
   if (k->mute) {
     await_own_end(k);
     return 1;
   }
-  return k->broken || heard != 0 || (says && tdl_spawn_has_ended(&k->process));
+  return tdl_keeper_is_broken(k) || heard != 0 ||
+         (says && tdl_spawn_has_ended(&k->process));
 }
 
 void tdl_keeper_serve(tdl_worker *w) {
@@ -489,8 +492,7 @@ void tdl_keeper_serve(tdl_worker *w) {
     if (tdl_now_ns() >= due || tdl_now_ns() >= end_of(w)) {
       return; /* it does not end what it was told to end */
     }
-    if (k->waits != 0 || k->owes || tdl_nested_is_late(&k->nested)) {
-      /* for room: nobody tells when there is some */
+    if (tdl_pump_lacks_room(k)) { /* nobody tells when there is some */
       uint64_t soon = tdl_now_ns() + 1000000u;
       due = soon < due ? soon : due;
     }
@@ -537,13 +539,13 @@ const char *tdl_keeper_end(tdl_worker *w) {
   int idle = tdl_pump_is_idle(k), was_asked;
   char text[256];
   tdl_pump_serve(k, TDL_PUMP_SHUT);
-  if (!k->broken && !k->hung &&
+  if (!tdl_keeper_is_broken(k) && !k->hung &&
       (idle || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED)) {
     ask_to_leave(k, idle);
   }
   tdl_crossing_cut(k->crossing);
   bury(k);
-  if (k->broken) {
+  if (tdl_keeper_is_broken(k)) {
     snprintf(text, sizeof(text),
              "worker %u was killed: it has written nonsense into the memory "
              "that it shares",
@@ -551,12 +553,12 @@ const char *tdl_keeper_end(tdl_worker *w) {
   } else {
     epitaph(k, "", text, sizeof(text));
   }
-  k->was_lost = k->broken || !idle || k->process.status != 0;
+  k->was_lost = tdl_keeper_is_broken(k) || !idle || k->process.status != 0;
   tdl_pump_lose(k, TREADLE_ECRASHED, text);
   end_crossing(k);
   was_asked =
       k->retiring || k->leaving || tdl_pool_phase(w->pool) == TDL_POOL_STOPPED;
-  return k->broken || !idle || !was_asked ? "crashed"
-         : k->leaving && !k->retiring     ? "resized"
-                                          : "recycled";
+  return tdl_keeper_is_broken(k) || !idle || !was_asked ? "crashed"
+         : k->leaving && !k->retiring                   ? "resized"
+                                                        : "recycled";
 }

@@ -62,7 +62,7 @@ typedef struct tdl_keeper {
   _Atomic uint32_t exempt;   /* H6: of these */
   _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
   _Atomic int serves;        /* it takes calls; others may look */
-  int broken;                /* H5 */
+  _Atomic int broken;        /* H5; others may look */
   int owes;                  /* credit whose record found no room */
   int lives;                 /* its process does, and has what it needs */
   uint32_t waits;            /* a ticket whose record found no room, or 0 */
@@ -94,6 +94,16 @@ typedef struct tdl_keeper_plan {
 int tdl_keeper_plan_new(const char *const *command, char *tried, size_t size,
                         tdl_keeper_plan **out);
 void tdl_keeper_plan_free(tdl_keeper_plan *plan);
+
+/* It has said what cannot be (H5). */
+static inline int tdl_keeper_is_broken(const tdl_keeper *keeper) {
+  /* relaxed: its thread looks again when it is woken for that */
+  return atomic_load_explicit(&keeper->broken, memory_order_relaxed);
+}
+static inline void tdl_keeper_set_broken(tdl_keeper *keeper, int broken) {
+  /* relaxed: as above */
+  atomic_store_explicit(&keeper->broken, broken, memory_order_relaxed);
+}
 
 /* As the worker is made and freed. */
 int tdl_keeper_new(tdl_worker *worker, tdl_keeper **out);

@@ -13,6 +13,12 @@
 #include "turns.h"
 #include "watch.h"
 
+/* H5: its thread ends the process. */
+static void end_badly(tdl_keeper *k) {
+  tdl_keeper_set_broken(k, 1);
+  tdl_parker_wake(&k->worker->loop.parker);
+}
+
 /* --- tickets --------------------------------------------------------------- */
 
 static tdl_ticket *ticket_at(tdl_keeper *k, uint32_t number) {
@@ -290,7 +296,7 @@ static uint32_t collect(tdl_keeper *k, int is_own) {
   tdl_record head;
   const uint8_t *data;
   int got = 0;
-  while (!k->broken && !k->nested.is_asked &&
+  while (!tdl_keeper_is_broken(k) && !k->nested.is_asked &&
          (got = tdl_link_look(&k->link.in, &head, &data)) > 0) {
     int is_call = head.kind != TDL_FAR_RESULT && head.kind != TDL_FAR_EMIT;
     if (is_call && !is_own) {
@@ -308,8 +314,7 @@ static uint32_t collect(tdl_keeper *k, int is_own) {
     count++;
   }
   if (got < 0) {
-    k->broken = 1;
-    tdl_parker_wake(&k->worker->loop.parker);
+    end_badly(k);
   }
   return count;
 }
@@ -325,7 +330,8 @@ static int has_room(const tdl_keeper *k) {
   int is_last = serves_of(k) == TDL_PUMP_LAST ||
                 (tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE);
   return serves_of(k) != TDL_PUMP_SHUT && (!is_last || exempt_of(k) > 0) &&
-         !k->broken && k->waits == 0 && !tdl_nested_is_late(&k->nested) &&
+         !tdl_keeper_is_broken(k) && k->waits == 0 &&
+         !tdl_nested_is_late(&k->nested) &&
          progress_of(k) - exempt_of(k) < k->worker->pool->concurrency;
 }
 
@@ -351,8 +357,7 @@ static int put_call(tdl_keeper *k, tdl_ticket *t) {
                   ? "a worker's process cannot have more buffers at a time"
                   : NULL);
   } else {
-    k->broken = 1; /* it has taken what there never was */
-    tdl_parker_wake(&k->worker->loop.parker);
+    end_badly(k); /* it has taken what there never was */
   }
   return done != 0;
 }
@@ -422,14 +427,13 @@ void tdl_pump_wake(tdl_keeper *k) {
 }
 
 int tdl_pump_put(tdl_keeper *k, tdl_record *head, const tdl_bytes *payload) {
-  int done = serves_of(k) == TDL_PUMP_SHUT || k->broken
+  int done = serves_of(k) == TDL_PUMP_SHUT || tdl_keeper_is_broken(k)
                  ? 1 /* nobody will read it */
                  : tdl_crossing_put(k->crossing, &k->link.out, head, payload);
   if (done > 0) {
     tdl_pump_wake(k);
   } else if (done < 0 && done != TREADLE_EPAYLOAD && done != TREADLE_ENOMEM) {
-    k->broken = 1; /* it has taken what there never was */
-    tdl_parker_wake(&k->worker->loop.parker);
+    end_badly(k); /* it has taken what there never was */
   }
   return done;
 }
@@ -518,7 +522,7 @@ static uint32_t move(tdl_keeper *k, int is_own) {
 static int has_records(const tdl_keeper *k, int is_own) {
   return (is_own ? serves_of(k) != TDL_PUMP_SHUT
                  : progress_of(k) > 0 && !is_owed(k)) &&
-         tdl_link_ready(&k->link.in) && !k->broken;
+         tdl_link_ready(&k->link.in) && !tdl_keeper_is_broken(k);
 }
 
 /* But for the run queue. */
@@ -741,14 +745,14 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
     collect(k, 1);
     tdl_pump_unlock(k);
     tdl_nested_go_on(k);
-  } while (tdl_link_ready(&k->link.in) && !k->broken);
+  } while (tdl_link_ready(&k->link.in) && !tdl_keeper_is_broken(k));
   stopped = tdl_pool_phase(k->worker->pool) == TDL_POOL_STOPPED;
   tdl_pump_lock(k);
   set_exempt(k, 0);
   for (uint32_t i = 1; i < k->ticket_count; i++) {
     tdl_ticket *t = &k->tickets[i];
-    int begun = t->record != 0 &&
-                (k->broken || tdl_link_had_begun(&k->link, t->record));
+    int begun = t->record != 0 && (tdl_keeper_is_broken(k) ||
+                                   tdl_link_had_begun(&k->link, t->record));
     if (t->job != NULL && (begun || stopped)) {
       fail_text(k, t, status, text);
     } else if (t->job != NULL) {
@@ -757,6 +761,14 @@ void tdl_pump_lose(tdl_keeper *k, int status, const char *text) {
   }
   tdl_nested_lose(k);
   tdl_pump_unlock(k);
+}
+
+int tdl_pump_lacks_room(tdl_keeper *k) {
+  int lacks;
+  tdl_pump_lock(k);
+  lacks = k->waits != 0 || k->owes || tdl_nested_is_late(&k->nested);
+  tdl_pump_unlock(k);
+  return lacks;
 }
 
 static void tell(const tdl_keeper *k, tdl_ticket *t, int state) {

@@ -35,6 +35,9 @@ enum tdl_pump_serves {
 uint32_t tdl_pump_own(tdl_keeper *keeper);
 int tdl_pump_has_more(const tdl_keeper *keeper);
 
+/* Something waits for room in the ring. */
+int tdl_pump_lacks_room(tdl_keeper *keeper);
+
 /* The process has no job. The second: and gets none from now on, if so. */
 int tdl_pump_is_idle(const tdl_keeper *keeper);
 int tdl_pump_retire(tdl_keeper *keeper);

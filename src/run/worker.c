@@ -164,6 +164,9 @@ int tdl_worker_new(treadle_pool *pool, tdl_slot *slot, uint32_t id,
   }
   w->loop.child_home = on_child_home;
   w->loop.far = pool->far;
+  if (pool->far != NULL) {
+    tdl_far_serve(pool->far, &w->loop.parker);
+  }
   tdl_thread_init(w);
   w->stop.end_ns = w->stop.leave_ns = TDL_NEVER;
   atomic_init(&w->idle_ns, TDL_NEVER);
