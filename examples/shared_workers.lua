@@ -38,7 +38,7 @@ local function main(fib, primes, tribonacci, digits)
   local tribonacci_name, pi_name = ("tribonacci(%d)"):format(tribonacci),
     ("estimatePi(%d)"):format(digits)
 
-  local shared = treadle.thread("math_worker")
+  local shared, kept = treadle.thread("math_worker"), treadle.thread("math_worker")
   local queue = treadle.queue()
 
   queue:race(function(value, entry)
@@ -71,7 +71,6 @@ local function main(fib, primes, tribonacci, digits)
     return result
   end, { meta = tribonacci_name })
 
-  local kept = treadle.thread("math_worker")
   queue:add(function()
     return kept.call.estimate_pi(digits):await() + kept.call.estimate_pi(digits):await()
   end, { meta = pi_name }):and_then(function(sum)

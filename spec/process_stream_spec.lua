@@ -99,7 +99,7 @@ for _, runtime in ipairs { "thread", "process" } do
       f:cancel("enough")
       local _, err = drain(next_value)
       assert.equal("enough", err.message)
-      assert.equal(3, pool.call.count(3):await())
+      assert.equal(1, pool.call.count(1):await())
     end)
 
     it("brings each kind of value", function()
@@ -130,7 +130,7 @@ describe("a stream out of a process", function()
     local list, err = drain(pool.call.die(10):stream())
     assert.equal(10, #list)
     assert.equal("crashed", err.kind)
-    assert.equal(3, pool.call.count(3):await())
+    assert.equal(1, pool.call.count(1):await())
   end)
 
   it("that is confined brings no code", function()
