@@ -271,6 +271,11 @@ describe("the treadle command", function()
         'local pool = treadle.pool("tasks", { threads = 1 }) READY() pool.call.sleep(1000):await()',
       ["while it sleeps and its workers compute"] = BUSY .. "READY() treadle.sleep(1000)",
       ["while it and its workers compute #computing"] = BUSY .. "READY() while true do end",
+      ["while it waits for a process that sleeps"] = [[
+        local pool = treadle.pool("tasks", { threads = 1, runtime = "process" })
+        READY()
+        pool.call.sleep(1000):await()
+      ]],
       ["while it closes a pool that computes"] = BUSY .. "READY() keep[1]:close()",
       ["while it waits in luv"] = [[
         local uv = require "luv"

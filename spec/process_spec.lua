@@ -81,6 +81,29 @@ describe("a pool of processes", function()
       pool:close()
     end)
 
+    it("are left by Ctrl-C while a plain luajit waits for them", function()
+      local ready = helpers.new_path()
+      local script = helpers.write(helpers.new_path(".lua"), ([[
+        local treadle = require "treadle"
+        local pool = treadle.pool("tasks", { threads = 1, runtime = "process" })
+        pool.call.echo(1):await()
+        treadle.spawn(function()
+          treadle.sleep(0.05) -- to be well inside
+          io.open(%q, "w"):close()
+        end)
+        pool.call.sleep(1000):await()
+      ]]):format(ready))
+      local out, err, code = helpers.shell(([[
+        env --default-signal=INT luajit %s &
+        pid=$!
+        while [ ! -e %s ]; do sleep 0.01; done
+        kill -INT $pid
+        wait $pid
+      ]]):format(helpers.quote(script), helpers.quote(ready)))
+      assert.same({ "", 1 }, { out, code })
+      assert.matches("interrupted!", err, 1, true)
+    end)
+
     it("have data, init and teardown", function()
       local log = helpers.new_path()
       helpers.module("crew_of_one", ([[

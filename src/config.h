@@ -72,6 +72,12 @@
 #define TDL_SPIN_RETRY_SLEEPS 32
 #endif
 
+/* A state that sleeps beside words of other processes looks up so often: a signal
+** does not end that sleep (100 ms: what Ctrl-C may take). */
+#ifndef TDL_PARKER_SLICE_NS
+#define TDL_PARKER_SLICE_NS 100000000u
+#endif
+
 /* Pause instructions before a spinning state starts to offer its processor to
 ** others (sched_yield, 0.4 us if nobody wants it) between two looks: 3 us, in
 ** which trivial calls are answered. Later, the one that it waits for may be
@@ -507,6 +513,15 @@
 /* Calls after which a process that never sleeps shows what it has counted. */
 #ifndef TDL_FAR_SHOWN_CALLS
 #define TDL_FAR_SHOWN_CALLS 64
+#endif
+
+/* Who waits for the hand-off of a process looks so often at once, then so often:
+** it is held for less than a microsecond, but where long payloads are copied. */
+#ifndef TDL_PUMP_YIELDS
+#define TDL_PUMP_YIELDS 16
+#endif
+#ifndef TDL_PUMP_NAP_NS
+#define TDL_PUMP_NAP_NS 50000
 #endif
 
 /* From one look of a process to the next whether there is room for a result. */

@@ -3,6 +3,7 @@
 ** one that writes what it likes into what it can reach: all of the region. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -812,7 +814,7 @@ static void echo(tdl_link *link, int bell) {
       sched_yield();
     }
     tdl_link_take(&link->in, &head);
-    if (tdl_link_is_away(link)) {
+    if (tdl_link_call_home(link) == TDL_LINK_ON_BELL) {
       eventfd_write(bell, 1);
     }
     if (kind == 255) {
@@ -821,16 +823,19 @@ static void echo(tdl_link *link, int bell) {
   }
 }
 
-/* Asleep on the bell until there is an answer. */
-static int await_answer(tdl_link *link, int bell) {
+/* Asleep on the bell, or on the word, until there is an answer. */
+static int await_answer(tdl_link *link, int bell, enum tdl_link_away how) {
+  const _Atomic uint32_t *word = tdl_link_away_word(link);
   eventfd_t count;
-  tdl_link_set_away(link, 1);
+  tdl_link_set_away(link, how);
   while (!tdl_link_ready(&link->in)) {
-    if (eventfd_read(bell, &count) != 0) {
+    if (how == TDL_LINK_ON_WORD) {
+      syscall(SYS_futex, word, FUTEX_WAIT, how, NULL, NULL, 0);
+    } else if (eventfd_read(bell, &count) != 0) {
       return 0;
     }
   }
-  tdl_link_set_away(link, 0);
+  tdl_link_set_away(link, TDL_LINK_HERE);
   return 1;
 }
 
@@ -863,7 +868,9 @@ static void a_million_records_go_to_a_child_and_back(void) {
       tdl_link_wake(&p.parent);
     }
     while (taken < put) {
-      CHECK(await_answer(&p.parent, bell));
+      CHECK(await_answer(&p.parent, bell,
+                         random_of(&seed) % 2 == 0 ? TDL_LINK_ON_WORD
+                                                   : TDL_LINK_ON_BELL));
       CHECK(takes(&p.parent.in, taken++));
     }
     tdl_link_trim(&p.parent.out);
@@ -894,6 +901,31 @@ static void who_rests_in_a_loop_is_sent_one_message(void) {
   tdl_link_announce(&p.child, TDL_LINK_SLEEPS);
   CHECK(tdl_link_wake(&p.parent) == 0);              /* the futex does it */
   tdl_link_sleep(&p.child, UINT64_C(3600000000000)); /* it was woken */
+  close_pair(&p);
+}
+
+static void that_a_record_is_copied_is_seen(void) {
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  CHECK(!tdl_link_is_copied(&p.child));
+  tdl_link_set_copying(&p.parent, 1);
+  CHECK(tdl_link_is_copied(&p.child));
+  tdl_link_set_copying(&p.parent, 0);
+  CHECK(!tdl_link_is_copied(&p.child));
+  close_pair(&p);
+}
+
+static void a_home_is_called_where_it_sleeps(void) {
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  CHECK(tdl_link_call_home(&p.child) == TDL_LINK_HERE);
+  tdl_link_set_away(&p.parent, TDL_LINK_ON_BELL);
+  CHECK(tdl_link_call_home(&p.child) == TDL_LINK_ON_BELL);
+  CHECK(tdl_link_call_home(&p.child) ==
+        TDL_LINK_ON_BELL); /* until it is back */
+  tdl_link_set_away(&p.parent, TDL_LINK_ON_WORD);
+  CHECK(tdl_link_call_home(&p.child) == TDL_LINK_ON_WORD);
+  CHECK(tdl_link_call_home(&p.child) == TDL_LINK_HERE); /* it was woken */
   close_pair(&p);
 }
 
@@ -942,6 +974,8 @@ int main(void) {
   RUN(forged_places_let_the_writer_write_nowhere_else);
   RUN(what_changes_while_it_is_read_is_refused_or_lies_within);
   RUN(who_rests_in_a_loop_is_sent_one_message);
+  RUN(that_a_record_is_copied_is_seen);
+  RUN(a_home_is_called_where_it_sleeps);
   RUN(a_forged_rest_is_no_message_and_wakes_nobody);
   RUN(a_sleep_ends_by_its_time);
   RUN(a_million_records_go_to_a_child_and_back);

@@ -1,8 +1,11 @@
 /* The lock-free layer: ring, queue, parker; alone, and under contention. */
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/compiler.h"
@@ -272,6 +275,88 @@ static void a_sleep_ends_when_its_time_is_over(void) {
   CHECK(tdl_now_ns() - start >= 2000000);
 }
 
+/* --- beside words ---------------------------------------------------------- */
+
+enum { WAKES = 2000 };
+
+typedef struct beside {
+  tdl_parker parker;
+  _Atomic uint32_t words[3];
+  atomic_int wanted; /* how often it is to be woken */
+  uint64_t slept_ns; /* for longest */
+} beside;
+
+static void *sleep_beside(void *arg) {
+  beside *s = arg;
+  tdl_parker_word on[3];
+  for (int seen = 0; seen < WAKES;) {
+    uint64_t start;
+    for (int i = 0; i < 3; i++) {
+      atomic_store_explicit(&s->words[i], 7, memory_order_seq_cst);
+      on[i] = (tdl_parker_word){&s->words[i], 7};
+    }
+    tdl_parker_announce(&s->parker, TDL_ASLEEP);
+    start = tdl_now_ns();
+    if (atomic_load_explicit(&s->wanted, memory_order_seq_cst) == seen) {
+      tdl_parker_sleep_beside(&s->parker, TDL_NEVER, on, 3);
+      start = tdl_now_ns() - start;
+      s->slept_ns = start > s->slept_ns ? start : s->slept_ns;
+    } else {
+      tdl_parker_awake(&s->parker);
+    }
+    seen = atomic_load_explicit(&s->wanted, memory_order_seq_cst);
+  }
+  return NULL;
+}
+
+/* By the parker, or by one of the words, as another process does it. */
+static void wake_beside(beside *s, int i) {
+  if (i % 4 == 3) {
+    tdl_parker_wake(&s->parker);
+  } else if (atomic_exchange_explicit(&s->words[i % 4], 0,
+                                      memory_order_seq_cst) == 7) {
+    syscall(SYS_futex, &s->words[i % 4], FUTEX_WAKE, 1, NULL, NULL, 0);
+  }
+}
+
+/* Those of whom one is woken late could be a busy machine; of several tries, no. */
+static void words_wake_as_the_parker_does(void) {
+  uint64_t slept_ns = TDL_NEVER;
+  CHECK(tdl_parker_most_words() == TDL_PARKER_WORDS);
+  for (int try = 0; try < 5 && slept_ns >= TDL_PARKER_SLICE_NS; try++) {
+    unsigned seed = check_seed();
+    pthread_t thread;
+    beside s = {.slept_ns = 0};
+    tdl_parker_init(&s.parker);
+    CHECK(pthread_create(&thread, NULL, sleep_beside, &s) == 0);
+    for (int i = 0; i < WAKES; i++) {
+      uint64_t until = tdl_now_ns() + (uint64_t)(rand_r(&seed) % 50000);
+      while (tdl_now_ns() < until) {
+        tdl_pause();
+      }
+      atomic_store_explicit(&s.wanted, i + 1, memory_order_seq_cst);
+      wake_beside(&s, (int)(rand_r(&seed) % 4));
+    }
+    pthread_join(thread, NULL);
+    slept_ns = s.slept_ns;
+  }
+  CHECK(slept_ns < TDL_PARKER_SLICE_NS);
+}
+
+static void a_sleep_beside_words_ends_by_its_time(void) {
+  _Atomic uint32_t word = 1;
+  tdl_parker_word on = {&word, 1};
+  uint64_t start = tdl_now_ns();
+  tdl_parker p;
+  tdl_parker_init(&p);
+  tdl_parker_announce(&p, TDL_ASLEEP);
+  tdl_parker_sleep_beside(&p, 2000000, &on, 1);
+  CHECK(tdl_now_ns() - start >= 2000000);
+  tdl_parker_announce(&p, TDL_ASLEEP);
+  tdl_parker_sleep_beside(&p, TDL_NEVER, &on, 1); /* a signal may be lost */
+  CHECK(tdl_now_ns() - start >= TDL_PARKER_SLICE_NS);
+}
+
 static void ignore(int number) {
   (void)number;
 }
@@ -385,6 +470,8 @@ int main(void) {
   RUN(many_threads_and_a_ring_of_the_usual_size);
   RUN(many_pushers_and_one_popper_as_an_inbox_has_it);
   RUN(no_wake_up_is_lost);
+  RUN(words_wake_as_the_parker_does);
+  RUN(a_sleep_beside_words_ends_by_its_time);
   RUN(the_bell_rings_once_per_announcement);
   RUN(a_sleep_ends_when_its_time_is_over);
   RUN(a_handler_that_restarts_calls_ends_an_endless_sleep);

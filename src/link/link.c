@@ -398,18 +398,41 @@ void tdl_link_sleep(tdl_link *link, uint64_t ns) {
   }
 }
 
-void tdl_link_set_away(tdl_link *link, int away) {
+void tdl_link_set_away(tdl_link *link, enum tdl_link_away away) {
   /* [link-away] seq_cst: before the second look at the ring; and back, in
   ** whatever order */
   atomic_store_explicit(&link->page->away, (uint32_t)away,
                         memory_order_seq_cst);
 }
 
-int tdl_link_is_away(const tdl_link *link) {
+enum tdl_link_away tdl_link_call_home(tdl_link *link) {
+  uint32_t away;
   /* [link-away] seq_cst: between the record that was put and the look */
   atomic_thread_fence(memory_order_seq_cst);
   /* relaxed: behind the fence */
-  return (int)atomic_load_explicit(&link->page->away, memory_order_relaxed);
+  away = atomic_load_explicit(&link->page->away, memory_order_relaxed);
+  if (TDL_UNLIKELY(away == TDL_LINK_ON_WORD) &&
+      /* acq_rel: as rouse; it may just have come back */
+      atomic_compare_exchange_strong_explicit(
+          &link->page->away, &away, TDL_LINK_HERE, memory_order_acq_rel,
+          memory_order_relaxed)) {
+    syscall(SYS_futex, &link->page->away, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+  }
+  return (enum tdl_link_away)away;
+}
+
+void tdl_link_set_copying(tdl_link *link, int copies) {
+  /* [link-copies] seq_cst: before the next look at the ring; and before, in
+  ** whatever order */
+  atomic_store_explicit(&link->page->copies, (uint32_t)copies,
+                        memory_order_seq_cst);
+}
+
+int tdl_link_is_copied(const tdl_link *link) {
+  /* [link-copies] seq_cst: between the record that was put and the look */
+  atomic_thread_fence(memory_order_seq_cst);
+  /* relaxed: behind the fence */
+  return (int)atomic_load_explicit(&link->page->copies, memory_order_relaxed);
 }
 
 void tdl_link_set_dozing(tdl_link *link, int dozes) {

@@ -32,9 +32,11 @@
 **     A payload that lies in memory which the reader sees anyway (`shown`, the
 **     pool's stage) is not copied either: the record says where.
 ** N5  `rest` is the child's way to sleep [park]: announce, look again, sleep;
-**     whoever has put a record looks at it. `away` says that the parent's home
-**     sleeps: who has put a record for it rings the keeper's bell then. `dozes`
-**     says the same of the keeper's thread, which looks again, too.
+**     whoever has put a record looks at it. `away` says how the parent's home
+**     sleeps: on this word, among others, or so that who has put a record for it
+**     rings the keeper's bell. `dozes` says the same of the keeper's thread, which
+**     looks again, too. `copies` says that somebody copies a long record, and will
+**     look again when that is done.
 ** N6  The parent, while it `listens`, hears of the child's rest: the child looks
 **     at that word when it has announced one, and rings. */
 #ifndef TDL_LINK_H
@@ -69,6 +71,7 @@ typedef struct tdl_link_page {
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t up_taken;   /* the parent's */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t rest;       /* N5 */
   _Alignas(TDL_LINE_BYTES) _Atomic uint32_t away;       /* N5 */
+  _Atomic uint32_t copies;                              /* N5 */
   /* what the child says of itself, as its tally has it (stats.h) */
   _Alignas(TDL_LINE_BYTES) _Atomic uint64_t heap_bytes;
   _Atomic uint64_t idle;
@@ -85,6 +88,12 @@ typedef struct tdl_link_page {
   _Alignas(TDL_LINE_BYTES) int64_t reply;
   _Atomic uint32_t replies;
 } tdl_link_page;
+
+enum tdl_link_away {
+  TDL_LINK_HERE = 0,
+  TDL_LINK_ON_WORD, /* it sleeps on the word itself */
+  TDL_LINK_ON_BELL  /* the keeper's wakes it */
+};
 
 enum tdl_link_rest {
   TDL_LINK_AWAKE = 0,
@@ -202,14 +211,22 @@ void tdl_link_sleep(tdl_link *link, uint64_t ns);
 void tdl_link_awake(tdl_link *link);
 void tdl_link_rouse(tdl_link *link);
 
-/* parent: its home sleeps from now on, or not any more. child, after it has put
-** something: whether it does. */
-void tdl_link_set_away(tdl_link *link, int away);
-int tdl_link_is_away(const tdl_link *link);
+/* parent: how its home sleeps from now on. child, after it has put something: how it
+** sleeps; if on the word it is woken, if on the bell the caller is to ring. */
+void tdl_link_set_away(tdl_link *link, enum tdl_link_away away);
+enum tdl_link_away tdl_link_call_home(tdl_link *link);
+static inline const _Atomic uint32_t *tdl_link_away_word(const tdl_link *link) {
+  return &link->page->away;
+}
 
 /* The same of the keeper's thread. */
 void tdl_link_set_dozing(tdl_link *link, int dozes);
 int tdl_link_is_dozing(const tdl_link *link);
+
+/* parent: it copies, and looks again after it has said that it does not any more.
+** child, after it has put something: whether it does. */
+void tdl_link_set_copying(tdl_link *link, int copies);
+int tdl_link_is_copied(const tdl_link *link);
 
 /* parent: it listens from now on (N6). Then: 1 when the child rests, waits for
 ** nothing, has taken all that was put, and nothing of it is to be read. */

@@ -52,6 +52,39 @@ void tdl_parker_sleep(tdl_parker *p, uint64_t ns) {
   tdl_parker_awake(p);
 }
 
+uint32_t tdl_parker_most_words(void) {
+  static atomic_int known; /* 1: none, 2: TDL_PARKER_WORDS */
+  /* relaxed: every thread finds the same */
+  int found = atomic_load_explicit(&known, memory_order_relaxed);
+  if (found == 0) {
+    syscall(SYS_futex_waitv, NULL, 0, 0, NULL, CLOCK_MONOTONIC);
+    found = errno == EINVAL ? 2 : 1;
+    atomic_store_explicit(&known, found, memory_order_relaxed); /* as above */
+  }
+  return found == 2 ? TDL_PARKER_WORDS : 0;
+}
+
+void tdl_parker_sleep_beside(tdl_parker *p, uint64_t ns,
+                             const tdl_parker_word *words, uint32_t count) {
+  struct futex_waitv on[TDL_PARKER_WORDS + 1] = {
+      {.val = TDL_ASLEEP,
+       .uaddr = (uintptr_t)&p->state,
+       .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG}};
+  /* a handler that is set with SA_RESTART does not end this sleep */
+  uint64_t end =
+      tdl_now_ns() + (ns < TDL_PARKER_SLICE_NS ? ns : TDL_PARKER_SLICE_NS);
+  struct timespec t = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+  for (uint32_t i = 0; i < count; i++) {
+    on[i + 1] = (struct futex_waitv){.val = words[i].value,
+                                     .uaddr = (uintptr_t)words[i].at,
+                                     .flags = FUTEX_32};
+  }
+  TDL_STALL();
+  syscall(SYS_futex_waitv, on, count + 1, 0, &t, CLOCK_MONOTONIC);
+  TDL_STALL();
+  tdl_parker_awake(p);
+}
+
 void tdl_parker_wake(tdl_parker *p) {
   uint32_t how;
   TDL_STALL();

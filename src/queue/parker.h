@@ -42,6 +42,23 @@ void tdl_parker_awake(tdl_parker *p);
 ** passed (TDL_NEVER: no limit) or until a signal handler ran. Awake after. */
 void tdl_parker_sleep(tdl_parker *p, uint64_t ns);
 
+/* A word that others than the parker's wake, too: in memory that is shared with
+** their processes. */
+typedef struct tdl_parker_word {
+  const _Atomic uint32_t *at;
+  uint32_t value; /* on which it sleeps */
+} tdl_parker_word;
+
+#define TDL_PARKER_WORDS 127
+
+/* Whether the kernel lets a thread sleep on several words: how many, or 0. */
+uint32_t tdl_parker_most_words(void);
+
+/* owner; the same as tdl_parker_sleep, but it wakes also when one of at most
+** TDL_PARKER_WORDS words changes, and now and then for nothing. */
+void tdl_parker_sleep_beside(tdl_parker *p, uint64_t ns,
+                             const tdl_parker_word *words, uint32_t count);
+
 /* any thread, after publishing; one load when the owner is awake, one system
 ** call per sleep otherwise. */
 void tdl_parker_wake(tdl_parker *p);

@@ -212,6 +212,7 @@ static void come_home(tdl_far *far, tdl_job *job) {
   tdl_record head = {
       .kind = TDL_FAR_RESULT, .ticket = ticket, .status = job->status};
   int is_settled = tdl_job_is_settled(job) != 0;
+  enum tdl_link_away away;
   if (is_settled) { /* the parent has told its caller */
     head.status = TREADLE_ECRASHED;
   }
@@ -223,9 +224,11 @@ static void come_home(tdl_far *far, tdl_job *job) {
   if (job == far->reads) { /* it never was decoded */
     release(far);
   }
-  if (entry->is_urgent || tdl_link_is_away(&far->link)) { /* F4 */
+  away = tdl_link_call_home(&far->link); /* F4 */
+  if (away == TDL_LINK_ON_BELL || entry->is_urgent) {
     tdl_far_ring(far);
   }
+  far->has_called = away == TDL_LINK_ON_WORD;
   /* [far-entry] seq_cst: before the look at `settling` (F3) */
   atomic_store_explicit(&entry->word, 0, memory_order_seq_cst);
   if (TDL_UNLIKELY(atomic_load_explicit(&far->settling, /* as above */
@@ -278,7 +281,8 @@ void tdl_far_awake(tdl_far *far, tdl_worker *w) {
 /* What it has put is not left lying (F4). */
 void tdl_far_rests(tdl_far *far) {
   if (tdl_link_is_heard(&far->link) ||
-      !tdl_link_has_taken(&far->link.out, far->link.out.put)) {
+      (!tdl_link_has_taken(&far->link.out, far->link.out.put) &&
+       !far->has_called && !tdl_link_is_copied(&far->link))) {
     tdl_far_ring(far);
   }
 }

@@ -13,10 +13,11 @@
 ** F3  A job is recycled when its entry is cleared and nobody is just settling
 **     one: the clearing, then the look at `settling`; `settling`, then the look
 **     at the entry.
-** F4  The keeper's bell is rung when a result is put that nobody may be about to
-**     look for: one that the parent's home does not wait for, or does so asleep;
-**     one that has lain there for a whole further job; and before the worker
-**     sleeps, any.
+** F4  A result wakes the parent's home if that sleeps where it can be woken from
+**     here (link.h, N5). The keeper's bell is rung when one is put that nobody may be
+**     about to look for: one that the home does not wait for, or does so asleep
+**     elsewhere; one that has lain there for a whole further job; and before the
+**     worker sleeps, any, unless the home was just woken, or somebody copies.
 ** F5  The payload of a call lies in the ring until it is decoded: `open` is the
 **     record. One with buffers is copied, since what stands in it for them is not
 **     what the decoder knows (crossing.h).
@@ -92,6 +93,7 @@ typedef struct tdl_far {
   int is_long;          /* F6: the last result was */
   uint64_t put_before;  /* F4: at the last call */
   int rings;            /* F4: at the end of this turn */
+  int has_called;       /* F4: the last result has woken the home */
   int has_started;      /* that was told */
   uint32_t unshown;     /* calls since its tally was last shown for them */
   pthread_mutex_t lock; /* F3: to settle one */

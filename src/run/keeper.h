@@ -63,6 +63,7 @@ typedef struct tdl_keeper {
   _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
   _Atomic int serves;        /* it takes calls; others may look */
   _Atomic int broken;        /* H5; others may look */
+  int copies;                /* that was told the process (link.h, N5) */
   int owes;                  /* credit whose record found no room */
   int lives;                 /* its process does, and has what it needs */
   uint32_t waits;            /* a ticket whose record found no room, or 0 */

@@ -59,8 +59,8 @@ static int collect_far(treadle_loop *loop) {
                            : count;
 }
 
-/* Its processes ring from now on, or need not any more (far.h, F4). */
-static void set_away(treadle_loop *loop, int away) {
+/* How its processes wake it from now on (far.h, F4). */
+static void set_away(treadle_loop *loop, enum tdl_link_away away) {
   if (TDL_UNLIKELY(loop->far_pools != NULL)) {
     tdl_pump_away(loop, away);
   }
@@ -267,7 +267,7 @@ int tdl_loop_join(treadle_loop *loop, int socket) {
 
 int tdl_loop_arm(treadle_loop *loop) {
   loop->belled = 1;
-  set_away(loop, 1);
+  set_away(loop, TDL_LINK_ON_BELL);
   tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L1> */
   if (tdl_loop_has_work(loop)) {
     tdl_loop_disarm(loop);
@@ -278,7 +278,7 @@ int tdl_loop_arm(treadle_loop *loop) {
 
 void tdl_loop_leave(treadle_loop *loop, int ready) {
   loop->belled = 1;
-  set_away(loop, 1);
+  set_away(loop, TDL_LINK_ON_BELL);
   tdl_parker_announce(&loop->parker, TDL_BELLED); /* <parker.L2> */
   if (ready || tdl_loop_has_work(loop)) {
     tdl_parker_wake(&loop->parker);
@@ -288,7 +288,7 @@ void tdl_loop_leave(treadle_loop *loop, int ready) {
 void tdl_loop_disarm(treadle_loop *loop) { /* <parker.L3> */
   if (loop->belled) {
     loop->belled = 0;
-    set_away(loop, 0);
+    set_away(loop, TDL_LINK_HERE);
     tdl_parker_awake(&loop->parker);
     TDL_STALL();
     uv_run(loop->uv, UV_RUN_NOWAIT); /* takes the ring off the descriptor */
@@ -599,9 +599,35 @@ int tdl_loop_spin(treadle_loop *loop) {
          tdl_spin_until(&loop->spin, has_arrived, loop, TDL_NEVER);
 }
 
+/* 0 when there is work after all. */
+static int sleep_here(treadle_loop *loop, uint64_t ns,
+                      const tdl_parker_word *words, uint32_t count) {
+  tdl_parker_announce(&loop->parker, TDL_ASLEEP);
+  if (!tdl_queue_empty(&loop->inbox) || /* <parker.A2> [park] */
+      has_far_results(loop)) {
+    tdl_parker_awake(&loop->parker);
+    return 0;
+  }
+  if (count == 0) {
+    tdl_parker_sleep(&loop->parker, ns);
+  } else {
+    tdl_parker_sleep_beside(&loop->parker, ns, words, count);
+  }
+  return 1;
+}
+
+/* The same, while processes may have its calls. */
+static int sleep_far(treadle_loop *loop, uint64_t ns) {
+  tdl_parker_word words[TDL_PARKER_WORDS];
+  uint32_t count = tdl_pump_away_on(loop, words, tdl_parker_most_words());
+  int slept = sleep_here(loop, ns, words, count);
+  set_away(loop, TDL_LINK_HERE);
+  return slept;
+}
+
 void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   uint64_t next = tdl_loop_next_ns(loop);
-  uint64_t start = 0, end;
+  uint64_t start = 0, end, left;
   ns = next < ns ? next : ns;
   if (ns == 0 || tdl_loop_has_work(loop)) {
     return;
@@ -614,22 +640,16 @@ void tdl_loop_wait(treadle_loop *loop, uint64_t ns) {
   if (start >= end) {
     return;
   }
+  left = end == TDL_NEVER ? TDL_NEVER : end - start;
   tdl_jobs_trim(&loop->jobs);
   if (TDL_UNLIKELY(loop->far != NULL)) {
-    tdl_upcall_wait(loop->far, loop,
-                    end == TDL_NEVER ? TDL_NEVER : end - start);
+    tdl_upcall_wait(loop->far, loop, left);
     return;
   }
   TDL_STALL();
-  set_away(loop, 1);
-  tdl_parker_announce(&loop->parker, TDL_ASLEEP);
-  if (!tdl_queue_empty(&loop->inbox) || /* <parker.A2> [park] */
-      has_far_results(loop)) {
-    tdl_parker_awake(&loop->parker);
-    set_away(loop, 0);
+  if (TDL_LIKELY(loop->far_pools == NULL) ? !sleep_here(loop, left, NULL, 0)
+                                          : !sleep_far(loop, left)) {
     return;
   }
-  tdl_parker_sleep(&loop->parker, end == TDL_NEVER ? TDL_NEVER : end - start);
-  set_away(loop, 0);
   tdl_spin_slept(&loop->spin, tdl_now_ns() - start);
 }

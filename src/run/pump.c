@@ -1,6 +1,7 @@
 #include "pump.h"
 
 #include <sched.h>
+#include <time.h>
 
 #include "../base/alloc.h"
 #include "../base/compiler.h"
@@ -194,6 +195,10 @@ static int take_payload(tdl_keeper *k, tdl_bytes *bytes, int is_settled,
   int read;
   if (len == 0 || (is_settled && !(data[0] & TDL_WIRE_THINGS))) {
     return 1;
+  }
+  if (len > TDL_LINK_INLINE_BYTES && !k->copies) {
+    k->copies = 1;
+    tdl_link_set_copying(&k->link, 1);
   }
   if (tdl_bytes_append(bytes, data, len) != 0) {
     *status = TREADLE_ENOMEM;
@@ -463,6 +468,10 @@ static int try_lock(tdl_keeper *k) {
 }
 
 static void unlock(tdl_keeper *k) {
+  if (TDL_UNLIKELY(k->copies)) {
+    k->copies = 0;
+    tdl_link_set_copying(&k->link, 0);
+  }
   /* [pump] seq_cst: before the look at the queues */
   atomic_store_explicit(&k->lock, 0, memory_order_seq_cst);
 }
@@ -574,9 +583,15 @@ static uint32_t pump(tdl_keeper *k, int if_free) {
   return count;
 }
 
+/* Who has it for longer copies something long. */
 void tdl_pump_lock(tdl_keeper *k) {
-  while (!try_lock(k)) {
-    sched_yield();
+  for (int tries = 0; !try_lock(k); tries++) {
+    if (tries < TDL_PUMP_YIELDS) {
+      sched_yield();
+    } else {
+      struct timespec moment = {0, TDL_PUMP_NAP_NS};
+      nanosleep(&moment, NULL);
+    }
   }
 }
 
@@ -656,19 +671,43 @@ int tdl_pump_ready(const treadle_loop *loop) {
   return 0;
 }
 
-void tdl_pump_away(treadle_loop *loop, int away) {
+/* How the home sleeps: on the process's word, if there is room and it has calls. */
+static uint32_t tell_away(tdl_keeper *k, enum tdl_link_away away,
+                          tdl_parker_word *words, uint32_t most) {
+  uint32_t count = 0;
+  tdl_pump_lock(k); /* its memory may just be another process's */
+  if (most > 0 && progress_of(k) > 0) {
+    away = TDL_LINK_ON_WORD;
+    words[count++] = (tdl_parker_word){tdl_link_away_word(&k->link), away};
+  }
+  tdl_link_set_away(&k->link, away);
+  tdl_pump_unlock(k);
+  return count;
+}
+
+static uint32_t tell_all_away(treadle_loop *loop, enum tdl_link_away away,
+                              tdl_parker_word *words, uint32_t most) {
+  uint32_t count = 0;
   if (tdl_pool_forked()) {
-    return; /* it is the parent's memory, too */
+    return 0; /* it is the parent's memory, too */
   }
   for (treadle_pool *p = loop->far_pools; p != NULL; p = p->next_far) {
     uint32_t slots = tdl_pool_slots(p);
     for (uint32_t i = 0; i < slots; i++) {
-      tdl_keeper *k = tdl_slot_worker(p->slots[i])->keeper;
-      tdl_pump_lock(k); /* its memory may just be another process's */
-      tdl_link_set_away(&k->link, away);
-      tdl_pump_unlock(k);
+      count += tell_away(tdl_slot_worker(p->slots[i])->keeper, away,
+                         words + count, most - count);
     }
   }
+  return count;
+}
+
+void tdl_pump_away(treadle_loop *loop, enum tdl_link_away away) {
+  tell_all_away(loop, away, NULL, 0);
+}
+
+uint32_t tdl_pump_away_on(treadle_loop *loop, tdl_parker_word *words,
+                          uint32_t most) {
+  return tell_all_away(loop, TDL_LINK_ON_BELL, words, most);
 }
 
 /* Who wanted it meanwhile has left it to us [pump]. */

@@ -18,8 +18,11 @@ void tdl_pump_sent(struct tdl_worker *worker);
 int tdl_pump_home(treadle_loop *loop);
 int tdl_pump_ready(const treadle_loop *loop);
 
-/* home; it sleeps from now on, or not any more: its processes are told. */
-void tdl_pump_away(treadle_loop *loop, int away);
+/* home; it sleeps from now on so, or not any more: its processes are told. On which
+** words it may, at most so many: of processes that have calls. */
+void tdl_pump_away(treadle_loop *loop, enum tdl_link_away away);
+uint32_t tdl_pump_away_on(treadle_loop *loop, tdl_parker_word *words,
+                          uint32_t most);
 
 /* --- for the worker's thread ----------------------------------------------- */
 
