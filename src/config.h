@@ -515,6 +515,29 @@
 #define TDL_FAR_SHOWN_CALLS 64
 #endif
 
+/* A process whose next call its parent is about to withdraw looks so often at
+** once, then so often whether it may go on: that takes less than a microsecond, if
+** the parent is not stopped. */
+#ifndef TDL_LINK_PAUSES
+#define TDL_LINK_PAUSES 1000
+#endif
+#ifndef TDL_LINK_NAP_NS
+#define TDL_LINK_NAP_NS 100000
+#endif
+
+/* So many calls are put ahead for a process that has as many as it may: it goes on
+** with the next when it has ended one, and nobody need look. More save nothing;
+** fewer let it wait for a home that has other things to do. */
+#ifndef TDL_PUMP_AHEAD
+#define TDL_PUMP_AHEAD 16
+#endif
+
+/* A process that has ended no job for so long has a long one: calls that lie ahead
+** of it are taken back. Many times what a call takes there and back. */
+#ifndef TDL_PUMP_STUCK_NS
+#define TDL_PUMP_STUCK_NS 200000
+#endif
+
 /* Who waits for the hand-off of a process looks so often at once, then so often:
 ** it is held for less than a microsecond, but where long payloads are copied. */
 #ifndef TDL_PUMP_YIELDS
@@ -522,6 +545,12 @@
 #endif
 #ifndef TDL_PUMP_NAP_NS
 #define TDL_PUMP_NAP_NS 50000
+#endif
+
+/* A result that has lain in the ring for so long is told at the process' next
+** call: most are taken by the home before. */
+#ifndef TDL_FAR_LAIN_NS
+#define TDL_FAR_LAIN_NS 100000
 #endif
 
 /* From one look of a process to the next whether there is room for a result. */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "check.h"
 #include "config.h"
 #include "link/link.h"
@@ -886,6 +888,145 @@ static void a_million_records_go_to_a_child_and_back(void) {
   close_pair(&p);
 }
 
+/* --- withdrawing (N3) ------------------------------------------------------ */
+
+static uint64_t put_one(pair *p, uint32_t ticket) {
+  tdl_record head = {.kind = 1, .ticket = ticket};
+  return tdl_link_put(&p->parent.out, &head, NULL) == 1 ? p->parent.out.last
+                                                        : UINT64_MAX;
+}
+
+/* The next that the child begins, and takes: its ticket; 0: none. */
+static uint32_t begin_one(pair *p) {
+  const uint8_t *data;
+  tdl_record head;
+  if (tdl_link_kind(&p->child.in) == 0 ||
+      tdl_link_look(&p->child.in, &head, &data) != 1 ||
+      tdl_link_begin(&p->child, &head) != 1) {
+    return 0;
+  }
+  tdl_link_take(&p->child.in, &head);
+  return head.ticket;
+}
+
+static void what_is_withdrawn_is_skipped_and_the_rest_is_not(void) {
+  uint64_t begins[6], begun;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  for (uint32_t i = 1; i <= 5; i++) {
+    begins[i] = put_one(&p, i);
+  }
+  CHECK(begin_one(&p) == 1);
+  begun = tdl_link_hold(&p.parent);
+  CHECK(begun > begins[1] && begun <= begins[2]);
+  tdl_link_withdraw(&p.parent, begins[2]);
+  tdl_link_withdraw(&p.parent, begins[4]);
+  tdl_link_withdraw(&p.parent, begins[5]);
+  tdl_link_let_go(&p.parent);
+  CHECK(begin_one(&p) == 3);
+  CHECK(begin_one(&p) == 0);
+  CHECK(tdl_link_ready(&p.child.in) == 0);
+  CHECK(put_one(&p, 6) != UINT64_MAX);
+  CHECK(begin_one(&p) == 6);
+  CHECK(tdl_link_had_begun(&p.parent, p.parent.out.put) == 1);
+  close_pair(&p);
+}
+
+static void what_was_seen_before_it_was_withdrawn_is_not_begun(void) {
+  const uint8_t *data;
+  tdl_record head;
+  uint64_t begins;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  begins = put_one(&p, 1);
+  CHECK(tdl_link_look(&p.child.in, &head, &data) == 1 && head.ticket == 1);
+  CHECK(tdl_link_hold(&p.parent) <= begins);
+  tdl_link_withdraw(&p.parent, begins);
+  tdl_link_let_go(&p.parent);
+  CHECK(tdl_link_begin(&p.child, &head) == 0);
+  CHECK(tdl_link_kind(&p.child.in) == 0);
+  close_pair(&p);
+}
+
+static void a_forged_word_of_what_is_begun_is_found(void) {
+  const uint8_t *data;
+  tdl_record head;
+  pair p;
+  CHECK(open_pair(&p, MOST));
+  put_one(&p, 1);
+  CHECK(tdl_link_look(&p.child.in, &head, &data) == 1);
+  atomic_store_explicit(&p.parent.page->down_begun, UINT64_MAX - 1,
+                        memory_order_relaxed);
+  CHECK(tdl_link_hold(&p.parent) == UINT64_MAX);
+  tdl_link_let_go(&p.parent);
+  CHECK(tdl_link_begin(&p.child, &head) == TREADLE_EINVAL);
+  close_pair(&p);
+}
+
+enum { CONTESTED = 200000 };
+
+typedef struct contest {
+  pair p;
+  uint8_t begun[CONTESTED + 1];
+  atomic_int over;
+} contest;
+
+static void *begin_all(void *arg) {
+  contest *c = arg;
+  for (;;) {
+    /* in this order: what was put before it was over is begun */
+    int over = atomic_load_explicit(&c->over, memory_order_acquire);
+    uint32_t ticket = begin_one(&c->p);
+    c->begun[ticket]++;
+    if (ticket == 0 && over && !tdl_link_ready(&c->p.child.in)) {
+      return NULL;
+    }
+  }
+}
+
+/* Each is begun once, or withdrawn once. */
+static void what_is_begun_is_not_withdrawn(void) {
+  static contest c;
+  static uint8_t withdrawn[CONTESTED + 1];
+  uint64_t seed = check_seed(), begins[16];
+  uint32_t tickets[16], put = 0, both = 0, left = 0;
+  pthread_t thread;
+  CHECK(open_pair(&c.p, MOST));
+  CHECK(pthread_create(&thread, NULL, begin_all, &c) == 0);
+  while (put < CONTESTED) {
+    uint32_t n = 0, most = 1 + (uint32_t)(random_of(&seed) % 16);
+    uint64_t begun;
+    while (n < most && put < CONTESTED) {
+      begins[n] = put_one(&c.p, put + 1);
+      if (begins[n] == UINT64_MAX) {
+        sched_yield();
+        continue;
+      }
+      tickets[n++] = ++put;
+    }
+    for (uint64_t k = random_of(&seed) % 400; k > 0; k--) {
+      tdl_pause();
+    }
+    begun = tdl_link_hold(&c.p.parent);
+    CHECK(begun != UINT64_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+      if (begins[i] >= begun && random_of(&seed) % 4 != 0) {
+        tdl_link_withdraw(&c.p.parent, begins[i]);
+        withdrawn[tickets[i]]++;
+      }
+    }
+    tdl_link_let_go(&c.p.parent);
+  }
+  atomic_store_explicit(&c.over, 1, memory_order_release);
+  pthread_join(thread, NULL);
+  for (uint32_t i = 1; i <= CONTESTED; i++) {
+    both += c.begun[i] + withdrawn[i] > 1;
+    left += c.begun[i] + withdrawn[i] == 0;
+  }
+  CHECK(both == 0 && left == 0);
+  close_pair(&c.p);
+}
+
 /* --- sleeping -------------------------------------------------------------- */
 
 static void who_rests_in_a_loop_is_sent_one_message(void) {
@@ -974,6 +1115,10 @@ int main(void) {
   RUN(forged_places_let_the_writer_write_nowhere_else);
   RUN(what_changes_while_it_is_read_is_refused_or_lies_within);
   RUN(who_rests_in_a_loop_is_sent_one_message);
+  RUN(what_is_withdrawn_is_skipped_and_the_rest_is_not);
+  RUN(what_was_seen_before_it_was_withdrawn_is_not_begun);
+  RUN(a_forged_word_of_what_is_begun_is_found);
+  RUN(what_is_begun_is_not_withdrawn);
   RUN(that_a_record_is_copied_is_seen);
   RUN(a_home_is_called_where_it_sleeps);
   RUN(a_forged_rest_is_no_message_and_wakes_nobody);

@@ -28,10 +28,10 @@ local function targets(folder)
   return list
 end
 
-local function kill_one(folder, counts)
+local function kill_one(folder, counts, stops)
   local list = targets(folder)
   if #list > 0 then
-    local signal = math.random(STOPS) == 1 and "STOP" or math.random(2) == 1 and "KILL" or "SEGV"
+    local signal = stops and math.random(STOPS) == 1 and "STOP" or math.random(2) == 1 and "KILL" or "SEGV"
     processes.kill(list[math.random(#list)], SIGNALS[signal])
     counts[signal] = (counts[signal] or 0) + 1
     return true
@@ -51,26 +51,28 @@ local function executions(folder)
 end
 
 --- Make `jobs` calls and kill `kills` times meanwhile.
+-- @param ahead whether the calls lie ahead of the processes: each has one at a time, and they have no
+-- deadlines, so that no process is stopped
 -- @return a table of counts: of outcomes by kind ("resolved"), of signals
-return function(jobs, kills)
+return function(jobs, kills, ahead)
   local folder = helpers.new_path(".runs")
   assert(lfs.mkdir(folder))
   local pool = treadle.pool("process_tasks", { runtime = "process", threads = 4,
-    concurrency = 3, data = folder, permissions = "unrestricted" })
+    concurrency = ahead and 1 or 3, data = folder, permissions = "unrestricted" })
   local counts, outcomes, settled, killed, next_job = {}, {}, 0, 0, 0
 
   local function caller()
     while next_job < jobs do
       next_job = next_job + 1
       local i = next_job
-      local ok, v = pool:run("record", { i }, { timeout = DEADLINE,
+      local ok, v = pool:run("record", { i }, { timeout = not ahead and DEADLINE or nil,
         retries = i % AGAIN == 0 and 1 or nil }):pawait()
       assert(not outcomes[i], "settled twice")
       assert(not ok or v == i, "a result of another call")
       outcomes[i] = ok and "resolved" or v.kind
       counts[outcomes[i]] = (counts[outcomes[i]] or 0) + 1
       settled = settled + 1
-      if killed < math.floor(settled * kills / jobs) and kill_one(folder, counts) then
+      if killed < math.floor(settled * kills / jobs) and kill_one(folder, counts, not ahead) then
         killed = killed + 1
       end
     end
@@ -83,7 +85,7 @@ return function(jobs, kills)
   treadle.all(callers):await()
   while killed < kills do -- of those that nothing ran in just then
     pool.call.pid():pawait()
-    killed = killed + (kill_one(folder, counts) and 1 or 0)
+    killed = killed + (kill_one(folder, counts, not ahead) and 1 or 0)
   end
 
   local s = pool:stats()

@@ -16,6 +16,7 @@
 #define LINE    ((uint64_t)TDL_LINK_GRAIN_BYTES)
 #define VERSION 1u
 #define NOWHERE UINT64_MAX
+#define HELD    UINT64_C(1) /* N3: in the word `begun` */
 
 static uint64_t round_up(uint64_t n, uint64_t to) {
   return (n + to - 1) / to * to;
@@ -70,7 +71,8 @@ static void rewind_all(tdl_link *link) {
   tdl_link_writer *out = &link->out;
   /* relaxed: who asks ready without the lock looks for a hint */
   atomic_store_explicit(&link->in.got, 0, memory_order_relaxed);
-  out->put = out->seen = out->bulk_at = out->bulk_most = out->lent = 0;
+  out->put = out->last = out->seen = out->bulk_at = out->bulk_most = out->lent =
+      0;
 }
 
 int tdl_link_open(size_t most, tdl_link *out) {
@@ -230,6 +232,7 @@ int tdl_link_put(tdl_link_writer *w, const tdl_record *head, const void *data) {
   } else if (n > 0) {
     memcpy(record + 1, data, n);
   }
+  w->last = w->put;
   publish(w, bytes);
   return 1;
 }
@@ -242,8 +245,30 @@ int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put) {
 int tdl_link_had_begun(const tdl_link *link, uint64_t put) {
   /* relaxed: its writer has ended */
   uint64_t begun =
-      atomic_load_explicit(&link->page->down_begun, memory_order_relaxed);
+      atomic_load_explicit(&link->page->down_begun, memory_order_relaxed) &
+      ~HELD;
   return begun >= put || begun < link->out.seen;
+}
+
+uint64_t tdl_link_hold(tdl_link *link) {
+  /* [link-begun] acq_rel: before or after the child begins something */
+  uint64_t begun = atomic_fetch_or_explicit(&link->page->down_begun, HELD,
+                                            memory_order_acq_rel) &
+                   ~HELD;
+  return begun <= link->out.put ? begun : UINT64_MAX;
+}
+
+void tdl_link_withdraw(tdl_link *link, uint64_t begins) {
+  tdl_record *record = record_at(link->out.ring, link->out.ring_bytes, begins);
+  /* relaxed: before it lets go */
+  atomic_store_explicit(&record->stamp, (begins + 1) | TDL_LINK_WITHDRAWN,
+                        memory_order_relaxed);
+}
+
+void tdl_link_let_go(tdl_link *link) {
+  /* [link-begun] release: what was withdrawn */
+  atomic_fetch_and_explicit(&link->page->down_begun, ~HELD,
+                            memory_order_release);
 }
 
 void tdl_link_trim(tdl_link_writer *w) {
@@ -257,6 +282,13 @@ void tdl_link_trim(tdl_link_writer *w) {
 
 /* --- reading -------------------------------------------------------------- */
 
+/* In the ring. */
+static uint64_t bytes_of(const tdl_record *head) {
+  return round_up(sizeof(*head) +
+                      (head->place != INLINE ? sizeof(uint64_t) : head->len),
+                  LINE);
+}
+
 static void advance(tdl_link_reader *r, uint64_t bytes) {
   /* relaxed: our own */
   uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed) + bytes;
@@ -265,23 +297,35 @@ static void advance(tdl_link_reader *r, uint64_t bytes) {
   atomic_store_explicit(r->taken, got, memory_order_release);
 }
 
-int tdl_link_kind(const tdl_link_reader *r) {
-  /* relaxed: our own */
-  uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
-  uint64_t at = got & (r->ring_bytes - 1);
-  const tdl_record *record = (const tdl_record *)(r->ring + at);
-  if (!tdl_link_ready(r)) {
-    return 0;
-  }
-  if (record->kind == 0) {
-    record = (const tdl_record *)r->ring;
-    /* [link-stamp] acquire: as above */
-    if (atomic_load_explicit(&record->stamp, memory_order_acquire) !=
-        got + r->ring_bytes - at + 1) {
-      return 0;
+static int is_withdrawn(const tdl_record *record) {
+  /* relaxed: behind the look whether it is ready, or behind the claim
+  ** [link-begun] */
+  return (atomic_load_explicit(&record->stamp, memory_order_relaxed) &
+          TDL_LINK_WITHDRAWN) != 0;
+}
+
+/* child: the oldest record, past what is skipped or withdrawn; or NULL. */
+static const tdl_record *oldest(tdl_link_reader *r) {
+  for (;;) {
+    /* relaxed: our own */
+    uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
+    uint64_t at = got & (r->ring_bytes - 1);
+    const tdl_record *record = (const tdl_record *)(r->ring + at);
+    if (!tdl_link_ready(r)) {
+      return NULL;
+    } else if (TDL_UNLIKELY(record->kind == 0)) {
+      advance(r, r->ring_bytes - at);
+    } else if (TDL_UNLIKELY(is_withdrawn(record))) {
+      advance(r, bytes_of(record));
+    } else {
+      return record;
     }
   }
-  return record->kind;
+}
+
+int tdl_link_kind(tdl_link_reader *r) {
+  const tdl_record *record = oldest(r);
+  return record == NULL ? 0 : record->kind;
 }
 
 /* N1: nothing of the shared memory is read twice. */
@@ -321,18 +365,40 @@ int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data) {
   return 1;
 }
 
-/* In the ring. */
-static uint64_t bytes_of(const tdl_record *head) {
-  return round_up(sizeof(*head) +
-                      (head->place != INLINE ? sizeof(uint64_t) : head->len),
-                  LINE);
+/* The writer copies nothing meanwhile; if it was stopped, its end is waited for. */
+static void await_let_go(const tdl_link *link) {
+  for (int tries = 0;
+       /* [link-begun] acquire: what it has withdrawn */
+       atomic_load_explicit(&link->page->down_begun, memory_order_acquire) &
+       HELD;
+       tries++) {
+    if (tries < TDL_LINK_PAUSES) {
+      tdl_pause();
+    } else {
+      struct timespec moment = {0, TDL_LINK_NAP_NS};
+      nanosleep(&moment, NULL);
+    }
+  }
 }
 
-void tdl_link_begin(tdl_link *link, const tdl_record *head) {
-  /* relaxed, both: our own; who reads it does so after our end */
-  uint64_t got = atomic_load_explicit(&link->in.got, memory_order_relaxed);
-  atomic_store_explicit(&link->page->down_begun, got + bytes_of(head),
-                        memory_order_relaxed);
+int tdl_link_begin(tdl_link *link, const tdl_record *head) {
+  tdl_link_reader *r = &link->in;
+  /* relaxed: our own */
+  uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
+  uint64_t end = got + bytes_of(head), found = r->begun;
+  while (!atomic_compare_exchange_strong_explicit(
+      /* [link-begun] acq_rel: before or after whoever holds it */
+      &link->page->down_begun, &found, end, memory_order_acq_rel,
+      memory_order_relaxed)) {
+    if (found != (r->begun | HELD) && found != r->begun) {
+      return TREADLE_EINVAL;
+    }
+    await_let_go(link);
+    found = r->begun;
+  }
+  r->begun = end;
+  return !is_withdrawn(
+      (const tdl_record *)(r->ring + (got & (r->ring_bytes - 1))));
 }
 
 void tdl_link_take(tdl_link_reader *r, const tdl_record *head) {

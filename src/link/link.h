@@ -23,7 +23,10 @@
 **     bulk. The writer looks when it needs the room, and believes it only
 **     between what it has seen taken and what it has put.
 **     `begun` is how far it has come in using them, which may end it: what lies
-**     behind that, another one may be given.
+**     behind that, another one may be given. The reader moves it on by a
+**     compare-and-swap [link-begun], which fails while the writer holds it (the
+**     lowest bit): what is not begun then, the writer may withdraw, where it lies
+**     (its stamp says so), and the reader skips it.
 ** N4  Bulk memory is given out in the order of the records, and starts anew when
 **     all of them are taken, so that the pages in use stay few and warm. A writer
 **     may have its free end before there is a record, and write the payload where
@@ -51,7 +54,7 @@
 
 /* What a record begins with; the reader works on a copy. */
 typedef struct tdl_record {
-  _Atomic uint64_t stamp; /* N2; private */
+  _Atomic uint64_t stamp; /* N2, N3; private */
   uint32_t len;           /* of the payload */
   uint8_t kind;           /* 0: the rest of the ring is skipped */
   uint8_t place;          /* private; if not 0, the payload says where in it */
@@ -89,6 +92,8 @@ typedef struct tdl_link_page {
   _Atomic uint32_t replies;
 } tdl_link_page;
 
+#define TDL_LINK_WITHDRAWN (UINT64_C(1) << 63) /* N3: in a stamp */
+
 enum tdl_link_away {
   TDL_LINK_HERE = 0,
   TDL_LINK_ON_WORD, /* it sleeps on the word itself */
@@ -113,6 +118,7 @@ typedef struct tdl_link_writer {
   const _Atomic uint64_t *taken; /* the reader's word */
   uint64_t ring_bytes, bulk_bytes;
   uint64_t put;       /* records end here */
+  uint64_t last;      /* the last one begins here */
   uint64_t seen;      /* of `taken` (N3) */
   uint64_t bulk_at;   /* given out up to here */
   uint64_t bulk_most; /* pages up to here */
@@ -125,6 +131,7 @@ typedef struct tdl_link_reader {
   _Atomic uint64_t *taken;
   uint64_t ring_bytes, bulk_bytes;
   _Atomic uint64_t got; /* records were read up to here; others may ask ready */
+  uint64_t begun;       /* the child's: N3 */
 } tdl_link_reader;
 
 typedef struct tdl_link {
@@ -165,31 +172,41 @@ int tdl_link_has_taken(const tdl_link_writer *w, uint64_t put);
 ** it had, or says what cannot be. */
 int tdl_link_had_begun(const tdl_link *link, uint64_t put);
 
+/* parent: holds what the child has not begun, so that it does not: where that lies,
+** or UINT64_MAX if the child says what cannot be. Withdraws what begins there or
+** later, until it lets go of it. */
+uint64_t tdl_link_hold(tdl_link *link);
+void tdl_link_withdraw(tdl_link *link, uint64_t begins);
+void tdl_link_let_go(tdl_link *link);
+
 /* Gives back the pages that long payloads have left, if none is under way. */
 void tdl_link_trim(tdl_link_writer *w);
 
 /* --- reading -------------------------------------------------------------- */
 
-/* 1 when there is a record. */
+/* 1 when there is a record, or one that was withdrawn. */
 static inline int tdl_link_ready(const tdl_link_reader *r) {
   /* relaxed: the reader's own; who does not read looks for a hint */
   uint64_t got = atomic_load_explicit(&r->got, memory_order_relaxed);
   const tdl_record *record =
       (const tdl_record *)(r->ring + (got & (r->ring_bytes - 1)));
   /* [link-stamp] acquire: the record was written */
-  return atomic_load_explicit(&record->stamp, memory_order_acquire) == got + 1;
+  return (atomic_load_explicit(&record->stamp, memory_order_acquire) &
+          ~TDL_LINK_WITHDRAWN) == got + 1;
 }
 
-/* child: the kind of the oldest record; 0: there is none. */
-int tdl_link_kind(const tdl_link_reader *r);
+/* child: the kind of the oldest record; 0: there is none. Skips what is withdrawn. */
+int tdl_link_kind(tdl_link_reader *r);
 
 /* The oldest record: 1, with a copy of its header, and where its payload lies,
 ** which is the writer's memory still. 0: there is none; below 0: it is nonsense
 ** (N1). */
 int tdl_link_look(tdl_link_reader *r, tdl_record *head, const uint8_t **data);
 
-/* child: it begins to use that one, which it takes later (N3). */
-void tdl_link_begin(tdl_link *link, const tdl_record *head);
+/* child: it begins to use that one, which it takes later (N3): 1. 0: it was
+** withdrawn, and there may be another one; below 0: the word is nonsense. Blocks
+** while the parent holds it. */
+int tdl_link_begin(tdl_link *link, const tdl_record *head);
 
 /* That one was copied: its memory is the writer's again. */
 void tdl_link_take(tdl_link_reader *r, const tdl_record *head);

@@ -346,28 +346,43 @@ static int bring(tdl_far *far, tdl_job *job, const uint8_t *data) {
   return 1;
 }
 
+int tdl_far_ready(tdl_far *far, int has_room) {
+  return tdl_link_ready(&far->link.in) &&
+         (has_room || tdl_link_kind(&far->link.in) != TDL_FAR_AHEAD);
+}
+
+/* F4: since the last call, and that one's result is not the first to lie. */
+static void ring_for_results(tdl_far *far) {
+  if (TDL_LIKELY(tdl_link_has_taken(&far->link.out, far->put_before))) {
+    far->lain_ns = 0;
+  } else if (far->lain_ns == 0) {
+    far->lain_ns = tdl_now_ns();
+  } else if (tdl_now_ns() - far->lain_ns >= TDL_FAR_LAIN_NS) {
+    tdl_far_ring(far);
+  }
+  far->put_before = far->link.out.put;
+}
+
 tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   tdl_far_entry *entry;
   const uint8_t *data;
   tdl_job *job;
   uint64_t doomed;
   uint32_t ticket;
-  int got = tdl_link_look(&far->link.in, &far->open, &data);
-  if (got <= 0) {
-    if (got < 0) {
-      abort(); /* N1: this process has written into what is not its own */
-    }
-    return NULL;
+  int got = tdl_link_kind(&far->link.in) == 0
+                ? 0
+                : tdl_link_look(&far->link.in, &far->open, &data);
+  if (got == 0 || (got > 0 && far->open.kind != TDL_FAR_CALL &&
+                   far->open.kind != TDL_FAR_AHEAD)) {
+    return NULL; /* what there is arrives in the worker's loop (upcall.h) */
   }
-  if (far->open.kind != TDL_FAR_CALL) {
-    return NULL; /* it arrives in the worker's loop (upcall.h) */
+  got = got < 0 ? got : tdl_link_begin(&far->link, &far->open);
+  if (got < 0) {
+    abort(); /* N1: this process has written into what is not its own */
+  } else if (got == 0) {
+    return NULL; /* it is nobody's any more */
   }
-  tdl_link_begin(&far->link, &far->open);
-  /* F4: since the last call, and that one's result is not the first to lie */
-  if (TDL_UNLIKELY(!tdl_link_has_taken(&far->link.out, far->put_before))) {
-    tdl_far_ring(far);
-  }
-  far->put_before = far->link.out.put;
+  ring_for_results(far);
   if (TDL_UNLIKELY(++far->unshown >= TDL_FAR_SHOWN_CALLS)) {
     far->unshown = 0;
     tdl_far_show(far, w);

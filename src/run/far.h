@@ -16,8 +16,8 @@
 ** F4  A result wakes the parent's home if that sleeps where it can be woken from
 **     here (link.h, N5). The keeper's bell is rung when one is put that nobody may be
 **     about to look for: one that the home does not wait for, or does so asleep
-**     elsewhere; one that has lain there for a whole further job; and before the
-**     worker sleeps, any, unless the home was just woken, or somebody copies.
+**     elsewhere; one that has lain there for TDL_FAR_LAIN_NS when a further job
+**     begins; and before the worker sleeps, any, unless the home was just woken, or somebody copies.
 ** F5  The payload of a call lies in the ring until it is decoded: `open` is the
 **     record. One with buffers is copied, since what stands in it for them is not
 **     what the decoder knows (crossing.h).
@@ -50,7 +50,8 @@ enum tdl_far_kind {
   TDL_FAR_EMIT,   /* up: a value; status: or 1, and one waits for room */
   TDL_FAR_CREDIT, /* down: for so many more of the ticket's (task); status: or 1,
                   ** and nobody wants any */
-  TDL_FAR_ASK     /* up: enum tdl_ask_pool in task; `when`: its number */
+  TDL_FAR_ASK,    /* up: enum tdl_ask_pool in task; `when`: its number */
+  TDL_FAR_AHEAD /* down: as TDL_FAR_CALL; it waits until there is room for it */
 };
 
 /* The place of such a call: a worker's number, or -enum tdl_rank. */
@@ -92,6 +93,7 @@ typedef struct tdl_far {
   tdl_bytes aside;      /* F6: that one's own */
   int is_long;          /* F6: the last result was */
   uint64_t put_before;  /* F4: at the last call */
+  uint64_t lain_ns;     /* F4: since when something lies there, or 0 */
   int rings;            /* F4: at the end of this turn */
   int has_called;       /* F4: the last result has woken the home */
   int has_started;      /* that was told */
@@ -110,10 +112,8 @@ void tdl_far_free(tdl_far *far);
 /* As the worker is made: its sleep is one on the ring. */
 void tdl_far_serve(tdl_far *far, tdl_parker *parker);
 
-/* worker; 1 when there is a call. */
-static inline int tdl_far_ready(const tdl_far *far) {
-  return tdl_link_ready(&far->link.in);
-}
+/* worker; 1 when there is something to be taken, with or without room for a job. */
+int tdl_far_ready(tdl_far *far, int has_room);
 
 /* worker; the next call, as from a queue, or NULL: also if something else comes
 ** first. */

@@ -115,7 +115,7 @@ void tdl_keeper_free(tdl_keeper *k) {
     tdl_link_close(&k->link);
     close(k->bell);
     tdl_nested_fini(&k->nested);
-    tdl_free(k->tickets);
+    tdl_tickets_fini(&k->tickets);
     pthread_mutex_destroy(&k->ear.lock);
     tdl_free(k);
   }

@@ -20,7 +20,12 @@
 **     payload with addresses in it or a record that cannot be is its end.
 ** H6  The calls that the process makes on the pool are its keeper's: nested.h. How
 **     many of its jobs wait for such, and do not count (V3), it says itself; it is
-**     believed for no more than it has. */
+**     believed for no more than it has.
+** H7  A process that has as many jobs as it may gets some ahead (tickets.h), if
+**     its pool `goes_ahead` and nobody else could begin them. What must not begin
+**     any more, or must not be in the way, is withdrawn: `recalls`, then the lock;
+**     who has that sees it before he gives it back, or looks again. Who has room and
+**     finds no call takes the oldest that another one has ahead. */
 #ifndef TDL_KEEPER_H
 #define TDL_KEEPER_H
 
@@ -28,19 +33,8 @@
 #include "crossing.h"
 #include "nested.h"
 #include "spawn.h"
+#include "tickets.h"
 #include "worker.h"
-
-/* Of a job that the process has, or a free one. */
-typedef struct tdl_ticket {
-  tdl_job *job;    /* NULL: free */
-  uint32_t number; /* as the process knows it (far.h) */
-  uint32_t next_free;
-  uint64_t record;   /* where that ends in the ring; 0: it has yet to be put */
-  uint64_t began_ns; /* if the job is stamped, else 0 */
-  uint64_t heard_ns; /* when its start was told to who watches, or 0 */
-  uint64_t end_ns;   /* the process dies for it then; TDL_NEVER */
-  int told;          /* of enum tdl_job_state: that it was settled */
-} tdl_ticket;
 
 /* Where the answer to who looks in goes (sight.h). */
 typedef struct tdl_ear {
@@ -58,17 +52,19 @@ typedef struct tdl_keeper {
   tdl_ear ear;
   /* H1 */
   atomic_int lock;
-  _Atomic uint32_t progress; /* jobs that it has; others may look */
-  _Atomic uint32_t exempt;   /* H6: of these */
-  _Atomic uint32_t owed;     /* X1: a record is its thread's to take */
-  _Atomic int serves;        /* it takes calls; others may look */
-  _Atomic int broken;        /* H5; others may look */
-  int copies;                /* that was told the process (link.h, N5) */
-  int owes;                  /* credit whose record found no room */
-  int lives;                 /* its process does, and has what it needs */
-  uint32_t waits;            /* a ticket whose record found no room, or 0 */
-  tdl_ticket *tickets;       /* from 1 */
-  uint32_t ticket_count, free_ticket;
+  _Atomic uint32_t progress;  /* jobs that it has; others may look */
+  _Atomic uint32_t exempt;    /* H6: of these */
+  _Atomic uint32_t owed;      /* X1: a record is its thread's to take */
+  _Atomic int serves;         /* it takes calls; others may look */
+  atomic_int recalls;         /* H7: set by others */
+  _Atomic uint64_t seen_ns;   /* ahead.h, W2; others may look */
+  struct tdl_keeper *rescues; /* whose calls it takes first, or NULL */
+  _Atomic int broken;         /* H5; others may look */
+  int copies;                 /* that was told the process (link.h, N5) */
+  int owes;                   /* credit whose record found no room */
+  int lives;                  /* its process does, and has what it needs */
+  uint32_t waits;             /* a ticket whose record found no room, or 0 */
+  tdl_tickets tickets;
   tdl_link link;
   tdl_crossing *crossing; /* NULL: there is no process */
   tdl_nested nested;
@@ -104,6 +100,42 @@ static inline int tdl_keeper_is_broken(const tdl_keeper *keeper) {
 static inline void tdl_keeper_set_broken(tdl_keeper *keeper, int broken) {
   /* relaxed: as above */
   atomic_store_explicit(&keeper->broken, broken, memory_order_relaxed);
+}
+
+/* H5: its thread ends the process. */
+static inline void tdl_keeper_end_badly(tdl_keeper *k) {
+  tdl_keeper_set_broken(k, 1);
+  tdl_parker_wake(&k->worker->loop.parker);
+}
+
+static inline int tdl_keeper_serves(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->serves, memory_order_relaxed);
+}
+
+static inline uint32_t tdl_keeper_progress(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->progress, memory_order_relaxed);
+}
+
+/* V3, P6 */
+static inline uint32_t tdl_keeper_exempt(const tdl_keeper *k) {
+  /* relaxed: under the lock, or a hint */
+  return atomic_load_explicit(&k->exempt, memory_order_relaxed);
+}
+
+/* H6 */
+static inline uint32_t tdl_keeper_said_exempt(const tdl_keeper *k) {
+  uint32_t jobs = tdl_link_exempt(&k->link);
+  return jobs < tdl_keeper_progress(k) ? jobs : tdl_keeper_progress(k);
+}
+
+static inline _Atomic uint64_t *tdl_keeper_idle_word(const tdl_keeper *k) {
+  return &k->worker->pool->idle[(k->worker->id - 1) / 64];
+}
+
+static inline uint64_t tdl_keeper_idle_bit(const tdl_keeper *k) {
+  return 1ull << ((k->worker->id - 1) % 64);
 }
 
 /* As the worker is made and freed. */

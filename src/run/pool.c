@@ -184,6 +184,9 @@ int tdl_pool_open(treadle_loop *home, const tdl_pool_options *options,
   pool->debug = options->debug;
   pool->plan = options->plan;
   pool->far = options->far;
+  pool->goes_ahead = options->plan != NULL && !pool->regulated &&
+                     options->concurrency == 1 && options->recycle_after == 0 &&
+                     options->recycle_bytes == 0;
   pool->trusts_code = options->plan == NULL || options->policy == NULL ||
                       *options->policy == NULL;
   if (pool->plan != NULL) {
@@ -439,7 +442,8 @@ static inline void submit(tdl_job *job, enum tdl_rank rank) {
   tdl_backlog_push(&pool->run, &job->node, rank); /* <wake.S1> */
   TDL_STALL();
   /* <wake.S2> */
-  if ((TDL_UNLIKELY(any_idle(pool)) || may_ask(pool)) &&
+  if ((TDL_UNLIKELY(any_idle(pool)) || may_ask(pool) ||
+       TDL_UNLIKELY(pool->goes_ahead)) &&
       (TDL_UNLIKELY(pool->plan != NULL) || !is_taken_soon(pool))) {
     tdl_pool_wake_one(pool);
   }
@@ -497,7 +501,12 @@ tdl_worker *tdl_pool_settled(const tdl_job *job, int state) {
 }
 
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
-  return tdl_pool_settle_use(job, tdl_job_generation(job), to);
+  treadle_pool *pool = job->pool;
+  int state = tdl_pool_settle_use(job, tdl_job_generation(job), to);
+  if (state == TDL_JOB_QUEUED && pool->goes_ahead) {
+    tdl_pump_recall(pool, 1);
+  }
+  return state;
 }
 
 int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
@@ -555,6 +564,7 @@ static uint32_t cancel_node(treadle_pool *pool, tdl_node *node,
 uint32_t tdl_pool_cancel_pending(treadle_pool *pool, const tdl_bytes *report) {
   uint32_t count = 0, got = 0;
   tdl_node *node;
+  tdl_pump_give_back(pool);
   for (uint32_t n = tdl_backlog_length(&pool->run);
        n > 0 && (node = tdl_backlog_pop(&pool->run, &got)) != NULL; n--) {
     count += cancel_node(pool, node, report);
@@ -566,6 +576,7 @@ uint32_t tdl_pool_cancel_pending(treadle_pool *pool, const tdl_bytes *report) {
       count += cancel_node(pool, node, report);
     }
   }
+  tdl_pump_may_go_ahead(pool);
   /* Who has seen them, and rests, relies on another one to take them (P5, P7).
   */
   tdl_pool_wake_all(pool);
@@ -593,6 +604,7 @@ uint32_t tdl_pool_terminate(treadle_pool *pool) {
       count++;
     }
   }
+  tdl_pump_recall(pool, 1);
   tdl_pool_stop(pool, TDL_POOL_STOPPED);
   tdl_pool_force(pool, TDL_STOP_GRACE_NS);
   /* Last, because it runs the caller's code: it may leave by an error (what is

@@ -147,6 +147,7 @@ struct treadle_pool {
   struct tdl_keeper_plan *plan; /* its workers are processes (keeper.h) */
   struct tdl_stage *stage;      /* where those read long arguments; or NULL */
   struct tdl_far *far; /* or it is in one: where its calls come from, too */
+  int goes_ahead;      /* its processes may have calls ahead (keeper.h, H7) */
   int trusts_code;     /* functions that its workers send may run here */
   char name[32];
   tdl_bytes boot;
@@ -177,8 +178,10 @@ struct treadle_pool {
   atomic_int counts_told;   /* TDL_NEWS_COUNTS, since tdl_watch_look */
   _Atomic uint32_t threads; /* slots that were made (P6) */
   tdl_size size;
-  _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];    /* P3 */
-  _Atomic uint64_t abroad[TDL_POOL_IDLE_WORDS];  /* P3 */
+  _Atomic uint64_t idle[TDL_POOL_IDLE_WORDS];   /* P3 */
+  _Atomic uint64_t abroad[TDL_POOL_IDLE_WORDS]; /* P3 */
+  _Atomic uint64_t spare[TDL_POOL_IDLE_WORDS];  /* keeper.h, H7 */
+  atomic_int stays;                             /* H7: nothing goes ahead now */
   _Alignas(TDL_LINE_BYTES) atomic_int searching; /* P4 */
   atomic_int busy;                               /* P5 */
   atomic_int alive;                              /* P10 */

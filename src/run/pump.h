@@ -13,6 +13,15 @@
 void tdl_pump_feed(treadle_pool *pool);
 void tdl_pump_sent(struct tdl_worker *worker);
 
+/* any thread; what the pool's processes have ahead and have not begun is withdrawn,
+** and what of it was settled goes home: if it `waits`, before it returns. */
+void tdl_pump_recall(treadle_pool *pool, int waits);
+
+/* any thread; that goes back to the slots, and there is nothing ahead from then on
+** until the second. */
+void tdl_pump_give_back(treadle_pool *pool);
+void tdl_pump_may_go_ahead(treadle_pool *pool);
+
 /* home; results of its processes: how many things it has moved; whether there are
 ** any to be had. */
 int tdl_pump_home(treadle_loop *loop);
@@ -45,6 +54,10 @@ int tdl_pump_lacks_room(tdl_keeper *keeper);
 int tdl_pump_is_idle(const tdl_keeper *keeper);
 int tdl_pump_retire(tdl_keeper *keeper);
 
+/* With the lock; the next call that may begin anywhere: of one that is stuck, or of the
+** run queue. NULL: there is none. */
+tdl_node *tdl_pump_next(tdl_keeper *keeper);
+
 /* With the lock; a record for the process, as tdl_crossing_put. */
 int tdl_pump_put(tdl_keeper *keeper, tdl_record *head,
                  const tdl_bytes *payload);
@@ -64,6 +77,9 @@ void tdl_pump_tell_pool(tdl_keeper *keeper);
 
 /* Wakes the process if it rests. */
 void tdl_pump_wake(tdl_keeper *keeper);
+
+/* Whether others than the worker's thread may hand off (H1). */
+int tdl_pump_is_open(const treadle_pool *pool);
 
 void tdl_pump_lock(tdl_keeper *keeper);
 void tdl_pump_unlock(tdl_keeper *keeper);

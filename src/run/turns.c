@@ -40,10 +40,11 @@ static int takes_any(const tdl_worker *w) {
   return tdl_vm_has_room(w->vm) && (!w->vm->leaving || w->vm->exempt > 0);
 }
 
-/* A call of another process', which knows whether there is room (upcall.h, U4). */
+/* A call of another process' (upcall.h, U4). */
 static int is_far_ready(const tdl_worker *w) {
   return TDL_UNLIKELY(w->pool->far != NULL) &&
-         (!w->vm->retiring || w->vm->exempt > 0) && tdl_far_ready(w->pool->far);
+         (!w->vm->retiring || w->vm->exempt > 0) &&
+         tdl_far_ready(w->pool->far, tdl_vm_has_room(w->vm));
 }
 
 static tdl_job *take_far(tdl_worker *w) {

@@ -84,7 +84,7 @@ static void end_call(tdl_far *far, tdl_job *job, const tdl_record *head,
   }
 }
 
-int tdl_upcall_ready(const tdl_far *far) {
+int tdl_upcall_ready(tdl_far *far) {
   int kind = far->reads == NULL ? tdl_link_kind(&far->link.in) : 0;
   return kind == TDL_FAR_ANSWER || kind == TDL_FAR_CREDIT;
 }
@@ -150,8 +150,10 @@ int tdl_upcall_collect(tdl_far *far, treadle_loop *loop) {
     tdl_record head;
     const uint8_t *data;
     tdl_job *job;
-    tdl_link_look(&far->link.in, &head, &data);
-    tdl_link_begin(&far->link, &head);
+    if (tdl_link_look(&far->link.in, &head, &data) < 0 ||
+        tdl_link_begin(&far->link, &head) < 0) {
+      abort(); /* N1: as in tdl_far_take */
+    }
     if (head.kind == TDL_FAR_CREDIT) {
       tdl_link_take(&far->link.in, &head);
       take_credit(far, &head);

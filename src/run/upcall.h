@@ -12,7 +12,8 @@
 ** U3  Who settles such a call here says so to the parent, behind the call. Not its
 **     deadline: the parent knows that.
 ** U4  The parent counts how many jobs this process has, and so it says when one
-**     more may start (V3): whatever call has come is taken.
+**     more may start (V3): whatever call has come is taken, but what was put ahead
+**     waits for room here.
 ** U5  What a task emits goes up as records, behind which its result comes. It has
 **     credit for as many as its caller's stream has room for (the parent's job has
 **     that one), and gets more as they are taken. Without any it waits in a stream
@@ -62,7 +63,7 @@ int tdl_upcall_emit(const tdl_job *job, const tdl_bytes *payload);
 void tdl_bind_credited(tdl_job *job, int is_unwanted);
 
 /* Whether an answer has come; and moves all into the loop's inbox: how many. */
-int tdl_upcall_ready(const struct tdl_far *far);
+int tdl_upcall_ready(struct tdl_far *far);
 int tdl_upcall_collect(struct tdl_far *far, treadle_loop *loop);
 
 /* Blocks until something may have arrived in the worker's loop, at most `ns`. */
