@@ -118,7 +118,7 @@ local function is_pending()
   return blocking > 0 or loop.is_busy(true) or core.is_live()
 end
 
---- Until when the host sleeps, if only time passes.
+--- Until when the host sleeps, if only time passes; 0: it does not.
 local wakes_at
 
 --- How many turns run, one within another, and whether one is taking what has arrived; whether one
@@ -147,11 +147,11 @@ function M.called()
   end
 end
 
---- What the host sleeps on is prepared; how long it may.
+--- What the host sleeps on is prepared; until when it may.
 local function leave()
   local ready = loop.is_ready()
   core.leave(ready)
-  return ready and 0 or core.next_timeout() or math.huge
+  return ready and 0 or core.next_due() or math.huge
 end
 
 --- An error with where it came from; Ctrl-C's (src/cli/main.c) stays what it is.
@@ -162,19 +162,14 @@ local function describe(err)
   return errors.is(err) and tostring(err) or debug.traceback(errors.text(err), 2)
 end
 
---- Times that differ by less are the same: timers count milliseconds, and the clock is read after
--- what is left of one.
-local SAME = 0.0005
-
 --- The next turn may be due earlier than the host knows.
 -- @tparam boolean is_nested the host's loop runs within a turn, whose end would tell it
 local function rearm(is_nested)
-  local seconds = core.next_timeout()
-  local due = seconds and core.now() + seconds
-  if due and due < wakes_at - SAME then
+  local due = core.next_due()
+  if due and due < wakes_at then
     wakes_at = due
     if attached.adapter.rearm then
-      attached.adapter.rearm(seconds)
+      attached.adapter.rearm(math.max(0, due - core.now()))
     elseif turning == 0 or is_nested then
       core.leave(true)
     end
@@ -219,10 +214,9 @@ local function turn_of(self)
     if attached ~= self then -- what it ran has ended it
       return math.huge
     end
-    local seconds = leave()
-    wakes_at = core.now() + seconds
+    wakes_at = leave()
     hold(is_pending())
-    return seconds
+    return math.max(0, wakes_at - core.now())
   end
 end
 

@@ -1,5 +1,5 @@
 /* A loop that somebody else's event loop waits for: the descriptor and the
-** socket that its senders ring. */
+** socket that its senders ring, and when the next timer is due. */
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -220,6 +220,38 @@ static void a_peer_needs_a_folder_that_it_can_write_to(void) {
   tdl_peer_close(&peer);
 }
 
+static void never(void *ctx, uint32_t id) {
+  (void)ctx;
+  (void)id;
+}
+
+static void the_next_time_is_a_timers_own_whenever_it_is_looked_for(void) {
+  treadle_loop *loop;
+  tdl_timer *timers[20];
+  uint64_t due, start = tdl_now_ns();
+  CHECK(tdl_loop_new(&loop) == 0);
+  CHECK(tdl_loop_timer(loop, 3600 * 1000000000ull, never, NULL, 0, timers) ==
+        0);
+  due = loop->due_ns;
+  CHECK(due >= start + 3600 * 1000000000ull); /* never too early */
+  for (int i = 1; i < 20; i++) {
+    uint64_t stop = tdl_now_ns() + 100000; /* in all parts of a millisecond */
+    while (tdl_now_ns() < stop) {
+    }
+    CHECK(tdl_loop_timer(loop, 7200 * 1000000000ull, never, NULL, 0,
+                         &timers[i]) == 0);
+    CHECK(loop->due_ns == due);
+    tdl_loop_leave(loop, 1);
+    tdl_loop_disarm(loop);
+    CHECK(loop->due_ns == due);
+  }
+  for (int i = 0; i < 20; i++) {
+    tdl_timer_stop(timers[i]);
+  }
+  CHECK(tdl_loop_next_ns(loop) == TDL_NEVER);
+  tdl_loop_drop(loop);
+}
+
 int main(void) {
   alarm(60); /* a missed ring is a hang */
   RUN(an_armed_loop_rings_its_socket_once);
@@ -227,5 +259,6 @@ int main(void) {
   RUN(who_sleeps_on_the_socket_misses_nothing);
   RUN(a_peer_is_whoever_this_process_connects);
   RUN(a_peer_needs_a_folder_that_it_can_write_to);
+  RUN(the_next_time_is_a_timers_own_whenever_it_is_looked_for);
   return check_any_failed;
 }

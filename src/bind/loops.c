@@ -107,6 +107,17 @@ static int core_next_timeout(lua_State *L) {
   return 1;
 }
 
+/* next_due() -> when the next timer is due, a time of now(); or nil */
+static int core_next_due(lua_State *L) {
+  uint64_t ns = tdl_bind_of(L)->loop->due_ns;
+  if (ns == TDL_NEVER) {
+    lua_pushnil(L);
+  } else {
+    lua_pushnumber(L, (double)ns * 1e-9);
+  }
+  return 1;
+}
+
 /* fd() -> descriptor */
 static int core_fd(lua_State *L) {
   int fd = tdl_loop_fd(tdl_bind_of(L)->loop);
@@ -301,6 +312,7 @@ void tdl_bind_loops(lua_State *L) {
                                        {"poll", core_poll},
                                        {"wait", core_wait},
                                        {"next_timeout", core_next_timeout},
+                                       {"next_due", core_next_due},
                                        {"fd", core_fd},
                                        {"arm", core_arm},
                                        {"leave", core_leave},

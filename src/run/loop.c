@@ -166,11 +166,20 @@ void tdl_loop_drop(treadle_loop *loop) {
   }
 }
 
+/* libuv counts from the time that it has kept, in whole milliseconds of the
+** clock that we use, too: so this is the timer's own, whenever it is asked. */
 static void update_due(treadle_loop *loop) {
   int ms = uv_backend_timeout(loop->uv);
-  loop->due_ns = loop->timers == 0 || ms < 0
-                     ? TDL_NEVER
-                     : tdl_now_ns() + (uint64_t)ms * 1000000u;
+  uint64_t now;
+  if (loop->timers == 0 || ms < 0) {
+    loop->due_ns = TDL_NEVER;
+    return;
+  }
+  now = tdl_now_ns();
+  loop->due_ns = (uv_now(loop->uv) + (uint64_t)ms) * 1000000u;
+  if (ms > 0 && loop->due_ns <= now) { /* libuv's may be a coarse one: late */
+    loop->due_ns = now + 1000000u;
+  }
 }
 
 static void fired(uv_timer_t *uv) {
