@@ -18,15 +18,12 @@ describe("pool:profile()", function()
     helpers.clean()
   end)
 
-  --- Sample until so many stacks were seen.
-  local function sample(count, given)
-    local stacks, profile
-    helpers.poll_until(function()
-      profile = pool:profile(0.05, given)
-      stacks = profile:await():samples()
-      return stacks >= count
-    end, "enough samples")
-    return profile
+  --- Sample for as long as it takes to see so many stacks.
+  local function sample(count)
+    return helpers.with_limit(function(seconds)
+      local profile = pool:profile(seconds)
+      return profile:samples() >= count and profile
+    end)
   end
 
   local function run(...)
@@ -80,11 +77,10 @@ describe("pool:profile()", function()
   it("sees both workers #computing", function()
     run("empty")
     run("strings")
-    local text
-    helpers.poll_until(function()
-      text = pool:profile(0.05):folded()
-      return text:find("loops.empty", 1, true) and text:find("loops.strings", 1, true)
-    end, "both were seen")
+    assert.is_true(helpers.with_limit(function(seconds)
+      local text = pool:profile(seconds):folded()
+      return text:find("loops.empty", 1, true) and text:find("loops.strings", 1, true) and true
+    end))
   end)
 
   it("ends early, and waits for its end", function()
@@ -121,9 +117,10 @@ describe("pool:profile()", function()
     run("empty")
     local text = pool:run(function()
       local own = require("treadle").worker.pool
-      local text
+      local seconds, text = 0.01, nil
       repeat
-        text = own:profile(0.05):folded()
+        text = own:profile(seconds):folded()
+        seconds = seconds * 2
       until text:find("loops.empty", 1, true)
       return text
     end):await()
