@@ -98,22 +98,24 @@ describe("what fails elsewhere:", function()
 
   it("an expired job never runs", function()
     open { threads = 1 }
-    local log, never = helpers.new_path(), helpers.new_path()
-    local running = pool.call.nap(log, 0.05)
-    helpers.entered(log)
+    local gate, never = helpers.new_path(), helpers.new_path()
+    local running = pool.call.hold(gate, "held")
+    helpers.entered(gate .. ".entered")
     assert.equal("timeout", helpers.outcome(pool:run("note", { never }, { timeout = 0.001 })))
-    assert.equal("slept", running:await())
+    helpers.write(gate, "open")
+    assert.equal("held", running:await())
     assert.equal(1, pool.call.echo(1):await()) -- behind it in the queue
     assert.same({}, helpers.lines(never))
   end)
 
   it("a cancelled job that is queued never runs", function()
     open { threads = 1 }
-    local log, never = helpers.new_path(), helpers.new_path()
-    local running = pool.call.nap(log, 0.01)
-    helpers.entered(log)
+    local gate, never = helpers.new_path(), helpers.new_path()
+    local running = pool.call.hold(gate, "held")
+    helpers.entered(gate .. ".entered")
     pool.call.note(never):cancel()
     pool.call.note(never):cancel { force = true }
+    helpers.write(gate, "open")
     running:await()
     assert.equal(1, pool.call.echo(1):await())
     assert.same({}, helpers.lines(never))
