@@ -390,6 +390,35 @@ describe("what is stopped while something else happens to it", function()
     hog:await()
   end)
 
+  it("a worker that ends late for want of a processor runs teardown all the same", function()
+    helpers.module("late_enders", [[
+      local tasks = require "stop_tasks"
+      return {
+        yield_place = tasks.yield_place, hold = tasks.hold,
+        tear_down = function() tasks.note(require("treadle").worker.data) end,
+      }
+    ]])
+    for _, waits in ipairs { false, true } do
+      local gate, log, told = helpers.new_path(), helpers.new_path(), helpers.new_path()
+      local pool = treadle.pool("late_enders", { threads = 1, teardown = "tear_down", data = told })
+      opened[#opened + 1] = pool
+      pool.call.yield_place():await()
+      if waits then
+        local held = helpers.new_path()
+        pool.call.hold(held):catch(function() end)
+        helpers.entered(held .. ".entered")
+      end
+      local hog = open().call.compute_until(gate, log)
+      helpers.entered(log)
+      pool:terminate()
+      treadle.sleep(0.05) -- far more than it has to end in
+      helpers.write(gate, "open")
+      pool:close()
+      hog:await()
+      assert.same({ "entered" }, helpers.lines(told))
+    end
+  end)
+
   it("a task that obeys late for want of a processor keeps its thread", function()
     local gate, pool = helpers.new_path(), open()
     local crowd = open { threads = 8 }

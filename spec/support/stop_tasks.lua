@@ -360,12 +360,18 @@ end
 
 local SCHED_IDLE = 5
 
+--- From now on this thread has the first processor when nobody else wants it.
+local function yield_place()
+  pin()
+  assert(ffi.C.sched_setscheduler(0, SCHED_IDLE, ffi.new("int[1]")) == 0)
+end
+M.yield_place = yield_place
+
 --- Let others have the first processor for so long, at least. Among equals a yield would not do:
 -- the kernel lets go first who has had less so far.
 function M.stand_back(log, done_log, seconds)
   enter(log)
-  pin()
-  assert(ffi.C.sched_setscheduler(0, SCHED_IDLE, ffi.new("int[1]")) == 0)
+  yield_place()
   local stop = treadle.now() + seconds
   repeat
     ffi.C.sched_yield()

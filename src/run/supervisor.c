@@ -101,24 +101,26 @@ static void expire_locked(uint64_t now) {
 
 /* --- stopping (S3, S4) ---------------------------------------------------- */
 
-/* Whether the FORCED job that runs has had its chance to end. */
-static int goes_on_locked(tdl_worker *w) {
+/* When what it runs must end. */
+static uint64_t end_of(const tdl_stop *s) {
+  return s->end_ns < s->leave_ns ? s->end_ns : s->leave_ns;
+}
+
+/* Whether the FORCED job that runs has had its chance to end; or, when the time
+** of all is over, whatever runs. */
+static int goes_on_locked(tdl_worker *w, int is_late) {
   tdl_stop *s = &w->stop;
   tdl_job *job = tdl_worker_runs_forced(w) ? tdl_worker_running(w) : NULL;
-  if (job == NULL || job != s->suspect) {
+  if (is_late ? !s->late : job == NULL || job != s->suspect) {
     s->suspect = job;
     s->used_ns = s->chance.used_ns;
     s->still_ns = s->chance.still_ns;
     s->pause_ns = TDL_STOP_AGAIN_NS;
+    s->late = is_late;
     return 0;
   }
   return s->chance.used_ns - s->used_ns >= TDL_STOP_COMPUTE_NS ||
          s->chance.still_ns - s->still_ns >= TDL_STOP_STILL_NS;
-}
-
-/* When what it runs must end. */
-static uint64_t end_of(const tdl_stop *s) {
-  return s->end_ns < s->leave_ns ? s->end_ns : s->leave_ns;
 }
 
 static int is_guilty_locked(tdl_worker *w, uint64_t now) {
@@ -127,7 +129,11 @@ static int is_guilty_locked(tdl_worker *w, uint64_t now) {
            (end_of(&w->stop) != TDL_NEVER &&
             now >= end_of(&w->stop) + w->pool->terminate_ns);
   }
-  return now >= end_of(&w->stop) || goes_on_locked(w);
+  if (now < end_of(&w->stop)) {
+    w->stop.late = 0;
+    return goes_on_locked(w, 0);
+  }
+  return w->stop.condemned_ns != 0 || w->stop.exhausted || goes_on_locked(w, 1);
 }
 
 /* Running, and its worker will not end it. */

@@ -15,9 +15,10 @@
 ** S3  A worker is guilty when the code that runs in it belongs to a FORCED job
 **     and has computed for TDL_STOP_COMPUTE_NS under the supervisor's eyes, or
 **     stood still for TDL_STOP_STILL_NS, not for want of a processor; or when
-**     its `end_ns` is over. It is condemned then: asked to leave its state, and
-**     interrupted again and again, until it has obeyed, or was pardoned because
-**     it had ended by itself what it was condemned for.
+**     its `end_ns` is over, and it has done as much since then, whatever it
+**     runs; or has exceeded its memory. It is condemned then: asked to leave its
+**     state, and interrupted again and again, until it has obeyed, or was
+**     pardoned because it had ended by itself what it was condemned for.
 ** S4  Who stays guilty for TDL_STOP_PATIENCE_NS in which its thread had the
 **     chance to obey (chance.h) is stuck in C: it is written off. Its jobs are settled as TREADLE_ECRASHED, and another worker takes
 **     its slot, unless the pool is STOPPED, or mortal: then it is now (P11). From then on the thread touches
@@ -42,6 +43,7 @@ typedef struct tdl_stop {
   int exhausted;    /* it has exceeded its memory: end_ns is over */
   int given_up;     /* stuck in C: S4 */
   int written_off;  /* the same, and it has lost its slot */
+  int late;         /* its end_ns was over at the last look */
   tdl_job *suspect; /* FORCED, and its code ran at the last look */
   uint64_t used_ns; /* its chance's, when that began */
   uint64_t still_ns;
