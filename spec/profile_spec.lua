@@ -117,12 +117,14 @@ describe("pool:profile()", function()
     run("empty")
     local text = pool:run(function()
       local own = require("treadle").worker.pool
-      local seconds, text = 0.01, nil
-      repeat
-        text = own:profile(seconds):folded()
+      local seconds = 0.01
+      while true do
+        local text = own:profile(seconds):folded()
+        if text:find("loops.empty", 1, true) then
+          return text
+        end
         seconds = seconds * 2
-      until text:find("loops.empty", 1, true)
-      return text
+      end
     end):await()
     assert.truthy(text:find("loop;", 1, true))
   end)
