@@ -3,12 +3,17 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "codec/codec.h"
 #include "codec/payload.h"
 #include "config.h"
+#include "run/crossing.h"
+#include "run/line.h"
 #include "share/buffer.h"
 #include "treadle.h"
 
@@ -126,11 +131,52 @@ static void what_no_state_gets_is_refused_as_ever(void) {
             "assert(message == 'cannot send a coroutine (arguments[1])')\n"));
 }
 
+enum { VIEWS = 100000 };
+
+static void *send_views(void *arg) {
+  const int *line = arg;
+  uint32_t view[64] = {TDL_LINE_VIEW}; /* longer than any message's head */
+  for (int sent = 0; sent < VIEWS;) {
+    sent += tdl_line_send(*line, view, sizeof(view)) == 0;
+  }
+  return NULL;
+}
+
+static int take_view(void *ctx, int line) {
+  uint32_t view[64];
+  int *taken = ctx;
+  *taken += tdl_line_take(line, view, sizeof(view)) == sizeof(view);
+  return 1;
+}
+
+/* It was received as a message if it came when nobody had seen it come. */
+static void a_view_is_a_view_whenever_it_comes(void) {
+  tdl_crossing *c;
+  tdl_message m;
+  pthread_t thread;
+  int ends[2], taken = 0, heard = 0;
+  CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) == 0);
+  CHECK(tdl_crossing_new(ends[0], 1, &c) == 0);
+  tdl_crossing_pass_views(c, take_view, &taken);
+  CHECK(pthread_create(&thread, NULL, send_views, &ends[1]) == 0);
+  while (taken < VIEWS && heard == 0) {
+    heard = tdl_crossing_hear(c, &m);
+  }
+  CHECK(heard == 0 && taken == VIEWS);
+  close(ends[1]);
+  pthread_join(thread, NULL);
+  CHECK(tdl_crossing_hear(c, &m) == TREADLE_ECLOSED);
+  tdl_crossing_cut(c);
+  tdl_crossing_end(c);
+  close(ends[0]);
+}
+
 int main(void) {
   RUN(plain_values_cross);
   RUN(buffers_for_processes_cross);
   RUN(other_buffers_do_not);
   RUN(what_is_of_this_process_is_refused_with_its_path);
   RUN(what_no_state_gets_is_refused_as_ever);
+  RUN(a_view_is_a_view_whenever_it_comes);
   return check_any_failed;
 }

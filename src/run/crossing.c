@@ -483,9 +483,14 @@ static int hear_gone_locked(tdl_crossing *c, const tdl_message *m) {
 static int hear_locked(tdl_crossing *c, tdl_message *m, tdl_buffer **dropped) {
   int fd, status, is_done = 1;
   int heard;
-  if (c->line >= 0 && c->hear_view != NULL &&
-      tdl_line_peek(c->line) == TDL_LINE_VIEW) {
-    return c->hear_view(c->ear, c->line) ? 2 : TREADLE_EINVAL;
+  uint32_t kind;
+  if (c->line >= 0 && c->hear_view != NULL) {
+    heard = tdl_line_peek(c->line, &kind);
+    if (heard != 1) { /* what comes from here on may be a view */
+      return heard;
+    } else if (kind == TDL_LINE_VIEW) {
+      return c->hear_view(c->ear, c->line) ? 2 : TREADLE_EINVAL;
+    }
   }
   heard = c->line < 0 ? TREADLE_ECLOSED : tdl_line_receive(c->line, m, &fd);
   if (heard != 1) {

@@ -53,10 +53,15 @@ static ssize_t receive(int line, void *out, size_t size, int flags) {
   return n;
 }
 
-uint32_t tdl_line_peek(int line) {
-  uint32_t kind = 0;
-  ssize_t n = receive(line, &kind, sizeof(kind), MSG_DONTWAIT | MSG_PEEK);
-  return n == (ssize_t)sizeof(kind) ? kind : 0;
+int tdl_line_peek(int line, uint32_t *kind) {
+  ssize_t n = receive(line, kind, sizeof(*kind), MSG_DONTWAIT | MSG_PEEK);
+  if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+    return 0;
+  } else if (n <= 0) {
+    return TREADLE_ECLOSED;
+  }
+  *kind = n == (ssize_t)sizeof(*kind) ? *kind : 0;
+  return 1;
 }
 
 int64_t tdl_line_take(int line, void *out, size_t size) {

@@ -60,8 +60,9 @@ typedef struct tdl_hello {
 /* Gives the message a text, cut off if need be; NULL: none. */
 void tdl_message_say(tdl_message *message, const char *text);
 
-/* The kind of the next message, which stays; 0: there is none now. */
-uint32_t tdl_line_peek(int line);
+/* 1 and the kind of the next message, which stays; 0: there is none now;
+** TREADLE_ECLOSED at the end. */
+int tdl_line_peek(int line, uint32_t *kind);
 
 /* That message, of whatever size: how long it is, if not longer than that; below
 ** 0: it is, or there is none. */
