@@ -31,7 +31,8 @@ end
 local function kill_one(folder, counts, stops)
   local list = targets(folder)
   if #list > 0 then
-    local signal = stops and math.random(STOPS) == 1 and "STOP" or math.random(2) == 1 and "KILL" or "SEGV"
+    local signal = stops and math.random(STOPS) == 1 and "STOP"
+      or math.random(2) == 1 and "KILL" or "SEGV"
     processes.kill(list[math.random(#list)], SIGNALS[signal])
     counts[signal] = (counts[signal] or 0) + 1
     return true
@@ -51,8 +52,8 @@ local function executions(folder)
 end
 
 --- Make `jobs` calls and kill `kills` times meanwhile.
--- @param ahead whether the calls lie ahead of the processes: each has one at a time, and they have no
--- deadlines, so that no process is stopped
+-- @param ahead whether the calls lie ahead of the processes: each has one at a time, and they have
+-- no deadlines, so that no process is stopped
 -- @return a table of counts: of outcomes by kind ("resolved"), of signals
 return function(jobs, kills, ahead)
   local folder = helpers.new_path(".runs")

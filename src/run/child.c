@@ -155,7 +155,7 @@ static int open_pool(child *c, const tdl_hello *hello, const tdl_link *link) {
 
 /* What the parent says; 0 when that is nothing more. */
 static int hear(child *c) {
-  tdl_message m;
+  tdl_message m, look = {.kind = 0};
   int got;
   while ((got = tdl_crossing_hear(c->crossing, &m)) == 1) {
     m.text[m.length] = '\0';
@@ -166,8 +166,8 @@ static int hear(child *c) {
     case TDL_LINE_STOP:
       stop(c, m.value, m.text);
       break;
-    case TDL_LINE_LOOK:
-      tdl_sight_answer(c->pool, c->line, &m);
+    case TDL_LINE_LOOK: /* who has asked before hears no more */
+      look = m;
       break;
     case TDL_LINE_WAKE:
       tdl_pool_wake_all(c->pool);
@@ -175,6 +175,9 @@ static int hear(child *c) {
     default:
       return 0;
     }
+  }
+  if (look.kind == TDL_LINE_LOOK) {
+    tdl_sight_answer(c->pool, c->line, &look);
   }
   return got == 0;
 }
