@@ -553,6 +553,12 @@
 #define TDL_FAR_LAIN_NS 100000
 #endif
 
+/* A process looks at every so-manieth call that lay ahead of it: the word is in a
+** cache line that its host writes. */
+#ifndef TDL_FAR_LOOK_CALLS
+#define TDL_FAR_LOOK_CALLS 4
+#endif
+
 /* From one look of a process to the next whether there is room for a result. */
 #ifndef TDL_FAR_ROOM_NS
 #define TDL_FAR_ROOM_NS 100000

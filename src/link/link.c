@@ -565,8 +565,11 @@ void tdl_link_set_pool(tdl_link *link, uint32_t min, uint32_t now,
     atomic_store_explicit(&link->page->size, (uint64_t)min << 32 | now,
                           memory_order_relaxed); /* as above */
   }
-  atomic_store_explicit(&link->page->is_closing, (uint32_t)closing,
-                        memory_order_relaxed); /* too */
+  if (tdl_link_is_closing(link) !=
+      closing) { /* the child reads it at each call */
+    atomic_store_explicit(&link->page->is_closing, (uint32_t)closing,
+                          memory_order_relaxed); /* too */
+  }
 }
 
 uint32_t tdl_link_min_size(const tdl_link *link) {

@@ -224,15 +224,16 @@ static void come_home(tdl_far *far, tdl_job *job) {
   if (job == far->reads) { /* it never was decoded */
     release(far);
   }
+  /* [far-entry] relaxed: before the fence in tdl_link_call_home */
+  atomic_store_explicit(&entry->word, 0, memory_order_relaxed);
   away = tdl_link_call_home(&far->link); /* F4 */
   if (away == TDL_LINK_ON_BELL || entry->is_urgent) {
     tdl_far_ring(far);
   }
   far->has_called = away == TDL_LINK_ON_WORD;
-  /* [far-entry] seq_cst: before the look at `settling` (F3) */
-  atomic_store_explicit(&entry->word, 0, memory_order_seq_cst);
-  if (TDL_UNLIKELY(atomic_load_explicit(&far->settling, /* as above */
-                                        memory_order_seq_cst))) {
+  /* [far-entry] relaxed: behind that fence (F3) */
+  if (TDL_UNLIKELY(
+          atomic_load_explicit(&far->settling, memory_order_relaxed))) {
     pthread_mutex_lock(&far->lock);
     pthread_mutex_unlock(&far->lock);
   }
@@ -351,8 +352,15 @@ int tdl_far_ready(tdl_far *far, int has_room) {
          (has_room || tdl_link_kind(&far->link.in) != TDL_FAR_AHEAD);
 }
 
-/* F4: since the last call, and that one's result is not the first to lie. */
-static void ring_for_results(tdl_far *far) {
+/* F4: since the last call, and that one's result is not the first to lie. One job at
+** a time comes when the last one's result was taken, but for those that lay ahead:
+** of them a few are enough to look at. */
+static void ring_for_results(tdl_far *far, uint32_t concurrency) {
+  if (concurrency == 1 && (far->open.kind == TDL_FAR_CALL ||
+                           ++far->unlooked < TDL_FAR_LOOK_CALLS)) {
+    return;
+  }
+  far->unlooked = 0;
   if (TDL_LIKELY(tdl_link_has_taken(&far->link.out, far->put_before))) {
     far->lain_ns = 0;
   } else if (far->lain_ns == 0) {
@@ -382,7 +390,7 @@ tdl_job *tdl_far_take(tdl_far *far, tdl_worker *w) {
   } else if (got == 0) {
     return NULL; /* it is nobody's any more */
   }
-  ring_for_results(far);
+  ring_for_results(far, w->pool->concurrency);
   if (TDL_UNLIKELY(++far->unshown >= TDL_FAR_SHOWN_CALLS)) {
     far->unshown = 0;
     tdl_far_show(far, w);

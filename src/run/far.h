@@ -93,6 +93,7 @@ typedef struct tdl_far {
   tdl_bytes aside;      /* F6: that one's own */
   int is_long;          /* F6: the last result was */
   uint64_t put_before;  /* F4: at the last call */
+  uint32_t unlooked;    /* F4: calls since the last look */
   uint64_t lain_ns;     /* F4: since when something lies there, or 0 */
   int rings;            /* F4: at the end of this turn */
   int has_called;       /* F4: the last result has woken the home */
