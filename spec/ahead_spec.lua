@@ -11,10 +11,10 @@ local MANY, FEW = 100, 5
 
 describe("a call that waits behind another one of a process", function()
   local done = processes.watch()
-  local pool, path
+  local pool, path, gates
 
   before_each(function()
-    path = helpers.new_path()
+    path, gates = helpers.new_path(), {}
     helpers.write(path, "")
   end)
 
@@ -35,12 +35,19 @@ describe("a call that waits behind another one of a process", function()
     return pool
   end
 
-  --- A call that runs until its gate is opened.
+  --- A call that runs until its gate is opened. What is called at once goes ahead: of one that is
+  -- known to be long, nothing does.
   local function hold(options)
     local gate = helpers.new_path()
-    local f = pool:run("hold", { gate }, options)
-    helpers.entered(gate .. ".entered", 1)
-    return f, function() helpers.write(gate, "open") end
+    gates[#gates + 1] = gate
+    return pool:run("hold", { gate }, options), function() helpers.write(gate, "open") end
+  end
+
+  --- They run by now.
+  local function await_holds()
+    for _, gate in ipairs(gates) do
+      helpers.entered(gate .. ".entered", 1)
+    end
   end
 
   local function notes(n, options)
@@ -48,6 +55,7 @@ describe("a call that waits behind another one of a process", function()
     for i = 1, n do
       list[i] = pool:run("note", { path, tostring(i) }, options)
     end
+    await_holds()
     return list
   end
 
@@ -98,6 +106,22 @@ describe("a call that waits behind another one of a process", function()
           { ok, not ok and err.message })
       end
       assert.same(left, helpers.lines(path))
+      held:await()
+    end)
+
+    it(("does not run when it was cancelled by force: of %d"):format(n), function()
+      open()
+      local held, release = hold()
+      local list = notes(n)
+      for i = 1, n do
+        list[i]:cancel { force = true }
+      end
+      release()
+      for _, f in ipairs(list) do
+        assert.equal("cancelled", select(2, f:pawait()).kind)
+      end
+      assert.equal("after", pool.call.note(path, "after"):await())
+      assert.same({ "after" }, helpers.lines(path))
       held:await()
     end)
 
@@ -220,7 +244,7 @@ describe("a call that waits behind another one of a process", function()
       local gate, values = helpers.new_path(), 0
       local f = pool.call.hold_and_emit(gate, 2000)
       local next_value = f:stream()
-      helpers.entered(gate .. ".entered", 1)
+      gates[1] = gate
       local list = notes(n)
       helpers.write(gate, "open")
       for i in next_value do
@@ -235,7 +259,7 @@ describe("a call that waits behind another one of a process", function()
       open()
       local gate = helpers.new_path()
       local f = pool.call.hold_and_call(gate, path, 30)
-      helpers.entered(gate .. ".entered", 1)
+      gates[1] = gate
       local list = notes(n)
       helpers.write(gate, "open")
       assert.equal(30, f:await())

@@ -476,7 +476,7 @@ static int core_settle(lua_State *L) {
       }
       /* it may have finished, and wait in the inbox: too late all the same */
       if (lua_toboolean(L, 3)) {
-        tdl_supervisor_force(job);
+        tdl_pool_settle_by_force(job);
       } else if (tdl_pool_settle(job, TDL_JOB_CANCELLED) == TDL_JOB_RUNNING) {
         rest = lua_istable(L, 4);
       }

@@ -98,7 +98,7 @@ int treadle_cancel_with(treadle_call *call, const char *reason, int force) {
   if (reason != NULL) {
     tdl_job_set_reason(job, reason); /* J5 */
   }
-  if (!(force ? tdl_supervisor_force(job)
+  if (!(force ? tdl_pool_settle_by_force(job)
               : tdl_pool_settle(job, TDL_JOB_CANCELLED))) {
     return TREADLE_EINVAL;
   }

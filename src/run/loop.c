@@ -341,7 +341,7 @@ void tdl_loop_tell(tdl_job *job) {
 void tdl_loop_cancel(tdl_job *job, const char *reason, int force) {
   if (!tdl_job_is_settled(job)) {
     tdl_job_set_reason(job, reason);
-    if (force ? tdl_supervisor_force(job)
+    if (force ? tdl_pool_settle_by_force(job)
               : tdl_pool_settle(job, TDL_JOB_CANCELLED)) {
       job->untold = TREADLE_ECANCELLED;
       job->home->untold = 1;

@@ -240,14 +240,15 @@ static int take_call(tdl_keeper *k, const tdl_record *head,
   return 1;
 }
 
-/* As tdl_pool_settle; the lock is ours. */
-static int cancel(tdl_keeper *k, tdl_job *job) {
-  int state =
-      tdl_pool_settle_use(job, tdl_job_generation(job), TDL_JOB_CANCELLED);
-  if (state == TDL_JOB_QUEUED) {
+/* As tdl_pool_settle, or by force; the lock is ours. */
+static int cancel(tdl_keeper *k, tdl_job *job, int force) {
+  int settled = force ? tdl_supervisor_force(job)
+                      : tdl_pool_settle_use(job, tdl_job_generation(job),
+                                            TDL_JOB_CANCELLED);
+  if (settled != 0) {
     tdl_pump_recall(k->worker->pool, 0);
   }
-  return state;
+  return settled;
 }
 
 /* Its answer may be on its way. What is over without an answer, since the job was
@@ -263,8 +264,7 @@ static int take_cancel(tdl_keeper *k, const tdl_record *head,
   memcpy(reason, data, len);
   reason[len] = '\0';
   tdl_job_set_reason(call->job, reason);
-  call->job->awaited = head->status != 0 ? tdl_supervisor_force(call->job) != 0
-                                         : cancel(k, call->job) != 0;
+  call->job->awaited = cancel(k, call->job, head->status != 0) != 0;
   return 1;
 }
 

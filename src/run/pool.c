@@ -509,6 +509,15 @@ int tdl_pool_settle(tdl_job *job, enum tdl_job_state to) {
   return state;
 }
 
+int tdl_pool_settle_by_force(tdl_job *job) {
+  treadle_pool *pool = job->pool;
+  int settled = tdl_supervisor_force(job);
+  if (settled && pool->goes_ahead) {
+    tdl_pump_recall(pool, 1);
+  }
+  return settled;
+}
+
 int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
                         enum tdl_job_state to) {
   int state = tdl_job_settle(job, generation, to);

@@ -239,6 +239,9 @@ void tdl_pool_unlist(treadle_pool *pool);
 ** somebody was first. Counts as cancelled. */
 int tdl_pool_settle(tdl_job *job, enum tdl_job_state to);
 
+/* The same, and its code must stop (tdl_supervisor_force). */
+int tdl_pool_settle_by_force(tdl_job *job);
+
 /* The same of that use of it alone. */
 int tdl_pool_settle_use(tdl_job *job, uint32_t generation,
                         enum tdl_job_state to);
