@@ -325,6 +325,14 @@ describe("a call that waits behind another one of a process", function()
     held:await()
   end)
 
+  it("begins when it comes just as that one ends", function()
+    open()
+    for i = 1, 20000 do
+      pool.call.echo(i)
+      assert.equal(i, pool.call.echo(i):await())
+    end
+  end)
+
   it("comes and goes by the thousand, with some cancelled at any moment", function()
     open { threads = 3 }
     local list, kept = {}, 0

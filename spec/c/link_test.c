@@ -963,7 +963,7 @@ static void a_forged_word_of_what_is_begun_is_found(void) {
   close_pair(&p);
 }
 
-enum { CONTESTED = 200000 };
+enum { CONTESTED = 30000 };
 
 typedef struct contest {
   pair p;

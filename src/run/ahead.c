@@ -157,11 +157,14 @@ static int is_fixed(const treadle_pool *pool) {
          atomic_load_explicit(&pool->size.max, memory_order_relaxed);
 }
 
+/* Ahead of a job in progress, whose end is what starts it: a call that comes while
+** there is room is seen by who gives the lock back. */
 static int may_go_ahead(const tdl_keeper *k) {
   treadle_pool *pool = k->worker->pool;
   return pool->goes_ahead && tdl_keeper_serves(k) == TDL_PUMP_ANY &&
-         tdl_keeper_exempt(k) == 0 && k->waits == 0 &&
-         !tdl_keeper_is_broken(k) && !tdl_nested_is_late(&k->nested) &&
+         tdl_keeper_progress(k) > 0 && tdl_keeper_exempt(k) == 0 &&
+         k->waits == 0 && !tdl_keeper_is_broken(k) &&
+         !tdl_nested_is_late(&k->nested) &&
          !(tdl_worker_is_asked(k->worker) & TDL_ASK_RECYCLE) &&
          tdl_queue_empty(&k->worker->slot->calls) && is_fixed(pool) &&
          tdl_backlog_ranks(&pool->run) == NULL && tdl_pump_is_open(pool) &&
