@@ -805,9 +805,12 @@ static void echo(tdl_link *link, int bell) {
   for (;;) {
     const uint8_t *data;
     tdl_record head;
-    int kind;
-    await_call(link);
-    if (tdl_link_look(&link->in, &head, &data) != 1) {
+    int kind, got;
+    do { /* see is_there */
+      await_call(link);
+      got = tdl_link_look(&link->in, &head, &data);
+    } while (got == 0);
+    if (got != 1) {
       _exit(2);
     }
     kind = head.kind;
@@ -825,12 +828,19 @@ static void echo(tdl_link *link, int bell) {
   }
 }
 
+/* What is ready may be the rest of the ring, with no record behind it yet. */
+static int is_there(tdl_link_reader *r) {
+  const uint8_t *data;
+  tdl_record head;
+  return tdl_link_look(r, &head, &data) == 1;
+}
+
 /* Asleep on the bell, or on the word, until there is an answer. */
 static int await_answer(tdl_link *link, int bell, enum tdl_link_away how) {
   const _Atomic uint32_t *word = tdl_link_away_word(link);
   eventfd_t count;
   tdl_link_set_away(link, how);
-  while (!tdl_link_ready(&link->in)) {
+  while (!is_there(&link->in)) {
     if (how == TDL_LINK_ON_WORD) {
       syscall(SYS_futex, word, FUTEX_WAIT, how, NULL, NULL, 0);
     } else if (eventfd_read(bell, &count) != 0) {
