@@ -5,7 +5,6 @@
 
 #include "../base/compiler.h"
 #include "ahead.h"
-#include "emitted.h"
 #include "errand.h"
 #include "far.h"
 #include "harvest.h"
